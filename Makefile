@@ -1,0 +1,57 @@
+# Flash Call Relay. `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo up down test check lint types clean
+# Without compiled modules each start of SAM costs seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Any Python from 3.11 on that can make virtual environments.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
+
+DEV := .venv/dev/bin
+ENVIRONMENTS := .venv/dev/ready .venv/sam/ready .venv/emulator/ready
+EMULATOR_PORT ?= 4566
+ENDPOINT_PORT ?= 8787
+RESULTS ?= 400
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(ENVIRONMENTS) ## Make the virtual environments (the other commands do it as needed)
+
+# One environment each: the SAM CLI and the emulator pin other versions of boto3 than the relay.
+.venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
+		"and found none on PATH. Name one with make PYTHON=/path/to/python3."; exit 1; }
+	@echo "==> setting up .venv/$* (once; about half a minute)"
+	@rm -rf .venv/$* && $(PYTHON) -m venv .venv/$*
+	@.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+demo: $(ENVIRONMENTS) ## Run the relay end to end on this machine, with RESULTS=400 results, and sum up
+	@$(DEV)/python -m local.demo --results $(RESULTS) --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
+
+up: $(ENVIRONMENTS) ## Deploy the relay on this machine and leave it running, to play with
+	@$(DEV)/python -m local.playground up --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
+
+down: ## End what `make up` left running
+	@test ! -e .local || $(DEV)/python -m local.playground down
+
+test: setup check ## Set up, then all that `make check` does: what CI runs
+
+check: lint types ## Lint, types and all tests, without set-up
+	@$(DEV)/python -m pytest
+
+lint: ## Ruff, and SAM's linter
+	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .
+	@echo "==> sam validate --lint" && \
+		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv/sam/bin/sam validate --lint
+
+types: ## mypy --strict
+	@echo "==> mypy --strict" && $(DEV)/mypy
+
+clean: down ## Remove all that the other commands made
+	@rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What stands in for the outside world when the relay runs on one machine."""

@@ -1,0 +1,355 @@
+"""The relay's own template, built and deployed by the real SAM CLI into the ministack emulator on loopback.
+
+Nothing here defines a second stack, and nothing here can reach AWS: every client and every child process is given the
+emulator's address and made-up credentials.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+import trustme
+import urllib3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".venv"
+REGION = "eu-central-1"
+START_TIMEOUT_S = 60
+
+# ministack asks for these under the names of the API calls; AWS asks for the action on the left for both.
+BATCH_TWINS = {
+    "sqs:SendMessage": "sqs:SendMessageBatch",
+    "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
+}
+
+
+class StackError(Exception):
+    """The local stack can't be set up. The message is for the person who asked for it."""
+
+
+def free_port() -> int:
+    """Return a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free(port: int, what: str, variable: str) -> None:
+    """Raise a `StackError` with a way out if a port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise StackError(
+                f"Port {port}, meant for {what}, is taken. If that is an earlier `make up`, `make down` ends it; "
+                f"else choose another port with {variable}=..."
+            ) from None
+
+
+@dataclass
+class LocalStack:
+    """An emulator process, and stacks deployed into it.
+
+    Attributes:
+        state: a directory for all that the emulator and SAM write.
+        port: the emulator's loopback port.
+        say: takes a line for every step, for whoever waits.
+    """
+
+    state: Path
+    port: int
+    say: Callable[[str], None] = lambda _line: None
+    pid: int = field(default=0, init=False)
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The emulator's endpoint."""
+        return f"https://localhost:{self.port}"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The certificate authority that clients of the emulator trust."""
+        return self.state / "ca.pem"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the AWS CLI, SAM or boto3 need in their environment to talk to the emulator, and to nothing else."""
+        nowhere = str(self.state / "no-such-file")
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_CA_BUNDLE": str(self.ca_bundle),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": nowhere,
+            "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.5",
+        }
+
+    def start(self) -> None:
+        """Start the emulator and wait until it answers.
+
+        TLS, because the queues refuse plain http; AUTH, so that a permission which the function's role lacks shows up.
+        """
+        python = TOOLS / "emulator" / "bin" / "python"
+        if not python.exists():
+            raise StackError(f"{python} is missing: run `make setup` first.")
+        self.state.mkdir(parents=True, exist_ok=True)
+        (self.state / "tmp").mkdir(exist_ok=True)
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        authority.cert_pem.write_to_path(str(self.ca_bundle))
+        certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
+        (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+        environment = {
+            "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.state),
+            "TMPDIR": str(self.state / "tmp"),
+            "STATE_DIR": str(self.state),
+            **self.environment,
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
+            "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
+            "USE_SSL": "1",
+            "AUTH": "true",
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+        }
+        with (self.state / "emulator.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(python), "-m", "ministack"],
+                env=environment,
+                cwd=self.state,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us; we end it
+            )
+        self.pid = self._process.pid
+        self._wait_until_healthy(self._process)
+
+    def _wait_until_healthy(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=2) as http:
+            while time.monotonic() < deadline and process.poll() is None:
+                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                    if http.request("GET", f"{self.url}/_ministack/health").status == 200:
+                        return
+                time.sleep(0.1)
+        log = (self.state / "emulator.log").read_text(errors="replace")
+        self.stop()
+        raise StackError(f"The emulator did not start. Its last words:\n{log[-2000:]}")
+
+    def stop(self) -> None:
+        """End the emulator and the functions' workers, which are its children."""
+        if self._process is not None:
+            end_session(self._process.pid, self._process.wait)
+            self._process = None
+
+    def build(self) -> Path:
+        """Run `sam build`; return the built template."""
+        self.say("sam build")
+        build = self.state / "build"
+        self._sam("build", "--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build), "--no-cached")
+        return build / "template.yaml"
+
+    def deploy(self, name: str, template: Path, parameters: Mapping[str, str | int]) -> "Deployment":
+        """Run `sam deploy`; return the deployed stack, its role completed by what only the emulator asks for."""
+        self.say(f"sam deploy {name}")
+        # An uncapped mapping: ministack stalls on a cap that comes from a parameter.
+        overrides = {"MaximumConcurrency": 0, **parameters}
+        self._sam(
+            *("deploy", "--template-file", str(template), "--stack-name", name, "--resolve-s3"),
+            *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"),
+            *("--parameter-overrides", *(f"{key}={value}" for key, value in overrides.items())),
+        )
+        deployment = Deployment(self, name)
+        deployment.add_batch_twins()
+        return deployment
+
+    def _sam(self, *arguments: str) -> None:
+        sam = TOOLS / "sam" / "bin" / "sam"
+        if not sam.exists():
+            raise StackError(f"{sam} is missing: run `make setup` first.")
+        environment = {**os.environ, **self.environment}
+        environment["PATH"] = f"{TOOLS / 'dev' / 'bin'}:{environment.get('PATH', os.defpath)}"
+        done = subprocess.run([str(sam), *arguments], env=environment, cwd=ROOT, capture_output=True, check=False)
+        if done.returncode:
+            words = (done.stdout + done.stderr).decode(errors="replace")
+            raise StackError(f"sam {arguments[0]} failed ({done.returncode}):\n{words[-4000:]}")
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of the emulator."""
+        return cast("Any", boto3).client(
+            service,
+            endpoint_url=self.url,
+            verify=str(self.ca_bundle),
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - the emulator's
+            config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
+        )
+
+
+@dataclass
+class Deployment:
+    """A deployed stack: its outputs, and what people do with it."""
+
+    stack: LocalStack
+    name: str
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs by name."""
+        described = self.stack.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+    @cached_property
+    def sqs(self) -> Any:
+        """A client for the queues."""
+        return self.stack.client("sqs")
+
+    @cached_property
+    def bus(self) -> Any:
+        """A client for the event bus."""
+        return self.stack.client("events")
+
+    def add_batch_twins(self) -> None:
+        """Allow the role the emulator's names of the actions that the template allows, and nothing else."""
+        iam = self.stack.client("iam")
+        resource = self.stack.client("cloudformation").describe_stack_resource(
+            StackName=self.name, LogicalResourceId="RelayRole"
+        )
+        role = resource["StackResourceDetail"]["PhysicalResourceId"]
+        document = iam.get_role_policy(RoleName=role, PolicyName="relay")["PolicyDocument"]
+        twins = []
+        for statement in document["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            if allowed := [BATCH_TWINS[action] for action in actions if action in BATCH_TWINS]:
+                twins.append({"Effect": "Allow", "Action": allowed, "Resource": statement["Resource"]})
+        policy = {"Version": "2012-10-17", "Statement": twins}
+        iam.put_role_policy(RoleName=role, PolicyName="emulator-only", PolicyDocument=json.dumps(policy))
+
+    def fill_secret(self, api_key: str, user_id: str) -> None:
+        """Put credentials into the stack's secret."""
+        self.stack.client("secretsmanager").put_secret_value(
+            SecretId=self.outputs["CredentialsSecretArn"],
+            SecretString=json.dumps({"api_key": api_key, "user_id": user_id}),
+        )
+
+    def shorten_visibility(self, seconds: int) -> None:
+        """Let messages that the function did not hide come back sooner than the template has it."""
+        self.sqs.set_queue_attributes(
+            QueueUrl=self.outputs["ResultQueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
+        )
+
+    def send(self, bodies: list[str]) -> list[str]:
+        """Put bodies on the result queue; return their message ids."""
+        ids = []
+        for start in range(0, len(bodies), 10):
+            entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])]
+            reply = self.sqs.send_message_batch(QueueUrl=self.outputs["ResultQueueUrl"], Entries=entries)
+            ids += [entry["MessageId"] for entry in reply["Successful"]]
+        return ids
+
+    def put_events(self, details: list[str]) -> None:
+        """Put results on the event bus."""
+        for start in range(0, len(details), 10):
+            entries = [
+                {
+                    "Source": "flash-call.verification",
+                    "DetailType": "Flash Call Result",
+                    "Detail": detail,
+                    "EventBusName": self.outputs["EventBusName"],
+                }
+                for detail in details[start : start + 10]
+            ]
+            reply = self.bus.put_events(Entries=entries)
+            if reply["FailedEntryCount"]:
+                raise StackError(f"the bus refused events: {reply['Entries']}")
+
+    def invoke(self, event: object) -> dict[str, Any]:
+        """Invoke the function with an event; return its reply, with `FunctionError` where it raised."""
+        reply = self.stack.client("lambda").invoke(
+            FunctionName=self.outputs["FunctionName"], Payload=json.dumps(event).encode()
+        )
+        return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
+
+    def depth(self, output: str) -> int:
+        """Return how many messages a queue holds: visible, hidden or delayed."""
+        names = ["", "NotVisible", "Delayed"]
+        attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[output], AttributeNames=["All"])["Attributes"]
+        return sum(int(attributes[f"ApproximateNumberOfMessages{name}"]) for name in names)
+
+    def take_all(self, output: str) -> list[dict[str, Any]]:
+        """Receive and delete what is visible on a queue; `Reasons` holds the attributes' values by name."""
+        messages: list[dict[str, Any]] = []
+        url = self.outputs[output]
+        while True:
+            batch = self.sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
+            ).get("Messages", [])
+            if not batch:
+                return messages
+            for message in batch:
+                attributes = message.get("MessageAttributes", {})
+                message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
+                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            messages += batch
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the function's JSON log lines, oldest first."""
+        return [json.loads(line) for line in self.raw_log() if line.startswith("{")]
+
+    def raw_log(self) -> list[str]:
+        """Return all that the function wrote, oldest first."""
+        logs = self.stack.client("logs")
+        lines: list[tuple[int, str]] = []
+        token: dict[str, str] = {}
+        while True:
+            page = logs.filter_log_events(logGroupName=self.outputs["LogGroupName"], **token)
+            lines += [(event["timestamp"], event["message"].rstrip()) for event in page["events"]]
+            if not page.get("nextToken"):
+                return [line for _, message in sorted(lines, key=lambda at: at[0]) for line in message.splitlines()]
+            token = {"nextToken": page["nextToken"]}
+
+
+def end_session(pid: int, wait: Callable[[float], object]) -> None:
+    """End a process that was started as the leader of a session of its own, and what it started in turn."""
+    for request in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, request)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            wait(10)
+            return
+
+
+@contextlib.contextmanager
+def running(stack: LocalStack) -> Iterator[LocalStack]:
+    """Start an emulator for the length of a `with` block."""
+    try:
+        stack.say(f"starting the emulator on {stack.url}")
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()

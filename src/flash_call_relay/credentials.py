@@ -1,0 +1,81 @@
+"""Secrets Manager: the last good credentials, fetched once for all threads."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+MAX_AGE_S = 300.0  # Powertools' default for parameters
+RETRY_S = 30.0  # how soon a secret that could not be read is asked for again
+EXPECTED = 'expected a JSON object {"api_key": "...", "user_id": "..."}'
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """What the endpoint wants in `x-api-key` and `x-user-id`."""
+
+    api_key: str
+    user_id: str
+
+    def __repr__(self) -> str:
+        return "Credentials(***)"
+
+
+class CredentialsUnavailableError(Exception):
+    """No credentials are to be had. The message says why and shows nothing of the secret."""
+
+
+class CredentialsStore:
+    """The current credentials, for many threads: one of them fetches, the others wait for what it finds."""
+
+    def __init__(self, client: "SecretsManagerClient", secret_id: str) -> None:
+        self._client, self._secret_id = client, secret_id
+        self._lock = threading.Lock()
+        self._good: Credentials | None = None
+        self._fault = ""
+        self._fetch_at = float("-inf")
+
+    def current(self) -> Credentials:
+        """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
+
+        Raises:
+            CredentialsUnavailableError: if none were ever read.
+        """
+        with self._lock:
+            if time.monotonic() >= self._fetch_at:
+                self._fetch()
+            if self._good is None:
+                raise CredentialsUnavailableError(self._fault)
+            return self._good
+
+    def _fetch(self) -> None:
+        self._fetch_at = time.monotonic() + RETRY_S
+        try:
+            self._good = _parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
+            self._fetch_at = time.monotonic() + MAX_AGE_S
+        except ClientError as error:
+            self._fault = f"Secrets Manager answers {error.response.get('Error', {}).get('Code')}"
+        except BotoCoreError as error:
+            self._fault = f"Secrets Manager can't be asked: {type(error).__name__}"
+        except CredentialsUnavailableError as error:
+            self._fault = str(error)
+
+
+def _parse(text: str | None) -> Credentials:
+    try:
+        document = json.loads(text or "")
+    except (ValueError, RecursionError):  # `from None`: a decoder's exception carries the whole text
+        raise CredentialsUnavailableError(f"the secret holds no JSON; {EXPECTED}") from None
+    for key in ("api_key", "user_id"):
+        value = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(value, str) or not value:
+            raise CredentialsUnavailableError(f"the secret has no {key}; {EXPECTED}")
+        if value != value.strip() or not all(" " <= character <= "~" for character in value):
+            raise CredentialsUnavailableError(f"the secret's {key} is no printable ASCII without spaces around it")
+    return Credentials(document["api_key"], document["user_id"])

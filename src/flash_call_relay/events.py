@@ -1,0 +1,118 @@
+"""Trigger event into records. Nothing is dropped here: a record that is no result says what is wrong with it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flash_call_relay.models import FlashCallResult, NoResult, Record, printable
+
+MAX_UUID_LENGTH = 128
+EXPECTED = "expected a JSON object with uuid and status"
+
+
+class UnsupportedEventError(ValueError):
+    """The function was invoked with something that carries no flash-call results."""
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which of its keys came more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        keys = [key for key, _ in pairs]
+        self.repeated = {key for key in ("uuid", "status", "detail", "detail-type") if keys.count(key) > 1}
+
+
+def read(event: object, *, now: float) -> list[Record]:
+    """Read an SQS batch or one EventBridge event; `now` is in seconds since the epoch.
+
+    Raises:
+        UnsupportedEventError: saying what it was instead, and what was expected, without the values.
+    """
+    if isinstance(event, Mapping):
+        records = event.get("Records")
+        if isinstance(records, list) and all(map(_is_sqs, records)):
+            return [_from_sqs(record) for record in records]
+        if _is_envelope(event):
+            # The age counts from here: an event's `time` is the producer's to choose.
+            event_id, content = printable(str(event.get("id"))), _result(event["detail"], "detail")
+            return [Record(event_id, None, json.dumps(event), now, 1, content)]
+    raise UnsupportedEventError(
+        "expected an SQS batch (Records, each with eventSource aws:sqs) or an EventBridge event "
+        f"(detail-type and detail), got {_describe(event)}"
+    )
+
+
+def _from_sqs(record: Mapping[str, Any]) -> Record:
+    try:
+        return Record(
+            message_id=record["messageId"],
+            receipt_handle=record["receiptHandle"],
+            body=record["body"],
+            sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
+            receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
+            content=parse_body(record["body"]),
+        )
+    except KeyError as error:
+        raise UnsupportedEventError(f"expected an SQS record with {error}, got {_describe(record)}") from None
+
+
+def parse_body(body: str) -> FlashCallResult | NoResult:
+    """Read an SQS message's body: a result, or an EventBridge envelope whose detail is one."""
+    try:
+        document = json.loads(body, object_pairs_hook=_Object)
+    except (ValueError, RecursionError) as error:  # of text that is no JSON, of a huge number, of deep nesting
+        fault = (
+            f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too large or deep"
+        )
+        return NoResult(f"the body is not valid JSON ({fault}); {EXPECTED}")
+    if isinstance(document, _Object):
+        if _is_envelope(document) and not document.repeated & {"detail", "detail-type"}:
+            return _result(document["detail"], "detail")
+        if {"TopicArn", "Message"} <= document.keys():
+            return NoResult("the body is an SNS envelope; turn raw message delivery on for the subscription")
+    return _result(document, "the body")
+
+
+def _result(document: object, where: str) -> FlashCallResult | NoResult:
+    if not isinstance(document, Mapping):
+        return NoResult(f"{where} is {_kind(document)}; {EXPECTED}")
+    for key in getattr(document, "repeated", ()):
+        return NoResult(f"{where} gives {key} more than once; {EXPECTED}")
+    for key in ("uuid", "status"):
+        if key not in document:
+            return NoResult(f"{where} has no {key}; {EXPECTED}")
+    uuid, status = document["uuid"], document["status"]
+    if fault := _uuid_fault(uuid):
+        return NoResult(f"uuid must be a string of 1 to {MAX_UUID_LENGTH} visible ASCII characters, got {fault}")
+    if status in ("Success", "Failed"):
+        return FlashCallResult(uuid, status)
+    got = json.dumps(printable(status, 40)) if isinstance(status, str) else _kind(status)
+    return NoResult(f'status must be exactly "Success" or "Failed", got {got}')
+
+
+def _uuid_fault(uuid: object) -> str:
+    if not isinstance(uuid, str):
+        return _kind(uuid)
+    if not 1 <= len(uuid) <= MAX_UUID_LENGTH:
+        return f"{len(uuid)} characters"
+    return next((f"U+{ord(c):04X} at position {i}" for i, c in enumerate(uuid) if not "!" <= c <= "~"), "")
+
+
+def _is_sqs(record: object) -> bool:
+    return isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs"
+
+
+def _is_envelope(document: Mapping[str, Any]) -> bool:
+    return "detail-type" in document and "detail" in document
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a number")
+
+
+def _describe(event: object) -> str:
+    if not isinstance(event, Mapping):
+        return _kind(event)
+    return printable(f"an object with the keys: {', '.join(sorted(map(str, event))[:10]) or 'none'}")

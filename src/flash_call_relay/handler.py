@@ -1,0 +1,63 @@
+"""Lambda entry: wiring and the response. Nothing is decided here."""
+
+import functools
+import os
+import time
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from flash_call_relay import events, telemetry
+from flash_call_relay.credentials import CredentialsStore
+from flash_call_relay.delivery import Delivery
+from flash_call_relay.queues import Queues
+from flash_call_relay.settings import Settings
+from flash_call_relay.webhook import Webhook
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+# For a function with 60 s to live: a call takes 8 s at worst, its one retry included.
+AWS_CLIENTS = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+
+
+class NotSettledError(RuntimeError):
+    """An event given straight to the function is neither delivered nor on a queue, so Lambda has to try it again."""
+
+
+@functools.cache
+def wire() -> tuple[Delivery, Queues]:
+    """Wire the rooms from the environment's settings, once per execution environment."""
+    settings = Settings.from_environment(os.environ)
+    secrets = boto3.client("secretsmanager", config=AWS_CLIENTS)
+    sqs = boto3.client("sqs", config=AWS_CLIENTS)
+    credentials = CredentialsStore(secrets, settings.credentials_secret_arn)
+    queues = Queues(sqs, settings.result_queue_url, settings.parked_queue_url)
+    return Delivery(settings, credentials, Webhook(settings)), queues
+
+
+def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
+    """Relay the results of an SQS batch or an EventBridge event; return the messages that must stay on the queue.
+
+    Raises:
+        UnsupportedEventError: if the event carries no results.
+        NotSettledError: if an EventBridge event could be neither delivered nor put on a queue.
+    """
+    deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+    telemetry.logger.append_keys(function_request_id=context.aws_request_id)
+    records = events.read(event, now=time.time())
+    delivery, queues = wire()
+    settled = []
+    for one in delivery.deliver(records, deadline=deadline):
+        telemetry.log_outcome(one)
+        settled.append(one)
+    kept, failures = queues.settle(settled)
+    telemetry.log_batch(settled, failures)
+    if failures and any(record.receipt_handle is None for record in records):
+        raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+
+
+if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:  # on Lambda, the init phase has more CPU for this than an invocation
+    wire()

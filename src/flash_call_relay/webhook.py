@@ -1,0 +1,155 @@
+"""One result and credentials into the endpoint's answer: one POST, bounded in time and size."""
+
+import http.client
+import json
+import math
+import re
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import parse_url
+
+from flash_call_relay import __version__
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
+from flash_call_relay.settings import Settings
+
+MAX_REPLY_BYTES = 64 * 1024
+USER_AGENT = f"flash-call-relay/{__version__}"
+
+
+class Webhook:
+    """The endpoint; `post` may be called from as many threads at a time as there are connections."""
+
+    def __init__(self, settings: Settings) -> None:
+        target = parse_url(settings.webhook_url)
+        self.timeout_s, self._path = float(settings.request_timeout_seconds), target.request_uri
+        tls: dict[str, ssl.SSLContext] = {}
+        if target.scheme == "https":
+            tls["ssl_context"] = ssl.create_default_context()
+            tls["ssl_context"].sslsocket_class = _BoundedSSLSocket
+        size, timeout_s = settings.connections_per_function, self.timeout_s
+        self._pool = urllib3.connection_from_url(target.url, maxsize=size, block=True, timeout=timeout_s, **tls)
+        self._pool.ConnectionCls = _BoundedHTTPSConnection if tls else _BoundedHTTPConnection
+
+    def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
+        """Make one attempt. Every failure of the endpoint or the network is an answer, not an exception."""
+        _attempt.deadline = time.monotonic() + self.timeout_s
+        try:
+            response = self._pool.urlopen(
+                "POST",
+                self._path,
+                body=json.dumps({"uuid": result.uuid, "status": result.status}).encode(),
+                headers={
+                    "Content-Type": "application/json",
+                    "x-api-key": credentials.api_key,
+                    "x-user-id": credentials.user_id,
+                    "User-Agent": USER_AGENT,
+                },
+                retries=False,  # nor a redirect, along which urllib3 would send the credentials
+                preload_content=False,
+            )
+            json_object = _json_object(_read(response))
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            return _no_reply(error)
+        return Reply(response.status, json_object, _message(json_object, credentials))
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    body = bytearray()
+    while chunk := response.read(8192, decode_content=True):
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            response.close()  # what is left must not be taken for the next reply
+            raise http.client.HTTPException
+    response.release_conn()
+    return bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> str:
+    message = (json_object or {}).get("message")
+    if not isinstance(message, str):
+        return ""
+    echoes = "|".join(re.escape(value) for value in (credentials.api_key, credentials.user_id))
+    return printable(re.sub(echoes, "***", message, flags=re.IGNORECASE), 120)
+
+
+_FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
+    (TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
+    (urllib3.exceptions.TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
+    (ssl.SSLError, Reason.TLS_FAILED, "TLS failed"),
+    (http.client.HTTPException, Reason.BAD_REPLY, "no whole HTTP reply"),
+    (urllib3.exceptions.DecodeError, Reason.BAD_REPLY, "no whole HTTP reply"),
+    (OSError, Reason.CONNECTION_FAILED, "no connection"),
+)
+
+
+def _no_reply(error: BaseException) -> NoReply:
+    """Classify a failed attempt by the first telling exception in its chain; the other side's words stay out of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, reason, text in _FAILURES:
+            if isinstance(cause, kind):
+                words = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or ""
+                return NoReply(reason, f"{text} ({type(cause).__name__} {words}".rstrip() + ")")
+        # urllib3 keeps the cause of a ProtocolError in its arguments.
+        cause = next((arg for arg in cause.args if isinstance(arg, Exception)), cause.__cause__ or cause.__context__)
+    return NoReply(Reason.CONNECTION_FAILED, f"no connection ({type(error).__name__})")
+
+
+# ---- the bound on one attempt ----
+# urllib3's time-outs bound each wait: a reply that drips a byte a second holds an attempt for as long as it likes.
+# So each wait for the socket is given what is left of the attempt's time.
+
+
+class _Attempt(threading.local):
+    deadline = math.inf
+
+
+_attempt = _Attempt()
+
+
+def _time_left() -> float:
+    left = _attempt.deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _BoundedSocket(socket.socket):
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_time_left())
+        return super().recv_into(*args, **kwargs)
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self.settimeout(_time_left())
+        super().sendall(*args, **kwargs)
+
+
+class _BoundedSSLSocket(_BoundedSocket, ssl.SSLSocket):
+    pass
+
+
+class _BoundedHTTPConnection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        self.timeout = _time_left()
+        sock = _BoundedSocket(fileno=super()._new_conn().detach())
+        sock.settimeout(_time_left())
+        return sock
+
+
+class _BoundedHTTPSConnection(_BoundedHTTPConnection, HTTPSConnection):
+    pass
