@@ -4,12 +4,16 @@ Nothing here defines a second stack, and nothing here can reach AWS: every clien
 emulator's address and made-up credentials.
 """
 
+import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import boto3
+import botocore.session
 import trustme
 import urllib3
 from botocore.config import Config
@@ -26,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".venv"
 REGION = "eu-central-1"
 START_TIMEOUT_S = 60
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the terminal is closed
 
 # ministack asks for these under the names of the API calls; AWS asks for the action on the left for both.
 BATCH_TWINS = {
@@ -100,6 +106,7 @@ class LocalStack:
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
             "AWS_EC2_METADATA_DISABLED": "true",
             "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
             "SAM_CLI_TELEMETRY": "0",
             "SAM_CLI_POLL_DELAY": "0.5",
         }
@@ -135,7 +142,7 @@ class LocalStack:
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
         }
-        with (self.state / "emulator.log").open("wb") as log:
+        with (self.state / "emulator.log").open("wb") as log, signals_held():
             self._process = subprocess.Popen(
                 [str(python), "-m", "ministack"],
                 env=environment,
@@ -162,12 +169,15 @@ class LocalStack:
 
     def stop(self) -> None:
         """End the emulator and the functions' workers, which are its children."""
-        if self._process is not None:
-            end_session(self._process.pid, self._process.wait)
-            self._process = None
+        with signals_held():
+            if self._process is not None:
+                end_session(self._process.pid, self._process.wait)
+                self._process = None
 
     def build(self) -> Path:
         """Run `sam build`; return the built template."""
+        if shutil.which("make") is None:
+            raise StackError("`sam build` needs make, and there is none on PATH.")
         self.say("sam build")
         build = self.state / "build"
         self._sam("build", "--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build), "--no-cached")
@@ -191,16 +201,26 @@ class LocalStack:
         sam = TOOLS / "sam" / "bin" / "sam"
         if not sam.exists():
             raise StackError(f"{sam} is missing: run `make setup` first.")
-        environment = {**os.environ, **self.environment}
+        # Without the person's own profile, session token or endpoints of single services.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        environment = {**own, **self.environment}
         environment["PATH"] = f"{TOOLS / 'dev' / 'bin'}:{environment.get('PATH', os.defpath)}"
-        done = subprocess.run([str(sam), *arguments], env=environment, cwd=ROOT, capture_output=True, check=False)
-        if done.returncode:
-            words = (done.stdout + done.stderr).decode(errors="replace")
-            raise StackError(f"sam {arguments[0]} failed ({done.returncode}):\n{words[-4000:]}")
+        environment["TMPDIR"] = str(self.state / "tmp")  # where nothing is left behind if SAM is interrupted
+        with contextlib.ExitStack() as ending:
+            process = start_session(ending, [str(sam), *arguments], env=environment, stdout=subprocess.PIPE)
+            words = process.communicate()[0].decode(errors="replace")
+        if process.returncode:
+            raise StackError(f"sam {arguments[0]} failed ({process.returncode}):\n{words[-4000:]}")
+
+    @cached_property
+    def _session(self) -> Any:
+        # The person's own profile is of no use here, and it need not exist: our configuration file does not.
+        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        return cast("Any", boto3).Session(botocore_session=session)
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
-        return cast("Any", boto3).client(
+        return self._session.client(
             service,
             endpoint_url=self.url,
             verify=str(self.ca_bundle),
@@ -234,21 +254,26 @@ class Deployment:
         """A client for the event bus."""
         return self.stack.client("events")
 
-    def add_batch_twins(self) -> None:
-        """Allow the role the emulator's names of the actions that the template allows, and nothing else."""
-        iam = self.stack.client("iam")
+    @cached_property
+    def role(self) -> str:
+        """The name of the function's role."""
         resource = self.stack.client("cloudformation").describe_stack_resource(
             StackName=self.name, LogicalResourceId="RelayRole"
         )
-        role = resource["StackResourceDetail"]["PhysicalResourceId"]
-        document = iam.get_role_policy(RoleName=role, PolicyName="relay")["PolicyDocument"]
+        name: str = resource["StackResourceDetail"]["PhysicalResourceId"]
+        return name
+
+    def add_batch_twins(self) -> None:
+        """Allow the role the emulator's names of the actions that the template allows, and nothing else."""
+        iam = self.stack.client("iam")
+        document = iam.get_role_policy(RoleName=self.role, PolicyName="relay")["PolicyDocument"]
         twins = []
         for statement in document["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             if allowed := [BATCH_TWINS[action] for action in actions if action in BATCH_TWINS]:
                 twins.append({"Effect": "Allow", "Action": allowed, "Resource": statement["Resource"]})
         policy = {"Version": "2012-10-17", "Statement": twins}
-        iam.put_role_policy(RoleName=role, PolicyName="emulator-only", PolicyDocument=json.dumps(policy))
+        iam.put_role_policy(RoleName=self.role, PolicyName="emulator-only", PolicyDocument=json.dumps(policy))
 
     def fill_secret(self, api_key: str, user_id: str) -> None:
         """Put credentials into the stack's secret."""
@@ -272,12 +297,12 @@ class Deployment:
             ids += [entry["MessageId"] for entry in reply["Successful"]]
         return ids
 
-    def put_events(self, details: list[str]) -> None:
+    def put_events(self, details: list[str], source: str = "flash-call.verification") -> None:
         """Put results on the event bus."""
         for start in range(0, len(details), 10):
             entries = [
                 {
-                    "Source": "flash-call.verification",
+                    "Source": source,
                     "DetailType": "Flash Call Result",
                     "Detail": detail,
                     "EventBusName": self.outputs["EventBusName"],
@@ -334,14 +359,39 @@ class Deployment:
             token = {"nextToken": page["nextToken"]}
 
 
-def end_session(pid: int, wait: Callable[[float], object]) -> None:
-    """End a process that was started as the leader of a session of its own, and what it started in turn."""
-    for request in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, request)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            wait(10)
-            return
+def start_session(ending: contextlib.ExitStack, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a process as the leader of a session of its own; `ending` ends it. So Ctrl-C is for us alone."""
+    with signals_held():
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+        ending.callback(end_session, process.pid, process.wait)
+    return process
+
+
+def end_session(pid: int, reap: Callable[[], object] = lambda: None) -> None:
+    """End a process that was started as the leader of a session of its own, and what it started in turn.
+
+    At once: nothing in there has anything to save, and the emulator takes its time over SIGTERM. `reap` is for who is
+    its parent.
+    """
+    with signals_held(), contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+        reap()
+        wait_until(lambda: os.killpg(pid, 0), limit_s=2)  # until it raises: the last of the group is gone
+
+
+def wait_until(condition: Callable[[], object], limit_s: float, every_s: float = 0.05) -> bool:
+    """Wait until a condition holds; return whether it did within the limit."""
+    deadline = time.monotonic() + limit_s
+    while not (holds := bool(condition())) and time.monotonic() < deadline:
+        time.sleep(every_s)
+    return holds
 
 
 @contextlib.contextmanager
@@ -353,3 +403,74 @@ def running(stack: LocalStack) -> Iterator[LocalStack]:
         yield stack
     finally:
         stack.stop()
+
+
+# ---- what the commands share ----
+
+
+class Interrupted(BaseException):
+    """A signal asks us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command, cleaning up on the signals that end it; return its exit code."""
+    for number in ENDINGS:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
+    try:
+        return command()
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Interrupted as interrupted:
+        print("interrupted, cleaned up", file=sys.stderr)
+        return 128 + interrupted.number
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    for other in ENDINGS:  # once is enough: from here on we clean up
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Put the signals that end us off to the end of the block, where a process must start or end and be noted."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets them
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def stopwatch(show: Callable[[str], object]) -> Callable[[str], None]:
+    """Return what shows a line with the time that has passed since now."""
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        show(f"{time.monotonic() - began:6.1f} s  {line}")
+
+    return say
+
+
+def add_ports(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where to listen."""
+    parser.add_argument("--emulator-port", type=int, default=4566, help="on 127.0.0.1 (default %(default)s)")
+    parser.add_argument("--endpoint-port", type=int, default=8787, help="on 127.0.0.1 (default %(default)s)")
+
+
+def require_ports(options: argparse.Namespace) -> None:
+    """Raise a `StackError` with a way out if one of these ports is taken."""
+    require_free(options.emulator_port, "the emulator", "EMULATOR_PORT")
+    require_free(options.endpoint_port, "the endpoint", "ENDPOINT_PORT")

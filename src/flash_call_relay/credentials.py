@@ -71,7 +71,7 @@ def _parse(text: str | None) -> Credentials:
     try:
         document = json.loads(text or "")
     except (ValueError, RecursionError):  # `from None`: a decoder's exception carries the whole text
-        raise CredentialsUnavailableError(f"the secret holds no JSON; {EXPECTED}") from None
+        raise CredentialsUnavailableError(f"the secret is empty or holds no JSON; {EXPECTED}") from None
     for key in ("api_key", "user_id"):
         value = document.get(key) if isinstance(document, dict) else None
         if not isinstance(value, str) or not value:

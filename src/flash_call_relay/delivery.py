@@ -36,13 +36,13 @@ class Delivery:
         outbox: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         for lane in lanes.values():
             self._threads.submit(self._run_lane, lane, last_moment, outbox)
-        waiting = {record.message_id: record for lane in lanes.values() for record, _ in lane}
+        waiting = {id(record): record for lane in lanes.values() for record, _ in lane}
         while waiting:
             try:
                 settled = outbox.get(timeout=max(0.0, last_moment - time.monotonic()))
             except queue.Empty:
                 break
-            del waiting[settled.record.message_id]
+            del waiting[id(settled.record)]
             yield settled
         # Only what no time-out bounds is still under way now, such as resolving a name.
         for record in waiting.values():

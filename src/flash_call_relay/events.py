@@ -45,16 +45,13 @@ def read(event: object, *, now: float) -> list[Record]:
 
 def _from_sqs(record: Mapping[str, Any]) -> Record:
     try:
-        return Record(
-            message_id=record["messageId"],
-            receipt_handle=record["receiptHandle"],
-            body=record["body"],
-            sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
-            receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
-            content=parse_body(record["body"]),
-        )
-    except KeyError as error:
-        raise UnsupportedEventError(f"expected an SQS record with {error}, got {_describe(record)}") from None
+        message_id, handle, body = (record[key] + "" for key in ("messageId", "receiptHandle", "body"))
+        sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+        receives = int(record["attributes"]["ApproximateReceiveCount"])
+    except (KeyError, TypeError, ValueError):
+        expected = "messageId, receiptHandle, body, and attributes with SentTimestamp and ApproximateReceiveCount"
+        raise UnsupportedEventError(f"expected an SQS record with {expected}, got {_describe(record)}") from None
+    return Record(message_id, handle, body, sent_at, receives, parse_body(body))
 
 
 def parse_body(body: str) -> FlashCallResult | NoResult:
@@ -67,7 +64,9 @@ def parse_body(body: str) -> FlashCallResult | NoResult:
         )
         return NoResult(f"the body is not valid JSON ({fault}); {EXPECTED}")
     if isinstance(document, _Object):
-        if _is_envelope(document) and not document.repeated & {"detail", "detail-type"}:
+        if _is_envelope(document) and document.repeated & {"detail", "detail-type"}:
+            return NoResult(f"the body gives detail or detail-type more than once; {EXPECTED}")
+        if _is_envelope(document):
             return _result(document["detail"], "detail")
         if {"TopicArn", "Message"} <= document.keys():
             return NoResult("the body is an SNS envelope; turn raw message delivery on for the subscription")
@@ -77,17 +76,17 @@ def parse_body(body: str) -> FlashCallResult | NoResult:
 def _result(document: object, where: str) -> FlashCallResult | NoResult:
     if not isinstance(document, Mapping):
         return NoResult(f"{where} is {_kind(document)}; {EXPECTED}")
-    for key in getattr(document, "repeated", ()):
-        return NoResult(f"{where} gives {key} more than once; {EXPECTED}")
     for key in ("uuid", "status"):
         if key not in document:
             return NoResult(f"{where} has no {key}; {EXPECTED}")
+        if key in getattr(document, "repeated", ()):
+            return NoResult(f"{where} gives {key} more than once; {EXPECTED}")
     uuid, status = document["uuid"], document["status"]
     if fault := _uuid_fault(uuid):
         return NoResult(f"uuid must be a string of 1 to {MAX_UUID_LENGTH} visible ASCII characters, got {fault}")
     if status in ("Success", "Failed"):
         return FlashCallResult(uuid, status)
-    got = json.dumps(printable(status, 40)) if isinstance(status, str) else _kind(status)
+    got = json.dumps(status[:40]) if isinstance(status, str) else _kind(status)
     return NoResult(f'status must be exactly "Success" or "Failed", got {got}')
 
 

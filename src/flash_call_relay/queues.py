@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from flash_call_relay.models import Deferred, Parked, Record, Settled
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def _in_batches(name: str, call: Callable[..., Any], queue_url: str, entries: En
         numbered = dict(zip(map(str, range(MAX_ENTRIES)), chunk, strict=False))  # entry ids → message ids
         try:
             reply = call(QueueUrl=queue_url, Entries=[{"Id": i, **entries[m]} for i, m in numbered.items()])
-        except (ClientError, BotoCoreError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, what SQS did not acknowledge must stay
             code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
             failures |= dict.fromkeys(chunk, f"{name}: {code}")
             continue
@@ -86,7 +84,7 @@ def chunks(entries: Entries) -> Iterator[list[str]]:
 def _bytes(entry: dict[str, Any]) -> int:
     attributes: dict[str, dict[str, str]] = entry.get("MessageAttributes", {})
     texts = [entry.get("MessageBody", ""), *attributes, *(t for value in attributes.values() for t in value.values())]
-    return sum(len(text.encode()) for text in texts)
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
 def _attributes(record: Record, parked: Parked) -> dict[str, dict[str, str]]:

@@ -54,15 +54,19 @@ class Settings:
         if values["confirmation"] not in ("reply", "http-status"):
             raise SettingsError(f"CONFIRMATION must be reply or http-status, got {values['confirmation'][:40]!r}")
         if not _may_have_credentials(values["webhook_url"]):  # no value in this message: it may hold a password
-            raise SettingsError("WEBHOOK_URL must be an https URL without user info (http for loopback addresses only)")
+            raise SettingsError(
+                "WEBHOOK_URL must be an https URL without user info or fragment (http for loopback addresses only)"
+            )
         return cls(**values)
 
 
 def _may_have_credentials(url: str) -> bool:
     try:
-        scheme, auth, host, *_ = parse_url(url)
-        if auth or not host or scheme == "https":
-            return bool(host and not auth)
+        scheme, auth, host, *_, fragment = parse_url(url)
+        if not host or auth is not None or fragment is not None:
+            return False
+        if scheme == "https":
+            return True
         return scheme == "http" and (host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback)
     except (LocationParseError, ValueError):
         return False

@@ -28,7 +28,7 @@ class Webhook:
 
     def __init__(self, settings: Settings) -> None:
         target = parse_url(settings.webhook_url)
-        self.timeout_s, self._path = float(settings.request_timeout_seconds), target.request_uri
+        self.timeout_s, self._path = settings.request_timeout_seconds, target.request_uri
         tls: dict[str, ssl.SSLContext] = {}
         if target.scheme == "https":
             tls["ssl_context"] = ssl.create_default_context()
@@ -52,6 +52,7 @@ class Webhook:
                     "User-Agent": USER_AGENT,
                 },
                 retries=False,  # nor a redirect, along which urllib3 would send the credentials
+                pool_timeout=self.timeout_s,
                 preload_content=False,
             )
             json_object = _json_object(_read(response))
@@ -61,13 +62,17 @@ class Webhook:
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    body = bytearray()
-    while chunk := response.read(8192, decode_content=True):
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
+    body, whole = bytearray(), False
+    try:
+        while len(body) <= MAX_REPLY_BYTES and (chunk := response.read(8192, decode_content=True)):
+            body += chunk
+        whole = len(body) <= MAX_REPLY_BYTES
+    finally:
+        if not whole:
             response.close()  # what is left must not be taken for the next reply
-            raise http.client.HTTPException
-    response.release_conn()
+        response.release_conn()
+    if not whole:
+        raise http.client.HTTPException
     return bytes(body)
 
 
@@ -83,16 +88,17 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     message = (json_object or {}).get("message")
     if not isinstance(message, str):
         return ""
-    echoes = "|".join(re.escape(value) for value in (credentials.api_key, credentials.user_id))
+    longest_first = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
+    echoes = "|".join(map(re.escape, longest_first))
     return printable(re.sub(echoes, "***", message, flags=re.IGNORECASE), 120)
 
 
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
     (TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
-    (urllib3.exceptions.TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
     (ssl.SSLError, Reason.TLS_FAILED, "TLS failed"),
     (http.client.HTTPException, Reason.BAD_REPLY, "no whole HTTP reply"),
     (urllib3.exceptions.DecodeError, Reason.BAD_REPLY, "no whole HTTP reply"),
+    (urllib3.exceptions.InvalidHeader, Reason.BAD_REPLY, "no whole HTTP reply"),
     (OSError, Reason.CONNECTION_FAILED, "no connection"),
 )
 

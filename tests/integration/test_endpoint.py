@@ -399,6 +399,7 @@ class TestLife:
     @pytest.mark.parametrize("stays", [True, False])
     def test_ends_at_once_whatever_is_under_way(self, behaviour: Behaviour, stays: bool) -> None:  # noqa: FBT001
         """A hanging request would hang the tests, leak its thread or keep the port."""
+        before = set(threading.enumerate())
         with contextlib.ExitStack() as clients:
             with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as endpoint:
                 endpoint.spell(behaviour)
@@ -408,7 +409,7 @@ class TestLife:
                 if not stays:
                     connection.close()
             assert endpoint.accepted == []
-            assert "stand-in" not in {thread.name for thread in threading.enumerate()}
+            assert not {thread.name for thread in set(threading.enumerate()) - before}
             with socket.socket() as again:
                 again.bind(("127.0.0.1", urlsplit(endpoint.url).port))
 

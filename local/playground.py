@@ -1,0 +1,239 @@
+"""`make up` and `make down`: the relay deployed on this machine and left running, to play with.
+
+All of it lives in `.local`, and `pids.json` there says which processes are ours.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from local.endpoint import WEBHOOK_PATH
+from local.stack import (
+    ROOT,
+    TOOLS,
+    Deployment,
+    LocalStack,
+    StackError,
+    add_ports,
+    end_session,
+    require_ports,
+    run_command,
+    signals_held,
+    start_session,
+    stopwatch,
+    wait_until,
+)
+
+LOCAL = ROOT / ".local"
+PIDS = LOCAL / "pids.json"
+ENV = LOCAL / "env"
+COMMANDS = LOCAL / "commands"
+CREDENTIALS = LOCAL / "credentials.json"
+STACK_NAME = "flash-call-relay-local"
+PARAMETERS: dict[str, str | int] = {"RetryBaseSeconds": 2, "UnknownCallGraceSeconds": 60}
+FIRST_CALL = "01JV5V54KPYK9GB29265EQRZ2P"
+ENDPOINT_LIMIT_S = 10
+FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do unset $name; done"
+
+
+def main() -> int:
+    """Parse the options and run the command."""
+    parser = argparse.ArgumentParser(prog="python -m local.playground", description="The relay, to play with.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_ports(commands.add_parser("up", help="deploy the relay on this machine and leave it running"))
+    commands.add_parser("down", help="end what `up` left running")
+    options = parser.parse_args()
+    return run_command(down if options.command == "down" else lambda: up(options))
+
+
+def up(options: argparse.Namespace) -> int:
+    """Start and deploy everything, unless it runs already; show what to do with it."""
+    if COMMANDS.exists() and len(live_pids()) == 2:
+        print("It is up already; `make down` ends it.")
+        show_commands()
+        return 0
+    clear()  # what an earlier one may have left
+    require_ports(options)
+    say = stopwatch(partial(print, flush=True))
+    with contextlib.ExitStack() as undo:
+        undo.callback(clear)
+        LOCAL.mkdir()
+        stack = LocalStack(LOCAL / "emulator", options.emulator_port, say)
+        undo.callback(stack.stop)
+        say(f"starting the emulator on {stack.url}")
+        stack.start()
+        note("emulator", stack.pid)
+        origin = f"http://127.0.0.1:{options.endpoint_port}"
+        say(f"starting the stand-in endpoint on {origin}")
+        credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
+        start_endpoint(undo, options.endpoint_port, origin, credentials)
+        url = origin + WEBHOOK_PATH
+        deployment = stack.deploy(STACK_NAME, stack.build(), {"WebhookUrl": url, **PARAMETERS})
+        say("filling the secret with made-up credentials")
+        deployment.fill_secret(**credentials)
+        write_env(deployment, url)
+        COMMANDS.write_text(commands(origin))
+        undo.pop_all()
+    say("it is up; `make down` ends it")
+    show_commands()
+    return 0
+
+
+def down() -> int:
+    """End what is up and remove what it left."""
+    print("It is down now." if clear() else "Nothing was up.")
+    return 0
+
+
+def clear() -> bool:
+    """End the processes that are ours and remove `.local`; return whether any ran."""
+    with signals_held():
+        pids = live_pids()
+        for pid in pids:
+            end_session(pid)
+        shutil.rmtree(LOCAL, ignore_errors=True)
+    return bool(pids)
+
+
+def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentials: dict[str, str]) -> None:
+    """Start the stand-in endpoint, wait until it answers, and tell it of a first call."""
+    CREDENTIALS.touch(mode=0o600)
+    CREDENTIALS.write_text(json.dumps(credentials))
+    log_path = LOCAL / "endpoint.log"
+    command = [sys.executable, "-m", "local.endpoint", "--port", str(port), "--credentials", str(CREDENTIALS)]
+    with log_path.open("wb") as log:
+        process = start_session(undo, command, stdout=log)
+
+    def has_call() -> bool:
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            call = {"uuid": FIRST_CALL}
+            return urllib3.request("POST", f"{origin}/_standin/calls", json=call, retries=False).status == 200
+        return process.poll() is not None
+
+    wait_until(has_call, ENDPOINT_LIMIT_S)
+    if process.poll() is not None:
+        raise StackError(f"The stand-in endpoint did not start. Its last words:\n{log_path.read_text()}")
+    note("endpoint", process.pid)
+
+
+# ---- which processes are ours ----
+
+
+def note(name: str, pid: int) -> None:
+    """Note a process of ours, by its start too: a pid may be another's one day."""
+    PIDS.write_text(json.dumps({**noted(), name: {"pid": pid, "started": start_time(pid)}}))
+
+
+def noted() -> dict[str, dict[str, Any]]:
+    """Return the processes noted so far, by name."""
+    try:
+        processes: dict[str, dict[str, Any]] = json.loads(PIDS.read_text())
+    except (OSError, ValueError):
+        return {}
+    return processes
+
+
+def live_pids() -> list[int]:
+    """Return the pids of those processes that still run and are ours."""
+    return [one["pid"] for one in noted().values() if one["started"] and one["started"] == start_time(one["pid"])]
+
+
+def start_time(pid: int) -> str:
+    """Return when a process started, in its system's words; empty if there is none or it is a zombie."""
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] == "Z" else fields[19]
+    command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
+    words = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
+    state, _, started = words.stdout.strip().partition(" ")
+    return "" if state.startswith("Z") else started.strip()
+
+
+# ---- what to do with it ----
+
+
+def write_env(deployment: Deployment, url: str) -> None:
+    """Write what points a shell, its AWS CLI and its SAM to the emulator, and to nothing else."""
+    outputs = deployment.outputs
+    values = {
+        **deployment.stack.environment,
+        "AWS_PAGER": "",
+        "RESULT_QUEUE_URL": outputs["ResultQueueUrl"],
+        "PARKED_QUEUE_URL": outputs["ParkedQueueUrl"],
+        "DEAD_LETTER_QUEUE_URL": outputs["DeadLetterQueueUrl"],
+        "LOG_GROUP": outputs["LogGroupName"],
+        "FUNCTION_NAME": outputs["FunctionName"],
+        "ENDPOINT_URL": url,
+    }
+    lines = [FORGET_AWS, *(f"export {name}={shlex.quote(value)}" for name, value in values.items())]
+    lines.append(f'export PATH={shlex.quote(str(TOOLS / "sam" / "bin"))}:"$PATH"')
+    ENV.write_text("\n".join(lines) + "\n")
+
+
+def commands(origin: str) -> str:
+    """Return the commands to play with, each with what it does.
+
+    SQS's have the address themselves: for SQS version 1 of the AWS CLI does not look for it in the environment.
+    """
+    sqs = 'aws sqs --endpoint-url "$AWS_ENDPOINT_URL"'
+    other = FIRST_CALL[:-1] + "Q"
+    event = {
+        "Source": "flash-call.verification",
+        "DetailType": "Flash Call Result",
+        "Detail": json.dumps({"uuid": other, "status": "Failed"}),
+    }
+    result = json.dumps({"uuid": FIRST_CALL, "status": "Success"})
+    return f"""
+First, in your shell, from the repository's root:
+    . {ENV.relative_to(ROOT)}
+
+Send a result through the queue (this call exists at the endpoint):
+    {sqs} send-message --queue-url "$RESULT_QUEUE_URL" --message-body '{result}'
+
+Send one through the event bus (unknown to the endpoint: it is tried again, and parked after a minute):
+    aws events put-events --entries '{json.dumps([event])}'
+
+Let that call exist, so that it is delivered:
+    curl -s -X POST {origin}/_standin/calls -d '{{"uuid": "{other}"}}'
+
+See what the endpoint was asked:
+    curl -s {origin}/_standin/requests
+
+Let the endpoint answer 500 to everything for 30 seconds:
+    curl -s -X POST {origin}/_standin/spell -d '{{"status": 500, "seconds": 30}}'
+
+Read the parked results, each with its reason:
+    {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
+
+Read the log:
+    aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text
+
+Deploy your changes (the emulator wants no cap on the concurrency):
+    sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 --capabilities CAPABILITY_IAM \
+        --parameter-overrides MaximumConcurrency=0 WebhookUrl="$ENDPOINT_URL"
+"""
+
+
+def show_commands() -> None:
+    """Print the commands."""
+    print(COMMANDS.read_text())
+    if shutil.which("aws") is None:
+        print("There is no aws on PATH: what begins with it needs the AWS CLI.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

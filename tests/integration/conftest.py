@@ -1,0 +1,33 @@
+"""A relay or an endpoint of each test's own, on the emulator that all tests share."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from local.endpoint import StandIn
+from local.stack import LocalStack
+from tests.integration.relay import KEY, USER, UUID, Relay, relaying
+
+
+@pytest.fixture
+def relay(emulator: LocalStack) -> Iterator[Relay]:
+    """Run the relay in this process, with queues, a secret and an endpoint of its own."""
+    with relaying(emulator) as one:
+        yield one
+
+
+@pytest.fixture(params=["http", "https"])
+def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Run a stand-in that knows one call, over http and over https with an authority that is trusted."""
+    tls = None
+    if request.param == "https":
+        authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(tls)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with StandIn(api_key=KEY, user_id=USER, tls=tls) as one:
+        one.issue(UUID)
+        yield one

@@ -1,0 +1,80 @@
+"""An EventBridge event given straight to the function is delivered, or ends up on a queue, or Lambda hears of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flash_call_relay.handler import NotSettledError
+from local.misbehaviour import error
+from tests.conftest import payload
+from tests.integration.relay import UUID, Relay
+
+
+@pytest.fixture
+def event() -> Any:
+    """An event as the rule sends it."""
+    return payload("eventbridge")
+
+
+def test_it_is_delivered(relay: Relay, event: Any) -> None:
+    """The route without a queue would not work, or the result would be sent once more from the queue."""
+    relay.endpoint.issue(UUID)
+    assert relay.invoke(event) == []
+    assert relay.endpoint.accepted == [(UUID, "Success")]
+    for url in (relay.results_url, relay.parked_url):
+        assert set(relay.waiting(url).values()) == {0}
+
+
+def test_what_is_deferred_joins_the_result_queue(relay: Relay, event: Any) -> None:
+    """A result would be lost, for Lambda tries an event three times in all."""
+    relay.configure(RETRY_BASE_SECONDS="1")
+    relay.endpoint.misbehave(UUID, error(500))
+    assert relay.invoke(event) == []  # there is no message that could stay
+    (record,) = relay.receive(relay.results_url, 1)
+    assert json.loads(record["body"]) == event
+    relay.endpoint.issue(UUID)
+    assert relay.invoke_with([record]) == []
+    assert relay.endpoint.accepted == [(UUID, "Success")]
+
+
+@pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
+def test_its_delay_is_what_sqs_allows(relay: Relay, event: Any, base: int, least: int, most: int) -> None:
+    """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
+    relay.configure(RETRY_BASE_SECONDS=str(base))
+    relay.invoke(event)
+    (asked,) = relay.asked("SendMessageBatch")
+    assert least <= asked["Entries"][0]["DelaySeconds"] <= most
+    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
+
+
+@pytest.mark.parametrize("detail", ["Success", None, {"uuid": UUID, "status": "success"}])
+def test_what_is_invalid_is_parked_as_it_came(relay: Relay, event: Any, detail: object) -> None:
+    """A producer's mistake would be lost, or nobody could see and replay it."""
+    event["detail"] = detail
+    assert relay.invoke(event) == []
+    (parked,) = relay.parked(1)
+    assert json.loads(parked["body"]) == event
+    assert parked["given"].keys() == {"reason", "detail", "receive_count", "enqueued_at", "source_message_id"}
+    assert (parked["given"]["reason"], parked["given"]["source_message_id"]) == ("invalid_event", event["id"])
+    assert relay.endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "status", "name"), [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")]
+)
+def test_where_sqs_fails_lambda_has_to_know(relay: Relay, event: Any, missing: str, status: int, name: str) -> None:
+    """A result would be gone with an outage of SQS, for Lambda would not try the event again."""
+    relay.configure(**{missing: relay.results_url + "-missing"})
+    relay.endpoint.misbehave(UUID, error(status))
+    with pytest.raises(NotSettledError, match=rf"{name}: ") as raised:
+        relay.invoke(event)
+    assert UUID not in str(raised.value)
+    assert len(relay.lines("settle.failed")) == 1
+
+
+def test_a_delivered_event_needs_no_sqs(relay: Relay, event: Any) -> None:
+    """A result that BetaTel has would be sent again because of a queue that it does not need."""
+    relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
+    relay.endpoint.issue(UUID)
+    assert relay.invoke(event) == []

@@ -1,0 +1,182 @@
+"""A batch in: each record ends as its own case says, and nothing that happens to one touches another."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from flash_call_relay.events import UnsupportedEventError
+from flash_call_relay.models import FlashCallResult
+from flash_call_relay.webhook import Webhook
+from local.misbehaviour import error, hang
+from tests.conftest import payload
+from tests.integration.relay import Context, Relay, result
+
+GOOD = [f"good-{number}" for number in range(6)]
+
+
+def bodies(name: str) -> list[str]:
+    """Return the message bodies of a payload."""
+    return [record["body"] for record in payload(name)["Records"]]
+
+
+def test_a_mixed_batch(relay: Relay) -> None:
+    """One bad record, or a slow one, would cost its neighbours their delivery, or have them sent again."""
+    relay.configure(RETRY_BASE_SECONDS="1")
+    relay.endpoint.issue(*GOOD, "fails", "hangs")
+    relay.endpoint.misbehave("fails", error(500))
+    relay.endpoint.misbehave("hangs", hang())
+    wanted = [*GOOD[:3], "hangs", "unknown", *GOOD[3:], "fails"]
+    records = relay.send(*map(result, wanted[:5]), '{"uuid": "no-status"}', *map(result, wanted[5:]))
+    ids = {json.loads(record["body"])["uuid"]: record["messageId"] for record in records}
+    assert len(records) == 10
+
+    kept = relay.invoke_with(records)
+
+    assert sorted(kept) == sorted([ids["fails"], ids["hangs"], ids["unknown"]])
+    assert sorted(relay.endpoint.accepted) == [(uuid, "Success") for uuid in GOOD]
+    assert sorted(str(request.uuid) for request in relay.endpoint.requests) == sorted(wanted)
+    (parked,) = relay.parked(1)
+    assert parked["body"] == '{"uuid": "no-status"}'
+    assert parked["given"].pop("detail").startswith("the body has no status; expected a JSON object")
+    sent_at = int(records[5]["attributes"]["SentTimestamp"]) / 1000
+    assert parked["given"] == {
+        "reason": "invalid_event",
+        "receive_count": "1",
+        "enqueued_at": datetime.fromtimestamp(sent_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+        "source_message_id": ids["no-status"],
+    }
+    # What Lambda's poller does with the rest. What was kept comes back long before the queue's own time-out.
+    for record in records:
+        if record["messageId"] not in kept:
+            relay.sqs.delete_message(QueueUrl=relay.results_url, ReceiptHandle=record["receiptHandle"])
+    again = relay.receive(relay.results_url, 3)
+    assert {record["messageId"] for record in again} == set(kept)
+    assert {record["attributes"]["ApproximateReceiveCount"] for record in again} == {"2"}
+    relay.endpoint.issue("unknown")
+    assert relay.invoke_with(again) == []
+    assert len(relay.endpoint.accepted) == 9
+
+
+@pytest.mark.parametrize(("receives", "least", "most"), [(1, 8, 12), (2, 16, 24), (5, 128, 192), (300, 720, 1080)])
+def test_what_is_deferred_is_hidden_for_longer_each_time(relay: Relay, receives: int, least: int, most: int) -> None:
+    """In an outage BetaTel would be flooded with retries, or a result would wait for hours after it."""
+    records = relay.send(result("unknown"))
+    records[0]["attributes"]["ApproximateReceiveCount"] = str(receives)
+    assert relay.invoke_with(records) == [records[0]["messageId"]]
+    (asked,) = relay.asked("ChangeMessageVisibilityBatch")
+    (entry,) = asked["Entries"]
+    assert entry["ReceiptHandle"] == records[0]["receiptHandle"]
+    assert least <= entry["VisibilityTimeout"] <= most
+    assert relay.lines("result.deferred")[0]["retry_in_s"] == entry["VisibilityTimeout"]
+    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 1, "delayed": 0}
+
+
+def test_the_payloads_of_the_documentation(relay: Relay) -> None:
+    """The examples that everybody begins with would not work."""
+    relay.endpoint.issue(*[f"01JV5V54KPYK9GB29265EQRZ{end}" for end in ("2P", *[f"{n:02}" for n in range(10)])])
+    names = ["sqs-success", "sqs-failed", "sqs-eventbridge", "sqs-batch-one-invalid"]
+    for name in names:
+        # The same verdict twice or another one are cases of their own: here each payload comes alone.
+        relay.configure()
+        assert relay.invoke_with(relay.send(*bodies(name))) == []
+    first = [("01JV5V54KPYK9GB29265EQRZ2P", status) for status in ("Success", "Failed", "Success")]
+    assert relay.endpoint.accepted[:3] == first
+    assert len(relay.endpoint.accepted) == 12
+    assert [message["body"] for message in relay.parked(1)] == [bodies(names[3])[4]]
+
+
+@pytest.mark.parametrize(("status", "said"), [(400, "HTTP 400 Bad Request"), (422, "HTTP 422 Unprocessable Entity")])
+def test_what_betatel_refuses_is_parked_with_its_words(relay: Relay, status: int, said: str) -> None:
+    """A person would have to ask BetaTel what was wrong with the result."""
+    relay.endpoint.misbehave("refused", error(status))
+    body = json.dumps(result("refused") | {"customer": "caf\xe9 \U0001f4de"}, ensure_ascii=False)
+    assert relay.invoke_with(relay.send(body)) == []
+    (parked,) = relay.parked(1)
+    assert parked["body"] == body
+    assert parked["given"].items() >= {"reason": "rejected", "http_status": str(status)}.items()
+    # HTTP 422 has another name from Python 3.13 on.
+    assert parked["given"]["detail"].replace("Content", "Entity") == said
+
+
+@pytest.mark.parametrize("how", ["queue missing", "body too large"])
+def test_a_message_that_can_not_be_parked_stays(relay: Relay, how: str) -> None:
+    """A malformed message would be lost while the parked queue has a problem, or block what came with it."""
+    relay.endpoint.issue(*GOOD)
+    records = relay.send(*map(result, GOOD[:3]), "malformed", *map(result, GOOD[3:]))
+    if how == "queue missing":
+        relay.configure(PARKED_QUEUE_URL=relay.parked_url + "-missing")
+    else:
+        relay.sqs.set_queue_attributes(QueueUrl=relay.parked_url, Attributes={"MaximumMessageSize": "1024"})
+        records[3]["body"] = "malformed" * 1000
+    assert relay.invoke_with(records) == [records[3]["messageId"]]
+    assert len(relay.endpoint.accepted) == 6
+    (line,) = relay.lines("settle.failed")
+    assert line["message_id"] == records[3]["messageId"]
+    assert line["detail"].startswith("park: ")
+
+
+def test_a_message_that_can_not_be_hidden_stays_all_the_same(relay: Relay) -> None:
+    """A deferred result would be deleted with the delivered ones because its delay could not be set."""
+    relay.endpoint.issue("good")
+    records = relay.send(result("unknown-0"), result("good"), result("unknown-1"))
+    records[0]["receiptHandle"] = "outdated"
+    kept = relay.invoke_with(records)
+    assert sorted(kept) == sorted([records[0]["messageId"], records[2]["messageId"]])
+    assert relay.endpoint.accepted == [("good", "Success")]
+    (line,) = relay.lines("settle.failed")
+    assert line["message_id"] == records[0]["messageId"]
+    assert line["detail"].startswith("hide: ")
+
+
+def test_a_bug_costs_a_retry_of_its_own_record_only(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some odd result would keep failing the batches it is in until all of their results are dead-lettered."""
+    post = Webhook.post
+
+    def buggy(webhook: Webhook, asked: FlashCallResult, *further: Any) -> Any:
+        return 1 // 0 if asked.uuid == "odd" else post(webhook, asked, *further)
+
+    monkeypatch.setattr(Webhook, "post", buggy)
+    relay.endpoint.issue(*GOOD)
+    records = relay.send(*map(result, GOOD[:3]), result("odd"), *map(result, GOOD[3:]))
+    assert relay.invoke_with(records) == [records[3]["messageId"]]
+    assert sorted(relay.endpoint.accepted) == [(uuid, "Success") for uuid in GOOD]
+    (line,) = relay.lines("result.deferred")
+    assert (line["uuid"], line["reason"]) == ("odd", "relay_error")
+    assert "ZeroDivisionError" in line["detail"]
+
+
+def test_nothing_is_asked_when_the_time_is_over(relay: Relay) -> None:
+    """A POST would be cut off by the function's end, and the whole batch sent again."""
+    relay.endpoint.issue("good")
+    records = relay.send(result("good"), "malformed")
+    assert relay.invoke_with(records, Context(remaining_ms=5000)) == [records[0]["messageId"]]
+    assert relay.endpoint.requests == []
+    assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
+    assert len(relay.parked(1)) == 1
+    assert relay.invoke_with(records[:1]) == []  # with time again, it works
+
+
+@pytest.mark.parametrize("event", [None, {}, {"Records": [{"eventSource": "aws:s3"}]}])
+def test_an_event_that_is_no_trigger_is_an_error(relay: Relay, event: object) -> None:
+    """A wrong trigger would look like success, and what it carries would be lost."""
+    with pytest.raises(UnsupportedEventError):
+        relay.invoke(event)
+    assert relay.requests == []
+    assert relay.endpoint.requests == []
+
+
+def test_an_empty_batch_asks_nobody(relay: Relay) -> None:
+    """A poller's empty batch would cost calls or raise an alarm."""
+    assert relay.invoke_with([]) == []
+    assert relay.requests == []
+
+
+def test_one_message_twice_in_a_batch_is_two_records(relay: Relay) -> None:
+    """A message that SQS hands out twice at once would fail the whole batch, and its neighbours would be sent again."""
+    relay.endpoint.issue("twice", "other")
+    twice, other = relay.send(result("twice"), result("other"))
+    relay.endpoint.misbehave("other", error(500))
+    assert relay.invoke_with([twice, twice, other]) == [other["messageId"]]
+    assert len(relay.lines("result.")) == 3

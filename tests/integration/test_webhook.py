@@ -1,0 +1,189 @@
+"""One POST as BetaTel documents it, and whatever comes back is an answer."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_call_relay import __version__
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import FlashCallResult, Reply
+from flash_call_relay.webhook import Webhook
+from local.endpoint import WEBHOOK_PATH, StandIn
+from local.misbehaviour import Behaviour, answer, echo_headers, error, redirect, status_line
+from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+
+
+@pytest.fixture
+def webhook(standin: StandIn) -> Webhook:
+    """A client of that stand-in."""
+    return Webhook(webhook_settings(standin.url, connections_per_function=4))
+
+
+@pytest.mark.parametrize("status", ["Success", "Failed"])
+def test_the_request_is_the_documented_one(standin: StandIn, webhook: Webhook, status: Any) -> None:
+    """BetaTel would refuse every result, or be told more than it should."""
+    webhook.post(FlashCallResult(UUID, status), CREDENTIALS)
+    (request,) = standin.requests
+    assert (request.method, request.path) == ("POST", WEBHOOK_PATH)
+    assert dict(request.headers) == {
+        "Host": urlsplit(standin.url).netloc,
+        "Accept-Encoding": "identity",
+        "Content-Length": str(len(request.body)),
+        "Content-Type": "application/json",
+        "x-api-key": KEY,
+        "x-user-id": USER,
+        "User-Agent": f"flash-call-relay/{__version__}",
+    }
+    assert len(request.headers) == 7
+    assert json.loads(request.body) == {"uuid": UUID, "status": status}
+    assert standin.accepted == [(UUID, status)]
+
+
+def test_a_url_keeps_its_query(standin: StandIn) -> None:
+    """An endpoint that needs a parameter of its own could not be configured."""
+    Webhook(webhook_settings(standin.url + "?tenant=a%20b")).post(SUCCESS, CREDENTIALS)
+    assert standin.requests[0].path == WEBHOOK_PATH + "?tenant=a%20b"
+
+
+def test_connections_are_used_again(standin: StandIn, webhook: Webhook) -> None:
+    """Each result would pay for a TLS handshake, and BetaTel would see thousands of connections."""
+    assert {webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED for _ in range(20)} == {True}
+    assert standin.connections == 1
+
+
+@pytest.mark.parametrize("threads", [4, 12])
+def test_threads_share_the_connections(standin: StandIn, webhook: Webhook, threads: int) -> None:
+    """The cap on POSTs in flight would not hold, or a thread would get another one's answer."""
+    uuids = [f"{UUID}-{number}" for number in range(60)]
+    standin.issue(*uuids)
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(lambda uuid: webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS), uuids))
+    assert [
+        answer.json_object["uuid"] for answer in answers if isinstance(answer, Reply) and answer.json_object
+    ] == uuids
+    assert standin.connections <= 4
+
+
+def test_the_documented_errors_are_replies(standin: StandIn, webhook: Webhook) -> None:
+    """A refusal by the API would look like a broken network, and nobody would know what it said."""
+    standin.misbehave(UUID, error(400), error(500))
+    wrong, unknown = Credentials("wrong-key", "wrong-user"), FlashCallResult("unknown", "Failed")
+    answers = [
+        webhook.post(SUCCESS, CREDENTIALS),
+        webhook.post(SUCCESS, CREDENTIALS),
+        webhook.post(SUCCESS, wrong),
+        webhook.post(unknown, CREDENTIALS),
+        webhook.post(SUCCESS, CREDENTIALS),
+    ]
+    words = ["Bad Request", "Internal Server Error", "Unauthorized", "The flash call does not exist"]
+    refusals = zip([400, 500, 401, 404], words, strict=True)
+    assert answers == [*(Reply(status, {"message": word}, word) for status, word in refusals), CONFIRMED]
+    assert standin.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (answer(200, "<html>It works!</html>"), Reply(200, None)),
+        (answer(200), Reply(200, None)),
+        (answer(200, []), Reply(200, None)),
+        (answer(200, '"OK"', content_type="application/json"), Reply(200, None)),
+        (answer(200, b"{\xff}"), Reply(200, None)),
+        (answer(200, b"[" * 60_000), Reply(200, None)),
+        (answer(200, b"9" * 60_000), Reply(200, None)),
+        (answer(204), Reply(204, None)),
+        (answer(200, {}), Reply(200, {})),
+        (answer(200, '{"status": "Success"}', content_type="text/plain"), Reply(200, {"status": "Success"})),
+        (answer(201, {"message": None}), Reply(201, {"message": None})),
+        (answer(200, {"message": ["OK"]}), Reply(200, {"message": ["OK"]})),
+        (error(502, html=True), Reply(502, None)),
+        (error(429, retry_after=7), Reply(429, {"message": "Too Many Requests"}, "Too Many Requests")),
+        (redirect(302, "/elsewhere"), Reply(302, None)),
+    ],
+)
+def test_only_a_json_object_counts_as_the_apis_words(
+    standin: StandIn, webhook: Webhook, behaviour: Behaviour, expected: Reply
+) -> None:
+    """A proxy's page would pass for a confirmation, or an odd reply would spoil the next one."""
+    standin.misbehave(UUID, behaviour)
+    said = webhook.post(SUCCESS, CREDENTIALS)
+    assert isinstance(said, Reply)
+    assert (said.http_status, said.json_object, said.message) == (
+        expected.http_status,
+        expected.json_object,
+        expected.message,
+    )
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+@pytest.mark.parametrize("status", [150, 600, 999])
+def test_a_status_that_is_none_is_not_hidden(standin: StandIn, webhook: Webhook, status: int) -> None:
+    """What a broken proxy says would be unknown, or taken for a success."""
+    standin.misbehave(UUID, status_line(status))
+    said = webhook.post(SUCCESS, CREDENTIALS)
+    assert isinstance(said, Reply)
+    assert said.http_status == status
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(standin: StandIn, webhook: Webhook, status: int) -> None:
+    """The credentials would go to any host that a redirect names."""
+    with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as other:
+        standin.misbehave(UUID, redirect(status, other.url))
+        said = webhook.post(SUCCESS, CREDENTIALS)
+        assert (other.connections, other.requests) == (0, [])
+    assert isinstance(said, Reply)
+    assert (said.http_status, said.json_object) == (status, None)
+    assert len(standin.requests) == 1
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"{KEY} is no key of {USER}",
+        f"{KEY.upper()} {USER.title()} {KEY.swapcase()}",
+        f"x-api-key={KEY}{USER}{KEY}",
+        "y" * 90 + KEY + USER + "y" * 90,
+        "y" * 110 + KEY,
+        f"caf\xe9 {KEY}\r\n{USER}",
+    ],
+)
+def test_echoed_credentials_are_masked(standin: StandIn, webhook: Webhook, words: str) -> None:
+    """An endpoint that quotes what it was sent would put the credentials into the log and onto the parked queue."""
+    standin.misbehave(UUID, answer(400, {"message": words}), echo_headers())
+    for shown in ("***", "Bad headers"):
+        said = webhook.post(SUCCESS, CREDENTIALS)
+        assert isinstance(said, Reply)
+        assert shown in said.message
+        assert not [half for half in ("hunter2", "key-4f", "user-93") if half in said.message.lower()]
+        assert len(said.message) <= 120
+
+
+BODIES = st.binary(max_size=200) | st.recursive(
+    st.none() | st.text() | st.integers() | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("message") | st.text(), inner, max_size=3),
+    max_leaves=5,
+).map(lambda value: json.dumps(value).encode())
+ENCODINGS = st.sampled_from(["identity", "gzip", "deflate", "gzip, gzip", "br", "zstd", "x"])
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)
+def test_no_reply_whatever_raises(standin: StandIn) -> None:
+    """Some reply that nobody thought of would crash the relay instead of deferring a result."""
+    webhook = Webhook(webhook_settings(standin.url))
+
+    @settings(deadline=None, max_examples=150)
+    @given(st.integers(200, 599), BODIES, st.none() | ENCODINGS)
+    def ask(status: int, body: bytes, encoding: str | None) -> None:
+        standin.misbehave(UUID, answer(status, body, {"Content-Encoding": encoding} if encoding else {}))
+        said = webhook.post(SUCCESS, CREDENTIALS)
+        assert said.http_status == status if isinstance(said, Reply) else said.detail
+
+    ask()
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED

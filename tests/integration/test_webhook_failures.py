@@ -1,0 +1,201 @@
+"""Whatever the network does to an attempt, it ends in time and says why, and the next one works."""
+
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason
+from flash_call_relay.webhook import Webhook
+from local.endpoint import StandIn
+from local.misbehaviour import (
+    Behaviour,
+    answer,
+    close_early,
+    drip_body,
+    drip_headers,
+    gzip_bomb,
+    half_reply,
+    hang,
+    huge,
+    lost,
+    not_http,
+    reset,
+    reset_on_connect,
+    status_line,
+)
+from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID, webhook_settings
+
+GZIP = {"Content-Encoding": "gzip"}
+ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
+
+
+def post_all(webhook: Webhook, uuids: Iterable[str]) -> list[Answer]:
+    """Make attempts side by side; one that never ends fails the test instead of stopping it."""
+    said: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    results = [FlashCallResult(uuid, "Success") for uuid in uuids]
+    for result in results:
+        threading.Thread(target=lambda it=result: said.put(webhook.post(it, CREDENTIALS)), daemon=True).start()
+    return [said.get(timeout=PATIENCE_S) for _ in results]
+
+
+def post(webhook: Webhook) -> Answer:
+    """Make one attempt."""
+    return post_all(webhook, [UUID])[0]
+
+
+def one_connection(url: str) -> Webhook:
+    """Return a client that can't go on if a failure costs it its only connection."""
+    return Webhook(webhook_settings(url, connections_per_function=1))
+
+
+def fails(said: Answer, *reasons: Reason) -> None:
+    """Check that there is a reason, and words for it that are fit for the log."""
+    assert isinstance(said, NoReply)
+    assert said.reason in reasons
+    assert said.detail
+    assert not [word for word in (KEY, USER, "SSH", "hunter2") if word in said.detail]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reasons"),
+    [
+        (reset(), {Reason.CONNECTION_FAILED, Reason.BAD_REPLY}),  # under TLS, Python may take it for an end of file
+        (close_early(), {Reason.BAD_REPLY}),
+        (lost(), {Reason.BAD_REPLY}),
+        (half_reply(), {Reason.BAD_REPLY}),
+        (not_http(), {Reason.BAD_REPLY}),
+        (status_line(100), {Reason.BAD_REPLY}),
+        (huge(), {Reason.BAD_REPLY}),
+        (huge(64 * 1024 + 1), {Reason.BAD_REPLY}),
+        (gzip_bomb(), {Reason.BAD_REPLY}),
+        (answer(200, b"no gzip", GZIP), {Reason.BAD_REPLY}),
+        (answer(200, b"no gzip" * 10_000, GZIP), {Reason.BAD_REPLY}),
+        (answer(200, b"{}", {"x": "y" * 70_000}), {Reason.BAD_REPLY}),
+        (answer(200, b"{}", {f"x-{number}": "y" for number in range(101)}), {Reason.BAD_REPLY}),
+        (answer(200, b"not chunks\r\n", {"Transfer-Encoding": "chunked"}), {Reason.BAD_REPLY}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Behaviour) else "",
+)
+def test_each_failure_has_its_reason_and_costs_one_attempt(
+    standin: StandIn, behaviour: Behaviour, reasons: set[Reason]
+) -> None:
+    """A bad minute of BetaTel's would hang or crash the relay, be misread, or break it for good."""
+    webhook = one_connection(standin.url)
+    assert post(webhook) == CONFIRMED  # so that the failure meets a connection that is used again
+    standin.misbehave(UUID, behaviour)
+    fails(post(webhook), *reasons)
+    assert post(webhook) == CONFIRMED
+
+
+def test_an_attempt_ends_in_time(standin: StandIn) -> None:
+    """An endpoint that is slow, byte by byte, would hold a thread for as long as it likes."""
+    # No gap between two bytes is as long as the time-out, but the whole would take many times as long.
+    ways = {"hangs": hang(), "drips-headers": drip_headers(0.2), "drips-body": drip_body(0.2)}
+    webhook = Webhook(webhook_settings(standin.url, connections_per_function=len(ways)))
+    standin.issue(*ways)
+    for uuid, behaviour in ways.items():
+        standin.misbehave(uuid, behaviour)
+    for said in post_all(webhook, ways):
+        fails(said, Reason.TIMEOUT)
+    assert {getattr(said, "http_status", None) for said in post_all(webhook, ways)} == {200}
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)
+def test_a_reset_is_a_failed_connection(standin: StandIn) -> None:
+    """On call, one would look for a fault of the API in place of one of the network."""
+    standin.misbehave(UUID, reset())
+    fails(post(one_connection(standin.url)), Reason.CONNECTION_FAILED)
+
+
+def test_a_reply_of_just_64_kib_is_read(standin: StandIn) -> None:
+    """A long-winded confirmation would be refused, and the result sent again and again."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, huge(64 * 1024))
+    assert getattr(post(webhook), "json_object", None) == {"message": "OK"}
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)  # under TLS, Python leaves such a socket open
+def test_connections_that_are_reset_at_once(standin: StandIn) -> None:
+    """An endpoint that sheds load would crash the relay."""
+    webhook = one_connection(standin.url)
+    standin.spell(reset_on_connect())
+    for _ in range(3):
+        # It depends on the moment when the client learns of it.
+        fails(post(webhook), Reason.CONNECTION_FAILED, Reason.TLS_FAILED, Reason.BAD_REPLY)
+    standin.heal()
+    assert post(webhook) == CONFIRMED
+
+
+def test_a_server_that_accepts_and_says_nothing() -> None:
+    """A TLS handshake that never ends would hold a thread for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        webhook = one_connection(f"https://127.0.0.1:{silent.getsockname()[1]}/")
+        fails(post(webhook), Reason.TIMEOUT)
+
+
+def test_a_name_that_can_not_be_resolved(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of DNS would be taken for a bug."""
+    webhook = one_connection(standin.url)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(socket, "getaddrinfo", refuse)
+        fails(post(webhook), Reason.CONNECTION_FAILED)
+    assert post(webhook) == CONFIRMED
+
+
+def certificate(authority: trustme.CA, *names: str, not_after: datetime | None = None) -> ssl.SSLContext:
+    """Return a server's context."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, not_after=not_after).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("first", "reason", "words"),
+    [
+        (lambda _: certificate(trustme.CA(), "127.0.0.1"), Reason.TLS_FAILED, "unable to get local issuer certificate"),
+        (lambda known: certificate(known, "betatel.example"), Reason.TLS_FAILED, "mismatch"),
+        (
+            lambda known: certificate(known, "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)),
+            Reason.TLS_FAILED,
+            "certificate has expired",
+        ),
+        (lambda _: None, Reason.TLS_FAILED, "TLS failed"),
+        (None, Reason.CONNECTION_FAILED, "refused"),
+    ],
+    ids=["unknown authority", "wrong host", "expired", "plain http", "port refused"],
+)
+def test_nothing_is_sent_to_a_server_that_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: ServerTLS | None, reason: Reason, words: str
+) -> None:
+    """Credentials would go to an impostor, or results would wait on after the certificate or port is put right."""
+    known = trustme.CA()
+    known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with StandIn(api_key=KEY, user_id=USER, tls=first and first(known)) as bad:
+        port = urlsplit(bad.url).port or 0
+        webhook = one_connection(f"https://127.0.0.1:{port}{urlsplit(bad.url).path}")
+        if first:
+            said = post(webhook)
+            assert bad.requests == []
+    if not first:
+        said = post(webhook)
+    fails(said, reason)
+    assert isinstance(said, NoReply)
+    assert words in said.detail
+    with StandIn(api_key=KEY, user_id=USER, port=port, tls=certificate(known, "127.0.0.1")) as good:
+        good.issue(UUID)
+        assert post(webhook) == CONFIRMED

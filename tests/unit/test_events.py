@@ -1,0 +1,215 @@
+"""What the trigger hands over becomes records, and what is no result says why."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_call_relay.events import parse_body, read
+from flash_call_relay.models import FlashCallResult, NoResult
+from tests.conftest import payload
+
+NOW = 1_763_900_000.0
+UUID = "01JV5V54KPYK9GB29265EQRZ2P"
+RESULT = {"uuid": UUID, "status": "Success"}
+PAIR = f'"uuid": "{UUID}", "status": "Success"'  # of a JSON object
+
+TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+UUIDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128)
+STATUSES = st.sampled_from(["Success", "Failed"])
+KEYS = st.sampled_from(["uuid", "status", "detail", "detail-type", "Records", "eventSource", "id"]) | TEXT
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from([UUID, "Failed", "aws:sqs"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def fault(body: str) -> str:
+    """What is said of a body that is no result."""
+    content = parse_body(body)
+    assert isinstance(content, NoResult)
+    return content.fault
+
+
+class TestPayloads:
+    """The payloads of `events/`, which everything else uses."""
+
+    @pytest.mark.parametrize(
+        ("name", "status"), [("sqs-success", "Success"), ("sqs-failed", "Failed"), ("sqs-eventbridge", "Success")]
+    )
+    def test_one_message(self, name: str, status: str) -> None:
+        """A documented message would not be relayed, or would be retried, hidden or parked as another one."""
+        event = payload(name)
+        (record,), (sent,) = read(event, now=NOW), event["Records"]
+        assert record.content == FlashCallResult(UUID, status)  # type: ignore[arg-type]
+        assert (record.message_id, record.receipt_handle) == (sent["messageId"], sent["receiptHandle"])
+        assert (record.body, record.receive_count, record.sent_at) == (sent["body"], 1, 1_763_800_000.0)
+
+    def test_a_batch_keeps_its_order_and_its_invalid_message(self) -> None:
+        """One malformed message would fail its whole batch, or vanish from it."""
+        event = payload("sqs-batch-one-invalid")
+        records = read(event, now=NOW)
+        assert [record.message_id for record in records] == [sent["messageId"] for sent in event["Records"]]
+        assert [record.body for record in records] == [sent["body"] for sent in event["Records"]]
+        invalid = [record for record in records if isinstance(record.content, NoResult)]
+        assert [record.message_id[-2:] for record in invalid] == ["04"]
+
+    def test_plain_results_and_envelopes_mix(self) -> None:
+        """A queue that is fed both ways would be relayed in part."""
+        mixed = [*payload("sqs-failed")["Records"], *payload("sqs-eventbridge")["Records"]]
+        contents = [record.content for record in read({"Records": mixed}, now=NOW)]
+        assert contents == [FlashCallResult(UUID, "Failed"), FlashCallResult(UUID, "Success")]
+
+    def test_receives_and_age_come_from_sqs(self) -> None:
+        """Retries would come too soon or never end."""
+        event = payload("sqs-success")
+        event["Records"][0]["attributes"] |= {"ApproximateReceiveCount": "17", "SentTimestamp": "1763800000123"}
+        (record,) = read(event, now=NOW)
+        assert (record.receive_count, record.sent_at) == (17, 1_763_800_000.123)
+
+    def test_an_event_given_straight_to_the_function(self) -> None:
+        """An event could not be put on a queue as it is, or would be taken for older than it is here."""
+        event = payload("eventbridge")
+        (record,) = read(event, now=NOW)
+        assert record.content == FlashCallResult(UUID, "Success")
+        assert (record.message_id, record.receipt_handle) == (event["id"], None)
+        assert (record.sent_at, record.receive_count) == (NOW, 1)  # not the event's `time`, which is the producer's
+        assert json.loads(record.body) == event
+        assert parse_body(record.body) == record.content  # once it comes back from the queue
+
+    def test_an_empty_batch_is_no_error(self) -> None:
+        """A poller's empty batch would raise an alarm."""
+        assert read({"Records": []}, now=NOW) == []
+
+
+class TestBodies:
+    """What a body may and may not be."""
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            f'{{{PAIR}, "customer": {{"deep": [1, null]}}, "uuid2": "other"}}',
+            f'{{{PAIR}, "customer": 1, "customer": 2}}',
+            f'{{{PAIR}, "detail": {{"uuid": "other", "status": "Failed"}}}}',  # no envelope without a detail-type
+            f'{{{PAIR}, "detail-type": "Flash Call Result"}}',  # nor without a detail
+            f'{{{PAIR}, "Message": "{{}}"}}',
+            f'{{"uuid": "other", "status": "Failed", "detail-type": "any", "detail": {{{PAIR}}}}}',  # it has precedence
+            f'{{"uuid": 1, "uuid": 2, "detail-type": null, "detail": {{{PAIR}}}}}',
+            f"\n\t {{{PAIR}}} \r\n",
+            rf'{{"\u0075uid": "{UUID}", "status": "S\u0075ccess"}}',
+        ],
+    )
+    def test_what_else_a_result_may_bring(self, body: str) -> None:
+        """A producer that adds a key of its own would find its results on the parked queue."""
+        assert parse_body(body) == FlashCallResult(UUID, "Success")
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ("", "not valid JSON"),
+            ("uuid=01JV&status=Success", "not valid JSON"),
+            (f"{{{PAIR}}}" * 2, "not valid JSON"),
+            (f"\ufeff{{{PAIR}}}", "not valid JSON"),
+            ("[" * 100_000, "not valid JSON"),
+            ('{"uuid": ' * 100_000 + "1" + "}" * 100_000, "too large or deep"),
+            (f'{{{PAIR}, "at": {"9" * 5000}}}', "too large or deep"),
+            ("x" * 256 * 1024, "not valid JSON"),
+            (json.dumps("x" * 256 * 1024), "the body is a string"),
+            (json.dumps(json.dumps(RESULT)), "the body is a string"),  # encoded twice
+            (json.dumps([RESULT]), "the body is a list"),
+            ("1e999", "the body is a number"),
+            ("true", "the body is a boolean"),
+            ("null", "the body is null"),
+            ("{}", "the body has no uuid"),
+            ('{"uuid": "a"}', "the body has no status"),
+            ('{"status": "Failed"}', "the body has no uuid"),
+            ('{"Uuid": "a", "status": "Failed"}', "the body has no uuid"),
+            (f'{{{PAIR}, "uuid": "{UUID}"}}', "the body gives uuid more than once"),
+            (f'{{{PAIR}, "status": "Failed"}}', "the body gives status more than once"),
+            (json.dumps({"detail-type": "x", "detail": json.dumps(RESULT)}), "detail is a string"),
+            (json.dumps({"detail-type": "x", "detail": None, **RESULT}), "detail is null"),
+            (json.dumps({"detail-type": "x", "detail": {}, **RESULT}), "detail has no uuid"),
+            (f'{{"detail-type": "x", "detail": {{{PAIR}, "uuid": 1}}}}', "detail gives uuid more than once"),
+            (
+                f'{{"detail-type": "x", "detail": {{{PAIR}}}, "detail": {{{PAIR}}}}}',
+                "gives detail or detail-type more than once",
+            ),
+            (json.dumps({"Type": "Notification", "TopicArn": "x", "Message": "{}"}), "SNS envelope; turn raw message"),
+        ],
+    )
+    def test_what_is_no_result_says_what_it_is(self, body: str, words: str) -> None:
+        """Whoever finds a parked message would not see what their producer does wrong."""
+        said = fault(body)
+        assert words in said
+        assert len(said) < 256
+        assert said.endswith("expected a JSON object with uuid and status") or "raw message" in said
+
+    @pytest.mark.parametrize(
+        ("uuid", "words"),
+        [
+            ("", "got 0 characters"),
+            ("a" * 129, "got 129 characters"),
+            ("a" * 200_000, "got 200000 characters"),
+            ("01JV\xe9", "got U+00E9 at position 4"),
+            ("\uff11", "got U+FF11 at position 0"),
+            ("01JV 5V54", "got U+0020 at position 4"),
+            ("01JV\n", "got U+000A at position 4"),
+            ("\x7f", "got U+007F at position 0"),
+            ("\ud800", "got U+D800 at position 0"),
+            (7, "got a number"),
+            (1.5, "got a number"),
+            (True, "got a boolean"),
+            (None, "got null"),
+            ([UUID], "got a list"),
+            ({"uuid": UUID}, "got an object"),
+        ],
+    )
+    def test_what_is_no_uuid_says_what_it_is(self, uuid: object, words: str) -> None:
+        """BetaTel would be asked about a call that can't exist, or a header or log line could be forged."""
+        said = fault(json.dumps({"uuid": uuid, "status": "Success"}))
+        assert said == f"uuid must be a string of 1 to 128 visible ASCII characters, {words}"
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            ("success", 'got "success"'),
+            ("FAILED", 'got "FAILED"'),
+            ("Success ", 'got "Success "'),
+            ("", 'got ""'),
+            ("x" * 100_000, f'got "{"x" * 40}"'),
+            ("\ud800", r'got "\ud800"'),
+            (0, "got a number"),
+            (False, "got a boolean"),
+            (None, "got null"),
+            (["Success"], "got a list"),
+            ({}, "got an object"),
+        ],
+    )
+    def test_what_is_no_status_says_what_it_is(self, status: object, words: str) -> None:
+        """A verdict that BetaTel does not know would be sent, or guessed."""
+        said = fault(json.dumps({"uuid": UUID, "status": status}))
+        assert said.startswith('status must be exactly "Success" or "Failed", got ')
+        assert words in said
+        assert len(said) < 256
+
+    @settings(deadline=None)
+    @given(TEXT | JSON.map(json.dumps) | st.binary().map(lambda data: data.decode("latin-1")))
+    def test_any_text_is_a_result_or_has_a_fault(self, body: str) -> None:
+        """One message, whatever it holds, would fail its batch again and again."""
+        content = parse_body(body)
+        assert isinstance(content, FlashCallResult) or content.fault
+
+    @settings(deadline=None)
+    @given(UUIDS, STATUSES, st.dictionaries(TEXT, JSON, max_size=3))
+    def test_any_result_is_read_as_it_was_sent(self, uuid: str, status: str, further: dict[str, Any]) -> None:
+        """Some uuids would be relayed as others, or not at all, depending on the way they came."""
+        further = {key: value for key, value in further.items() if key != "detail"}
+        body = {**further, "uuid": uuid, "status": status}
+        envelope = {**further, "detail-type": "Flash Call Result", "detail": body}
+        bodies = [json.dumps(body), json.dumps(envelope), json.dumps(body, ensure_ascii=False)]
+        (direct,) = read(envelope, now=NOW)
+        for content in (*map(parse_body, bodies), direct.content):
+            assert content == FlashCallResult(uuid, status)  # type: ignore[arg-type]

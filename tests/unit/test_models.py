@@ -1,0 +1,32 @@
+"""Text from outside is made fit for SQS attributes and log lines."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flash_call_relay.models import printable
+
+
+@given(st.text(st.characters(exclude_categories=())), st.integers(3, 300))
+def test_any_text_becomes_printable_and_short(text: str, limit: int) -> None:
+    """SQS would refuse to park a message because of its `detail`, and the message would circle for ever."""
+    clean = printable(text, limit)
+    assert 1 <= len(clean) <= limit
+    assert all(" " <= character <= "~" for character in clean)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("HTTP 500 Oops", "HTTP 500 Oops"),
+        ("", "-"),
+        (" \t\r\n\x00\x7f", "-"),
+        ("two\r\nlines", "two  lines"),
+        ("caf\xe9 \U0001f4de \ud800", r"caf\xe9 \U0001f4de \ud800"),
+        ("a" * 256, "a" * 256),
+        ("a" * 257, "a" * 253 + "..."),
+    ],
+)
+def test_what_a_person_reads(text: str, clean: str) -> None:
+    """On call, one could not tell what the endpoint said, or would not see that it was cut off."""
+    assert printable(text) == clean

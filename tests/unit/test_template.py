@@ -1,0 +1,129 @@
+"""What the emulator can't show of the template, and what must not be changed without a thought."""
+
+import re
+from typing import Any
+
+import pytest
+
+from flash_call_relay.settings import Settings
+from tests.template import defaults, environment, template
+
+RESOURCES = template()["Resources"]
+QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
+DAY_S = 86_400
+
+
+def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a policy's statements, conditional ones too."""
+    return [one["Fn::If"][1] if "Fn::If" in one else one for one in policy["PolicyDocument"]["Statement"]]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_queues_outlive_the_stack_encrypted(name: str) -> None:
+    """Deleting the stack would delete results, or they would lie in the clear."""
+    queue = RESOURCES[name]
+    assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert queue["Properties"]["SqsManagedSseEnabled"] is True
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_queues_refuse_plain_http(name: str) -> None:
+    """Results could travel in the clear."""
+    refusal = statements(RESOURCES[f"{name}Policy"]["Properties"])[0]
+    assert (refusal["Effect"], refusal["Principal"], refusal["Action"]) == ("Deny", "*", "sqs:*")
+    assert refusal["Resource"] == {"Fn::GetAtt": f"{name}.Arn"}
+    assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_queues_keep_messages_long_enough() -> None:
+    """Results would expire before they are given up on, or before a person has seen them."""
+    properties = {name: RESOURCES[name]["Properties"] for name in QUEUES}
+    assert properties["ResultQueue"]["MessageRetentionPeriod"] == 10 * DAY_S
+    assert {properties[name]["MessageRetentionPeriod"] for name in QUEUES[1:]} == {14 * DAY_S}
+    assert properties["ResultQueue"]["MaximumMessageSize"] == 256 * 1024
+    assert {properties[name]["MaximumMessageSize"] for name in QUEUES[1:]} == {1024 * 1024}
+
+
+def test_the_visibility_timeout_fits_the_function() -> None:
+    """A batch would be handed to a second function while the first still works on it."""
+    timeout_s = RESOURCES["RelayFunction"]["Properties"]["Timeout"]
+    window_s = template()["Parameters"]["BatchWindowSeconds"]["MaxValue"]
+    assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
+
+
+def test_only_the_rule_may_send_events() -> None:
+    """Any account's events could reach the queues, or the rule's own would be lost silently."""
+    for name in ("ResultQueue", "DeadLetterQueue"):
+        (allowed,) = [one for one in statements(RESOURCES[f"{name}Policy"]["Properties"]) if one["Effect"] == "Allow"]
+        assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+        assert allowed["Action"] == "sqs:SendMessage"
+        assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "ResultRule.Arn"}}}
+    (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
+    assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
+    assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
+
+
+def test_the_role_names_each_action_and_resource() -> None:
+    """A flaw in the relay would reach further than the relay's own resources."""
+    (policy,) = RESOURCES["RelayRole"]["Properties"]["Policies"]
+    assert "ManagedPolicyArns" not in RESOURCES["RelayRole"]["Properties"]
+    for statement in statements(policy):
+        assert "*" not in str(statement["Action"])
+        assert "*" not in str(statement["Resource"])
+
+
+def test_batches_report_their_failures() -> None:
+    """One deferred result would bring its whole batch back, and the confirmed ones would be sent again."""
+    mapping = RESOURCES["RelayFunction"]["Properties"]["Events"]["Results"]["Properties"]
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_every_parameter_is_described_bounded_and_grouped() -> None:
+    """Whoever deploys from the console would have to guess."""
+    grouped = [
+        name
+        for group in template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+        for name in group["Parameters"]
+    ]
+    parameters = template()["Parameters"]
+    assert sorted(grouped) == sorted(parameters)
+    for name, parameter in parameters.items():
+        assert parameter["Description"], name
+        assert {"AllowedPattern", "AllowedValues", "MinValue"} & parameter.keys(), name
+    assert all(output["Description"] for output in template()["Outputs"].values())
+
+
+def test_the_defaults_are_settings_that_the_function_takes() -> None:
+    """A stack deployed with the defaults would not start."""
+    settings = Settings.from_environment(environment(defaults()))
+    assert settings.webhook_url == "https://api.betatel.com/api/v1/connect-hub/call/flash/webhook"
+
+
+@pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
+def test_the_bounds_are_settings_that_the_function_takes(bound: str) -> None:
+    """CloudFormation would accept a number that the function then refuses."""
+    parameters = template()["Parameters"]
+    Settings.from_environment(
+        environment(defaults() | {name: str(p[bound]) for name, p in parameters.items() if bound in p})
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("https://api.betatel.com/api/v1/connect-hub/call/flash/webhook", True),
+        ("https://example.com:8443/hook?region=eu", True),
+        ("http://127.0.0.1:8787/hook", True),
+        ("http://localhost:8787/hook", True),
+        ("http://[::1]:8787/hook", True),
+        ("http://api.betatel.com/hook", False),
+        ("http://127.0.0.1.example.com/hook", False),
+        ("https://user:password@example.com/hook", False),
+        ("ftp://example.com/hook", False),
+        ("", False),
+    ],
+)
+def test_credentials_go_to_https_only(url: str, taken: bool) -> None:  # noqa: FBT001
+    """The template would let credentials travel in the clear."""
+    pattern = template()["Parameters"]["WebhookUrl"]["AllowedPattern"]
+    assert bool(re.search(pattern, url)) is taken
