@@ -44,9 +44,9 @@ PARAMETERS: dict[str, str | int] = {
     "RetryCapSeconds": 4,
     "UnknownCallGraceSeconds": 20,
 }
-SPELL_S = 3
-FIRST_HALF_LIMIT_S = 60
-LIMIT_S = 240  # the gate's pauses included
+OUTAGE_S = 3
+PART_LIMIT_S = 120  # the gate's pause of 30 s included
+LIMIT_S = 240
 LEAST_RESULTS = 40
 MOST_FAULTS = 20
 
@@ -116,7 +116,7 @@ class Item:
         return self.result[0] if self.result else ""
 
 
-Half = tuple[Sequence[Item], Sequence[Item]]  # for the queue, for the bus
+Part = tuple[Sequence[Item], Sequence[Item]]  # for the queue, for the bus
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,14 @@ class Scenario:
         """All that is sent."""
         return [*self.to_queue, *self.to_bus]
 
-    def halves(self) -> tuple[Half, Half]:
-        """Return what is sent before the endpoint's spell, and after."""
-        queue, bus = len(self.to_queue) // 2, len(self.to_bus) // 2
-        return (self.to_queue[:queue], self.to_bus[:bus]), (self.to_queue[queue:], self.to_bus[bus:])
+    def parts(self) -> tuple[Part, Part, Part]:
+        """Return what is sent at first, during the outage, and after the rotation."""
+        queue, bus = len(self.to_queue) // 3, len(self.to_bus) // 3
+        return (
+            (self.to_queue[:queue], self.to_bus[:bus]),
+            (self.to_queue[queue : 2 * queue], self.to_bus[bus : 2 * bus]),
+            (self.to_queue[2 * queue :], self.to_bus[2 * bus :]),
+        )
 
 
 INVALID_BODIES = (
@@ -199,14 +203,20 @@ class Run:
     def play(self) -> None:
         """Send everything while the endpoint misbehaves, and wait until nothing is under way any more."""
         self._set_the_stage()
-        first, second = self.scenario.halves()
+        calm, outage, rotation = self.scenario.parts()
         with self._progress() as show:
             self.sent_at = time.time()
-            self._send(*first)
-            self._watch(lambda: self._is_half_way(first), FIRST_HALF_LIMIT_S, show)
-            self.say(f"the endpoint answers 500 to everything for {SPELL_S} s")
-            self.endpoint.spell(error(500), SPELL_S)
-            self._send(*second)
+            self._send(*calm)
+            self._watch(lambda: self._late_was_asked_for() and self._delivered(calm) > 0, PART_LIMIT_S, show)
+            self.say(f"an outage: the endpoint answers 500 to everything for {OUTAGE_S} s")
+            self.endpoint.spell(error(500), OUTAGE_S)
+            self._send(*outage)
+            self._watch(lambda: self._delivered(outage) > 0, PART_LIMIT_S, show)
+            self.say("the endpoint is asked again; now the key is rotated, and the old one is refused")
+            api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+            self.endpoint.rotate(api_key, user_id)
+            self.deployment.fill_secret(api_key, user_id)
+            self._send(*rotation)
             self._watch(self._is_over, LIMIT_S, show)
 
     def _set_the_stage(self) -> None:
@@ -235,10 +245,9 @@ class Run:
 
         wait_until(look, limit_s, every_s=0.25)
 
-    def _is_half_way(self, first: Half) -> bool:
-        """Enough is delivered for the spell to come in the middle, and the late call was asked for."""
-        due = sum(item.fate == DELIVERED for item in itertools.chain(*first))
-        return self._late_was_asked_for() and len(self.endpoint.accepted) >= due // 2
+    def _delivered(self, part: Part) -> int:
+        due = {item.result for item in itertools.chain(*part) if item.fate == DELIVERED}
+        return len(due & set(self.endpoint.accepted))
 
     def _late_was_asked_for(self) -> bool:
         return any(request.uuid == self.scenario.late.uuid for request in self.endpoint.requests)
@@ -285,6 +294,7 @@ class Run:
 
         wait_until(hard_is_logged, limit_s=5)
         self.console.print(self._story(attempts(self.scenario.hard.uuid, self.endpoint.requests, log)))
+        self.console.print(self._noticed(log), soft_wrap=True)
         return self._sum_up({line["uuid"] for line in log if "uuid" in line and line["outcome"] == "deferred"})
 
     def _story(self, story: "list[Attempt]") -> Table:
@@ -296,6 +306,18 @@ class Run:
             waited = f"{following.began - attempt.ended:.1f} s" if following else ""
             table.add_row(f"+{attempt.began - self.sent_at:.1f} s", attempt.answer, attempt.decision, chosen, waited)
         return table
+
+    def _noticed(self, log: Sequence[dict[str, Any]]) -> str:
+        events = Counter(str(line.get("message")) for line in log)
+        answers = Counter(request.answer for request in self.endpoint.requests)
+        late = [str(request.answer) for request in self.endpoint.requests if request.uuid == self.scenario.late.uuid]
+        held = sum(line.get("reason") == "endpoint_failing" for line in log)
+        environments = events["endpoint.failing"]
+        return (
+            f"The late call: the endpoint answered {', then '.join(late)}.\n"
+            f"The outage: {environments} function environments noticed, and spared the endpoint {held} attempts.\n"
+            f"The rotation: {answers[401]} attempts met a refusal of the old key and were repeated with the new.\n"
+        )
 
     def _sum_up(self, deferred: set[str]) -> list[str]:
         accepted = Counter(self.endpoint.accepted)
@@ -346,7 +368,7 @@ def attempts(uuid: str, requests: Sequence[Request], log: Sequence[dict[str, Any
     """Lay the endpoint's view of a result and the function's log side by side, by their times."""
     asked = deque(request for request in requests if request.uuid == uuid)
     story = []
-    for line in sorted((line for line in log if line.get("uuid") == uuid), key=lambda line: str(line["timestamp"])):
+    for line in (line for line in log if line.get("uuid") == uuid):
         ended = datetime.fromisoformat(line["timestamp"]).timestamp() + 0.001  # it is cut to milliseconds
         began, answered = ended, "(not asked)"
         while asked and asked[0].at <= ended:

@@ -343,8 +343,9 @@ class Deployment:
             messages += batch
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the function's JSON log lines, oldest first."""
-        return [json.loads(line) for line in self.raw_log() if line.startswith("{")]
+        """Return the function's JSON log lines, oldest first (the emulator's own time is the invocation's end)."""
+        lines = [json.loads(line) for line in self.raw_log() if line.startswith("{")]
+        return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
     def raw_log(self) -> list[str]:
         """Return all that the function wrote, oldest first."""

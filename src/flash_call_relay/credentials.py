@@ -1,8 +1,10 @@
 """Secrets Manager: the last good credentials, fetched once for all threads."""
 
 import json
+import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_S = 300.0  # Powertools' default for parameters
-RETRY_S = 30.0  # how soon a secret that could not be read is asked for again
+FETCH_INTERVAL_S = 30.0  # the secret is not asked for more often, whether it can't be read or was refused
 EXPECTED = 'expected a JSON object {"api_key": "...", "user_id": "..."}'
 
 
@@ -34,12 +36,14 @@ class CredentialsUnavailableError(Exception):
 class CredentialsStore:
     """The current credentials, for many threads: one of them fetches, the others wait for what it finds."""
 
-    def __init__(self, client: "SecretsManagerClient", secret_id: str) -> None:
-        self._client, self._secret_id = client, secret_id
+    def __init__(
+        self, client: "SecretsManagerClient", secret_id: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client, self._secret_id, self._clock = client, secret_id, clock
         self._lock = threading.Lock()
         self._good: Credentials | None = None
         self._fault = ""
-        self._fetch_at = float("-inf")
+        self._fetched_at = self._stale_at = -math.inf
 
     def current(self) -> Credentials:
         """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
@@ -48,17 +52,27 @@ class CredentialsStore:
             CredentialsUnavailableError: if none were ever read.
         """
         with self._lock:
-            if time.monotonic() >= self._fetch_at:
+            if self._clock() >= self._stale_at:
                 self._fetch()
             if self._good is None:
                 raise CredentialsUnavailableError(self._fault)
             return self._good
 
+    def other_than(self, refused: Credentials) -> Credentials | None:
+        """Return the current credentials if they differ from those refused, after another look where one is due."""
+        with self._lock:
+            if self._good == refused:
+                self._fetch()
+            return None if self._good == refused else self._good
+
     def _fetch(self) -> None:
-        self._fetch_at = time.monotonic() + RETRY_S
+        now = self._clock()
+        if now < self._fetched_at + FETCH_INTERVAL_S:
+            return
+        self._fetched_at = now
         try:
             self._good = _parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
-            self._fetch_at = time.monotonic() + MAX_AGE_S
+            self._stale_at = now + MAX_AGE_S
         except ClientError as error:
             self._fault = f"Secrets Manager answers {error.response.get('Error', {}).get('Code')}"
         except BotoCoreError as error:

@@ -1,14 +1,16 @@
-"""Records into outcomes: a lane per uuid, oldest first, lanes side by side; each outcome is yielded as it comes in."""
+"""Records into outcomes: a lane per uuid, oldest first, lanes side by side; outcomes are yielded as they come in."""
 
+import contextlib
 import queue
 import random
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from flash_call_relay import policy
-from flash_call_relay.credentials import CredentialsStore, CredentialsUnavailableError
-from flash_call_relay.models import Answer, Deferred, FlashCallResult, NoReply, Reason, Record, Settled
+from flash_call_relay import models, policy
+from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
+from flash_call_relay.gate import Gate
+from flash_call_relay.models import Deferred, FlashCallResult, NoReply, Reason, Record, Settled
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 
@@ -20,55 +22,92 @@ Lane = list[tuple[Record, FlashCallResult]]
 class Delivery:
     """Asks the endpoint for each result of a batch. One instance serves a whole execution environment."""
 
-    def __init__(self, settings: Settings, credentials: CredentialsStore, webhook: Webhook) -> None:
-        self._settings, self._credentials, self._webhook = settings, credentials, webhook
+    def __init__(self, settings: Settings, credentials: CredentialsStore, gate: Gate, webhook: Webhook) -> None:
+        self._settings, self._credentials, self._gate, self._webhook = settings, credentials, gate, webhook
         self._threads = ThreadPoolExecutor(settings.connections_per_function, thread_name_prefix="lane")
 
-    def deliver(self, records: Sequence[Record], *, deadline: float) -> Iterator[Settled]:
-        """Yield every record once, with its outcome; `deadline` is the function's end by the monotonic clock."""
+    def deliver(self, records: Sequence[Record], *, deadline: float) -> Iterator[list[Settled]]:
+        """Yield every record once, with its outcome, in groups: all that is ready, so that none waits.
+
+        Args:
+            records: one invocation's.
+            deadline: the function's end, in seconds of the monotonic clock.
+        """
         last_moment = deadline - SETTLE_S
         lanes: dict[str, Lane] = {}
+        outbox: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         for record in sorted(records, key=lambda record: (record.sent_at, record.message_id)):
             if isinstance(record.content, FlashCallResult):
                 lanes.setdefault(record.content.uuid, []).append((record, record.content))
             else:
-                yield self._settle(record, None)
-        outbox: queue.SimpleQueue[Settled] = queue.SimpleQueue()
+                outbox.put(self._settle(record, None))
         for lane in lanes.values():
             self._threads.submit(self._run_lane, lane, last_moment, outbox)
-        waiting = {id(record): record for lane in lanes.values() for record, _ in lane}
+        waiting = {id(record): record for record in records}
         while waiting:
             try:
-                settled = outbox.get(timeout=max(0.0, last_moment - time.monotonic()))
+                ready = [outbox.get(timeout=max(0.0, last_moment - time.monotonic()))]
             except queue.Empty:
                 break
-            del waiting[id(settled.record)]
-            yield settled
-        # Only what no time-out bounds is still under way now, such as resolving a name.
-        for record in waiting.values():
-            yield self._settle(record, NoReply(Reason.TIMEOUT, "no answer before the function's time was over"))
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    ready.append(outbox.get_nowait())
+            for settled in ready:
+                del waiting[id(settled.record)]
+            yield ready
+        # Each attempt is over by the last moment, so this is for what no bound of ours holds.
+        late = NoReply(Reason.OUT_OF_TIME, "the function's time is over")
+        yield [self._settle(record, late) for record in waiting.values()]
 
     def _run_lane(self, lane: Lane, last_moment: float, outbox: "queue.SimpleQueue[Settled]") -> None:
+        known: dict[str, models.Finding] = {}  # by status: copies share it, each with its own age and receive count
         for record, result in lane:
             try:
-                began = time.monotonic()
-                answer = self._ask(result, last_moment)
-                settled = self._settle(record, answer, (time.monotonic() - began) * 1000)
+                settled = self._next(record, result, known, last_moment)
             except Exception as error:  # noqa: BLE001 - a bug must cost a retry of this record, not of the batch
                 bug = Deferred(Reason.RELAY_ERROR, f"a bug in the relay: {type(error).__name__}", retry_in_s=None)
                 settled = Settled(record, bug, policy.age(record, time.time()))
             outbox.put(settled)
 
-    def _ask(self, result: FlashCallResult, last_moment: float) -> Answer:
-        if time.monotonic() + self._webhook.timeout_s > last_moment:
-            return NoReply(Reason.OUT_OF_TIME, "the function's time is over")
+    def _next(
+        self, record: Record, result: FlashCallResult, known: dict[str, models.Finding], last_moment: float
+    ) -> Settled:
+        if result.status in known:
+            return self._settle(record, known[result.status])
+        answer = self._ask(result, last_moment)
+        settled = self._settle(record, answer, answer.duration_ms)
+        known[result.status] = answer
+        if isinstance(settled.outcome, models.Delivered):
+            known |= dict.fromkeys(models.OTHER, models.Confirmed(result.status, at=time.time()))
+        elif isinstance(settled.outcome, Deferred):
+            held = f"an earlier result of this call, {result.status}, is deferred"
+            known.setdefault(models.OTHER[result.status], NoReply(settled.outcome.reason, held))
+        return settled
+
+    def _ask(self, result: FlashCallResult, last_moment: float) -> models.Answer:
         try:
-            return self._webhook.post(result, self._credentials.current())
+            credentials = self._credentials.current()
         except CredentialsUnavailableError as error:
             return NoReply(Reason.CREDENTIALS_UNAVAILABLE, str(error))
+        answer, refused = self._attempt(result, credentials, last_moment)
+        while refused and (others := self._credentials.other_than(credentials)):
+            credentials = others
+            repeated, refused = self._attempt(result, credentials, last_moment)
+            answer = answer if repeated.duration_ms is None else repeated
+        return answer
 
-    def _settle(self, record: Record, answer: Answer | None, duration_ms: float | None = None) -> Settled:
+    def _attempt(
+        self, result: FlashCallResult, credentials: Credentials, last_moment: float
+    ) -> tuple[models.Answer, bool]:
+        """Ask the endpoint if the gate lets it; tell with the answer whether the credentials were refused."""
+        answer: models.Answer | None = self._gate.hold(credentials, last_moment)
+        if answer is None:
+            answer = self._webhook.post(result, credentials)
+            self._gate.learn(policy.judge(self._settings, result, answer), credentials)
+        return answer, policy.judge(self._settings, result, answer) is Reason.CREDENTIALS_REJECTED
+
+    def _settle(self, record: Record, finding: models.Finding | None, duration_ms: float | None = None) -> Settled:
         now = time.time()
         jitter = random.uniform(*policy.JITTER)  # noqa: S311 - it spreads retries and guards nothing
-        outcome = policy.decide(self._settings, record, answer, now=now, jitter=jitter)
+        outcome = policy.decide(self._settings, record, finding, now=now, jitter=jitter)
         return Settled(record, outcome, policy.age(record, now), duration_ms)

@@ -11,6 +11,8 @@ from botocore.config import Config
 from flash_call_relay import events, telemetry
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
+from flash_call_relay.gate import Gate
+from flash_call_relay.models import Settled
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
@@ -27,14 +29,16 @@ class NotSettledError(RuntimeError):
 
 
 @functools.cache
-def wire() -> tuple[Delivery, Queues]:
+def wire() -> tuple[Delivery, Gate, Queues]:
     """Wire the rooms from the environment's settings, once per execution environment."""
     settings = Settings.from_environment(os.environ)
     secrets = boto3.client("secretsmanager", config=AWS_CLIENTS)
     sqs = boto3.client("sqs", config=AWS_CLIENTS)
     credentials = CredentialsStore(secrets, settings.credentials_secret_arn)
+    gate = Gate(settings.request_timeout_seconds)
     queues = Queues(sqs, settings.result_queue_url, settings.parked_queue_url)
-    return Delivery(settings, credentials, Webhook(settings)), queues
+    telemetry.log_start(settings)
+    return Delivery(settings, credentials, gate, Webhook(settings)), gate, queues
 
 
 def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
@@ -47,12 +51,15 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
     telemetry.logger.append_keys(function_request_id=context.aws_request_id)
     records = events.read(event, now=time.time())
-    delivery, queues = wire()
-    settled = []
-    for one in delivery.deliver(records, deadline=deadline):
-        telemetry.log_outcome(one)
-        settled.append(one)
-    kept, failures = queues.settle(settled)
+    delivery, gate, queues = wire()
+    settled: list[Settled] = []
+    kept: list[str] = []
+    failures: dict[str, str] = {}
+    for ready in delivery.deliver(records, deadline=deadline):
+        telemetry.log_outcomes(ready)
+        telemetry.log_news(gate.news())
+        settled += ready
+        kept += queues.settle(ready, failures)
     telemetry.log_batch(settled, failures)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")

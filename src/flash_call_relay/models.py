@@ -1,7 +1,7 @@
 """The frozen values that flow through the relay, in the order in which they come about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -24,10 +24,12 @@ class Reason(StrEnum):
     CONNECTION_FAILED = "connection_failed"
     TLS_FAILED = "tls_failed"
     BAD_REPLY = "bad_reply"
+    ENDPOINT_FAILING = "endpoint_failing"
     OUT_OF_TIME = "out_of_time"
     CREDENTIALS_UNAVAILABLE = "credentials_unavailable"
     RELAY_ERROR = "relay_error"
     INVALID_EVENT = "invalid_event"
+    CONFLICTING_STATUS = "conflicting_status"
     RETRIES_EXHAUSTED = "retries_exhausted"
 
 
@@ -62,27 +64,47 @@ class Record:
     content: FlashCallResult | NoResult
 
 
+# ---- findings: what is known of a result when policy decides ----
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The endpoint's whole reply: its status (100 to 999), its body if that is a JSON object, and its own words.
+    """The endpoint's whole reply.
 
-    `message` is printable, free of credentials, and at most 120 characters long.
+    Attributes:
+        http_status: as on the status line, 100 to 999.
+        json_object: the body, if it is a JSON object.
+        message: the reply's own words: printable, free of credentials, at most 120 characters.
+        retry_after: the `Retry-After` header, as sent.
+        duration_ms: how long the attempt took; no part of what was said.
     """
 
     http_status: int
     json_object: Mapping[str, Any] | None
     message: str = ""
+    retry_after: str | None = None
+    duration_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """There is no reply to go by: the attempt failed, or none was made."""
+    """There is no reply to go by: the attempt failed, or none was made (`duration_ms` is None)."""
 
     reason: Reason
     detail: str
+    duration_ms: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A result of this uuid is confirmed already: this status, at `at` (seconds since the epoch)."""
+
+    status: Status
+    at: float
 
 
 Answer = Reply | NoReply
+Finding = Answer | Confirmed
 
 
 # ---- outcomes: what became of a record in this invocation; a detail is 1 to 256 printable ASCII characters ----
@@ -93,6 +115,11 @@ class Delivered:
     """The endpoint confirmed the result."""
 
     http_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The same result is confirmed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +141,7 @@ class Parked:
     http_status: int | None = None
 
 
-Outcome = Delivered | Deferred | Parked
+Outcome = Delivered | Duplicate | Deferred | Parked
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ class Queues:
     def __init__(self, sqs: "SQSClient", result_queue_url: str, parked_queue_url: str) -> None:
         self._sqs, self._result_queue_url, self._parked_queue_url = sqs, result_queue_url, parked_queue_url
 
-    def settle(self, settled: Sequence[Settled]) -> tuple[list[str], dict[str, str]]:
+    def settle(self, settled: Sequence[Settled], failures: dict[str, str]) -> list[str]:
         """Park what is parked; hide what is deferred, or put it on the result queue if it is on none.
 
         Returns:
-            The ids of the messages that must stay on the queue, and by message id what SQS did not do.
+            The ids of the messages that must stay on the queue. What SQS did not do goes to `failures`, by message id.
         """
         parks, hides, sends = {}, {}, {}
         kept = []
@@ -46,7 +46,8 @@ class Queues:
         unparked = _in_batches("park", send, self._parked_queue_url, parks)
         unhidden = _in_batches("hide", hide, self._result_queue_url, hides)
         unsent = _in_batches("requeue", send, self._result_queue_url, sends)
-        return [*kept, *unparked], {**unparked, **unhidden, **unsent}
+        failures |= {**unparked, **unhidden, **unsent}
+        return [*kept, *unparked]
 
 
 def _in_batches(name: str, call: Callable[..., Any], queue_url: str, entries: Entries) -> dict[str, str]:

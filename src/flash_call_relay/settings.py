@@ -14,6 +14,8 @@ _RANGES = {
     "retry_base_seconds": range(1, 901),
     "retry_cap_seconds": range(1, 3601),
     "retry_horizon_seconds": range(1, 777_601),
+    "max_receive_count": range(1, 1001),
+    "visibility_timeout_seconds": range(43_201),
     "unknown_call_grace_seconds": range(86_401),
 }
 
@@ -36,6 +38,8 @@ class Settings:
     retry_base_seconds: int
     retry_cap_seconds: int
     retry_horizon_seconds: int
+    max_receive_count: int
+    visibility_timeout_seconds: int
     unknown_call_grace_seconds: int
 
     @classmethod

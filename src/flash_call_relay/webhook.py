@@ -8,10 +8,13 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
 from urllib3.util import parse_url
 
 from flash_call_relay import __version__
@@ -20,6 +23,7 @@ from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Re
 from flash_call_relay.settings import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
+MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections after 350 s, without a word
 USER_AGENT = f"flash-call-relay/{__version__}"
 
 
@@ -39,7 +43,8 @@ class Webhook:
 
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
         """Make one attempt. Every failure of the endpoint or the network is an answer, not an exception."""
-        _attempt.deadline = time.monotonic() + self.timeout_s
+        began = time.monotonic()
+        _attempt.deadline = began + self.timeout_s
         try:
             response = self._pool.urlopen(
                 "POST",
@@ -57,8 +62,14 @@ class Webhook:
             )
             json_object = _json_object(_read(response))
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            return _no_reply(error)
-        return Reply(response.status, json_object, _message(json_object, credentials))
+            return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
+        return Reply(
+            http_status=response.status,
+            json_object=json_object,
+            duration_ms=(time.monotonic() - began) * 1000,
+            retry_after=response.headers.get("Retry-After"),
+            message=_message(json_object, credentials),
+        )
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
@@ -126,6 +137,7 @@ class _Attempt(threading.local):
 
 
 _attempt = _Attempt()
+_resolvers = ThreadPoolExecutor(max_workers=10, thread_name_prefix="resolver")
 
 
 def _time_left() -> float:
@@ -146,15 +158,45 @@ class _BoundedSocket(socket.socket):
 
 
 class _BoundedSSLSocket(_BoundedSocket, ssl.SSLSocket):
-    pass
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is ssl's
+        self.settimeout(_time_left())
+        super().do_handshake(block)
 
 
 class _BoundedHTTPConnection(HTTPConnection):
+    _used_at = -math.inf
+
     def _new_conn(self) -> socket.socket:
-        self.timeout = _time_left()
-        sock = _BoundedSocket(fileno=super()._new_conn().detach())
-        sock.settimeout(_time_left())
-        return sock
+        try:
+            return self._connected()
+        except OSError as error:  # urllib3 would take a bare reset for one of the request, and read on
+            raise NewConnectionError(self, "no connection") from error
+
+    def _connected(self) -> socket.socket:
+        # A resolver has time-outs of its own that nothing here can set, so a thread waits for it.
+        looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
+        addresses = looked_up.result(timeout=_time_left())
+        while True:
+            family, kind, protocol, _, address = addresses.pop(0)
+            sock = _BoundedSocket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(_time_left() / (len(addresses) + 1))  # a silent address leaves time for the others
+                sock.connect(address)
+            except OSError:
+                sock.close()
+                if not addresses:
+                    raise
+            else:
+                return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._used_at = time.monotonic()
+        super().request(*args, **kwargs)
+
+    @property
+    def is_connected(self) -> bool:
+        return super().is_connected and time.monotonic() - self._used_at < MAX_IDLE_S
 
 
 class _BoundedHTTPSConnection(_BoundedHTTPConnection, HTTPSConnection):

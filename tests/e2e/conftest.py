@@ -1,8 +1,10 @@
 """The deployed stack: the template as it is, built and deployed once a run, with the role's policy enforced."""
 
+import contextlib
 import json
 import secrets
 import time
+import uuid as uuids
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,16 @@ SHORT: dict[str, str | int] = {
     "RequestTimeoutSeconds": 2,
     "UnknownCallGraceSeconds": 8,
 }
+
+
+def result(status: str = "Success") -> dict[str, str]:
+    """Return a result of a call of its own."""
+    return {"uuid": uuids.uuid4().hex, "status": status}
+
+
+def pairs(*results: dict[str, str]) -> list[tuple[str, str]]:
+    """Return results the way the endpoint lists them."""
+    return sorted((one["uuid"], one["status"]) for one in results)
 
 
 @dataclass
@@ -54,6 +66,49 @@ class Relay:
 
         wait_for(all_there, f"{count} parked messages")
         return taken
+
+    @contextlib.contextmanager
+    def reconfigured(self, timeout_s: int = 60, **environment: str) -> Iterator[None]:
+        """Run with another time-out or other environment variables; either way in new execution environments."""
+        function, before = self.deployment.outputs["FunctionName"], self._environment()
+        self._reconfigure(function, timeout_s, before | environment)
+        try:
+            yield
+        finally:
+            self._reconfigure(function, 60, before)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run in one execution environment at a time: each has a gate of its own."""
+        function, client = self.deployment.outputs["FunctionName"], self.deployment.stack.client("lambda")
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
+        try:
+            yield
+        finally:
+            client.delete_function_concurrency(FunctionName=function)
+
+    def _environment(self) -> dict[str, str]:
+        function = self.deployment.outputs["FunctionName"]
+        configuration = self.deployment.stack.client("lambda").get_function_configuration(FunctionName=function)
+        variables: dict[str, str] = configuration["Environment"]["Variables"]
+        return variables
+
+    def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
+        self.deployment.stack.client("lambda").update_function_configuration(
+            FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
+        )
+
+    def settled(self) -> None:
+        """Wait until nothing is left on the result queue."""
+        wait_for(lambda: self.deployment.depth("ResultQueueUrl") == 0, "an empty result queue", timeout_s=90)
+
+    def accepted(self, *results: dict[str, str]) -> list[tuple[str, str]]:
+        """Wait until the endpoint has accepted all of these; return what it accepted of them, copies too."""
+        wanted = {one["uuid"] for one in results}
+        self.endpoint.wait_until(
+            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=90, what="delivery"
+        )
+        return sorted(pair for pair in self.endpoint.accepted if pair[0] in wanted)
 
     def story(self, uuid: str) -> list[dict[str, object]]:
         """Return the outcome lines of one uuid, oldest first."""
@@ -98,6 +153,8 @@ def _deployed(emulator: LocalStack, built: Path, name: str, route: str, *, fill_
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
         parameters = {**SHORT, "WebhookUrl": endpoint.url, "EventRoute": route, "EventSource": f"tests.{name}"}
         deployment = emulator.deploy(name, built, parameters)
+        # What a killed function leaves comes back within a test's patience.
+        deployment.shorten_visibility(30)
         if fill_secret:
             deployment.fill_secret(api_key, user_id)
         yield Relay(deployment, endpoint, api_key, user_id)

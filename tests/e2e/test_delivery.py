@@ -8,26 +8,7 @@ import pytest
 
 from local.misbehaviour import error, hang
 from tests.conftest import payload
-from tests.e2e.conftest import Relay, wait_for
-
-
-def result(status: str = "Success") -> dict[str, str]:
-    """Return a result of a call of its own."""
-    return {"uuid": uuids.uuid4().hex, "status": status}
-
-
-def pairs(*results: dict[str, str]) -> list[tuple[str, str]]:
-    """Return results the way the endpoint lists them."""
-    return sorted((one["uuid"], one["status"]) for one in results)
-
-
-def accepted(relay: Relay, *results: dict[str, str]) -> list[tuple[str, str]]:
-    """Wait until the endpoint has accepted as many; return what it accepted of these, copies too."""
-    wanted = {one["uuid"] for one in results}
-    relay.endpoint.wait_until(
-        lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=60, what="delivery"
-    )
-    return sorted(pair for pair in relay.endpoint.accepted if pair[0] in wanted)
+from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 
 def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
@@ -35,7 +16,7 @@ def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
     one = result()
     relay.endpoint.issue(one["uuid"])
     relay.send({**one, "note": "not for BetaTel"})
-    assert accepted(relay, one) == pairs(one)
+    assert relay.accepted(one) == pairs(one)
     request = next(request for request in relay.endpoint.requests if request.uuid == one["uuid"])
     headers = {name.lower(): value for name, value in request.headers}
     assert (request.method, request.path) == ("POST", "/api/v1/connect-hub/call/flash/webhook")
@@ -51,7 +32,7 @@ def test_an_event_on_the_bus_is_delivered(relay: Relay) -> None:
     events = [result("Failed"), result()]
     relay.endpoint.issue(*(one["uuid"] for one in events))
     relay.put_events(*events)
-    assert accepted(relay, *events) == pairs(*events)
+    assert relay.accepted(*events) == pairs(*events)
 
 
 def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
@@ -63,7 +44,7 @@ def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
     malformed = json.dumps({"uuid": uuids.uuid4().hex, "status": "ok"})
     ids = relay.send(*good, malformed, unknown, failing, silent)
 
-    assert accepted(relay, *good, failing, silent) == pairs(*good, failing, silent)
+    assert relay.accepted(*good, failing, silent) == pairs(*good, failing, silent)
     parked = relay.parked(2)
     assert parked.keys() == {ids[6], ids[7]}
     assert parked[ids[6]]["Body"] == malformed
@@ -92,7 +73,7 @@ def test_an_event_goes_straight_to_the_function(function_route: Relay) -> None:
     function_route.endpoint.issue(prompt["uuid"], late["uuid"])
     function_route.endpoint.misbehave(late["uuid"], error(500))
     function_route.put_events(prompt, late)
-    assert accepted(function_route, prompt, late) == pairs(prompt, late)
+    assert function_route.accepted(prompt, late) == pairs(prompt, late)
     assert [line["receive_count"] for line in function_route.story(prompt["uuid"])] == [1]
     deferred, delivered = function_route.story(late["uuid"])
     assert deferred["reason"] == "endpoint_error"
@@ -121,25 +102,12 @@ def test_what_is_no_trigger_is_refused(relay: Relay) -> None:
     assert "expected an SQS batch" in reply["Payload"]["errorMessage"]
 
 
-def test_an_empty_secret_only_delays(without_credentials: Relay) -> None:
-    """Results sent before the secret is filled in would be lost, or nobody would know why they wait."""
-    relay, one = without_credentials, result()
-    relay.endpoint.issue(one["uuid"])
-    relay.send(one)
-    wait_for(lambda: relay.story(one["uuid"]), "a first try")
-    first = relay.story(one["uuid"])[0]
-    assert (first["message"], first["reason"]) == ("result.deferred", "credentials_unavailable")
-    assert "secret" in str(first["detail"]).lower()
-    relay.deployment.fill_secret(relay.api_key, relay.user_id)
-    assert accepted(relay, one) == pairs(one)
-
-
 def test_the_log_never_shows_the_credentials(relay: Relay) -> None:
     """Everyone who may read logs could report calls in the customer's name."""
     one = result()
     relay.endpoint.issue(one["uuid"])
     relay.send(one)
-    accepted(relay, one)
+    relay.accepted(one)
     wait_for(lambda: relay.story(one["uuid"]), "a log line")
     log = "\n".join(relay.deployment.raw_log())
     assert relay.api_key not in log

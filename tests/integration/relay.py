@@ -32,6 +32,8 @@ NUMBERS = {
     "RETRY_BASE_SECONDS": "10",
     "RETRY_CAP_SECONDS": "900",
     "RETRY_HORIZON_SECONDS": "86400",
+    "MAX_RECEIVE_COUNT": "300",
+    "VISIBILITY_TIMEOUT_SECONDS": "400",
     "UNKNOWN_CALL_GRACE_SECONDS": "3600",
 }
 PATIENCE_S = 10  # only a test that fails waits so long

@@ -124,7 +124,7 @@ def test_the_secret_is_fetched_once(relay: Relay) -> None:
 def test_the_last_good_credentials_outlive_an_outage(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of Secrets Manager, or a slip in editing the secret, would stop all deliveries within minutes."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
-    monkeypatch.setattr(credentials, "RETRY_S", 0.0)
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
     relay.endpoint.issue("before", "during", "after")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{")
@@ -137,7 +137,7 @@ def test_the_last_good_credentials_outlive_an_outage(relay: Relay, monkeypatch: 
 
 def test_a_secret_that_is_put_right_is_used(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """After filling the secret in, one would have to deploy again for it to be seen."""
-    monkeypatch.setattr(credentials, "RETRY_S", 0.0)  # as if the time had passed
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the time had passed
     relay.endpoint.issue("call")
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{}")
     records = relay.send(result("call"))

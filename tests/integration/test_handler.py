@@ -1,11 +1,13 @@
 """A batch in: each record ends as its own case says, and nothing that happens to one touches another."""
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
@@ -156,6 +158,22 @@ def test_nothing_is_asked_when_the_time_is_over(relay: Relay) -> None:
     assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
     assert len(relay.parked(1)) == 1
     assert relay.invoke_with(records[:1]) == []  # with time again, it works
+
+
+def test_an_attempt_that_nothing_ends_costs_only_its_own_record(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One attempt that hangs in spite of its bound would have the function killed, and all its results sent again."""
+    post, over = Webhook.post, threading.Event()
+
+    def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
+        return over.wait(30) if sent.uuid == "stuck" else post(webhook, sent, credentials)
+
+    monkeypatch.setattr(Webhook, "post", hang_for_one)
+    relay.endpoint.issue("prompt")
+    prompt, stuck = relay.send(result("prompt"), result("stuck"))
+    # So little that the attempt may just begin: 10 s are kept back, and 1 s is its time-out.
+    assert relay.invoke_with([prompt, stuck], Context(remaining_ms=11_500)) == [stuck["messageId"]]
+    over.set()
+    assert [line.get("reason") for line in relay.lines("result.")] == [None, "out_of_time"]
 
 
 @pytest.mark.parametrize("event", [None, {}, {"Records": [{"eventSource": "aws:s3"}]}])

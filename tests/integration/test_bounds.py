@@ -1,0 +1,92 @@
+"""One attempt is bounded, from the look-up of the name to the last byte, and connections are not trusted for ever."""
+
+import errno
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from flash_call_relay import webhook as module
+from flash_call_relay.models import NoReply, Reason
+from flash_call_relay.webhook import Webhook
+from local.endpoint import StandIn
+from local.stack import free_port
+from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+
+
+def test_an_idle_connection_is_replaced(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that a NAT gateway has forgotten would swallow the next result until its time-out."""
+    webhook = Webhook(webhook_settings(standin.url))
+    for _ in range(3):
+        assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert standin.connections == 1
+    monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)  # as if the time had passed
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert standin.connections == 2
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of DNS would hold the function until it is killed, and the whole batch would come back."""
+    answered = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        answered.wait(30)
+        return look_up(*args, **kwargs)
+
+    webhook = Webhook(webhook_settings(standin.url))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", slow)
+        answer = webhook.post(SUCCESS, CREDENTIALS)
+        answered.set()
+    assert isinstance(answer, NoReply)
+    assert answer.reason is Reason.TIMEOUT
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One dead address of several would stop all deliveries."""
+    with StandIn(api_key=KEY, user_id=USER) as endpoint:
+        endpoint.issue(UUID)
+        (good,) = socket.getaddrinfo(
+            "127.0.0.1", int(endpoint.url.split(":")[2].split("/")[0]), type=socket.SOCK_STREAM
+        )
+        dead = (*good[:4], ("127.0.0.1", free_port()))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead, dead, good])
+        assert Webhook(webhook_settings(endpoint.url)).post(SUCCESS, CREDENTIALS) == CONFIRMED
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead])
+        answer = Webhook(webhook_settings(endpoint.url)).post(SUCCESS, CREDENTIALS)
+        assert isinstance(answer, NoReply)
+        assert answer.reason is Reason.CONNECTION_FAILED
+
+
+def test_a_name_that_does_not_exist_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error in the host's name would be reported as something else, or as a bug."""
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    answer = Webhook(webhook_settings("https://api.example.com/webhook")).post(SUCCESS, CREDENTIALS)
+    assert isinstance(answer, NoReply)
+    assert answer.reason is Reason.CONNECTION_FAILED
+    assert "not known" in answer.detail
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ENETUNREACH])
+def test_a_connection_that_fails_while_it_is_made(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """urllib3 would take it for a reset of the request and fail on it, and the result would wait as if we had a bug."""
+
+    def refuse(*_: Any) -> Any:
+        raise OSError(number, "as told")
+
+    webhook = Webhook(webhook_settings(standin.url))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        answer = webhook.post(SUCCESS, CREDENTIALS)
+    assert isinstance(answer, NoReply)
+    assert answer.reason is Reason.CONNECTION_FAILED
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED

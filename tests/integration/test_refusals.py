@@ -1,0 +1,135 @@
+"""Refused credentials: no result is lost, none accepted twice, and the endpoint is spared."""
+
+import json
+
+import pytest
+
+from flash_call_relay import credentials
+from local.misbehaviour import error
+from tests.integration.relay import Relay, result
+
+ROTATED = {"api_key": "key-rotated-hunter2", "user_id": "user-rotated-hunter2"}
+
+
+def calls(relay: Relay, count: int) -> list[str]:
+    """Return calls that the endpoint knows."""
+    uuids = [f"call-{number}" for number in range(count)]
+    relay.endpoint.issue(*uuids)
+    return uuids
+
+
+def counted(capsys: pytest.CaptureFixture[str], metric: str) -> list[float]:
+    """Return the values of a metric in the EMF blobs that were printed."""
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert {blob["_aws"]["CloudWatchMetrics"][0]["Namespace"] for blob in blobs} == {"FlashCallRelay"}
+    assert {blob["service"] for blob in blobs} == {"flash-call-relay"}
+    return [value for blob in blobs for value in blob.get(metric, [])]
+
+
+def reasons(relay: Relay) -> set[str | None]:
+    """Return the reasons that were logged."""
+    return {line.get("reason") for line in relay.lines("result.")}
+
+
+def test_a_batch_with_a_wrong_key_asks_once_per_connection_at_most(
+    relay: Relay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong key would be tried with each result, and BetaTel might lock the account."""
+    relay.endpoint.rotate(**ROTATED)
+    records = relay.send(*map(result, calls(relay, 60)))
+    for _ in range(3):
+        assert len(relay.invoke_with(records)) == 60
+    assert 1 <= len(relay.endpoint.requests) <= 10
+    assert reasons(relay) == {"credentials_rejected"}
+    assert len(relay.asked("GetSecretValue")) == 1, "not more often than every 30 s"
+    assert len(relay.lines("credentials.rejected")) == 1
+    assert counted(capsys, "CredentialsRejected") == [60, 60, 60]
+
+
+def test_a_key_that_was_good_a_moment_ago_is_not_tried_with_the_whole_backlog(relay: Relay) -> None:
+    """A rotation that the secret has not caught up with would be met with each waiting result."""
+    relay.endpoint.issue("before")
+    assert relay.invoke_with(relay.send(result("before"))) == []
+    relay.endpoint.rotate(**ROTATED)
+    records = relay.send(*map(result, calls(relay, 60)))
+    for _ in range(3):
+        assert len(relay.invoke_with(records)) == 60
+    # Five in a row tell, while nine others are under way.
+    assert [request.answer for request in relay.endpoint.requests].count(401) <= 5 + 9
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_a_rotation_costs_not_even_a_delay(relay: Relay, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Each rotation would delay results, send some twice, or fetch the secret once for each of them."""
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the last fetch were long ago
+    relay.endpoint.issue("before")
+    assert relay.invoke_with(relay.send(result("before"))) == []
+    relay.endpoint.rotate(**ROTATED)
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(ROTATED))
+    uuids = calls(relay, count)
+    assert relay.invoke_with(relay.send(*map(result, uuids))) == []
+    assert sorted(relay.endpoint.accepted[1:]) == sorted((uuid, "Success") for uuid in uuids)
+    assert len(relay.asked("GetSecretValue")) == 2, "one fetch for all threads"
+    assert [request.answer for request in relay.endpoint.requests].count(401) <= 10
+
+
+def test_a_refusal_that_outlasts_the_rotation_is_no_loop(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that was rotated to another wrong key would be tried for ever."""
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
+    relay.endpoint.issue("before", "after")
+    assert relay.invoke_with(relay.send(result("before"))) == []
+    relay.endpoint.rotate("a third", "pair")
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(ROTATED))
+    assert len(relay.invoke_with(relay.send(result("after")))) == 1
+    assert [request.answer for request in relay.endpoint.requests] == [200, 401, 401]
+
+
+def test_one_forbidden_call_holds_nobody_back(relay: Relay) -> None:
+    """One uuid that BetaTel answers with 403 would stop all deliveries."""
+    uuids = calls(relay, 9)
+    relay.endpoint.always("forbidden", error(403))
+    assert relay.invoke_with(relay.send(*map(result, uuids))) == []
+    forbidden = relay.send(result("forbidden"))
+    for attempt in range(3):
+        assert len(relay.invoke_with(forbidden)) == 1
+        relay.endpoint.issue(f"next-{attempt}")
+        assert relay.invoke_with(relay.send(result(f"next-{attempt}"))) == []
+    assert reasons(relay) == {None, "credentials_rejected"}
+    assert relay.lines("credentials.rejected") == []
+
+
+def test_a_failing_endpoint_is_spared_and_counted(relay: Relay, capsys: pytest.CaptureFixture[str]) -> None:
+    """An outage would be met with the whole backlog, again and again, and no alarm could tell."""
+    relay.configure(CONNECTIONS_PER_FUNCTION="1")
+    relay.endpoint.spell(error(503))
+    records = relay.send(*map(result, calls(relay, 20)))
+    for _ in range(2):
+        assert len(relay.invoke_with(records)) == 20
+    assert len(relay.endpoint.requests) == 5
+    assert reasons(relay) == {"endpoint_error", "endpoint_failing"}
+    assert len(relay.lines("endpoint.failing")) == 1
+    assert counted(capsys, "EndpointFailing") == [1, 1, 1]
+
+
+def test_copies_in_a_batch_cost_one_post(relay: Relay) -> None:
+    """BetaTel would get each copy of a message that a producer sent twice."""
+    relay.endpoint.issue("copied", "failing", "contradicted")
+    relay.endpoint.misbehave("failing", error(500))
+    bodies = [result("copied")] * 3 + [result("failing")] * 2 + [result("failing", "Failed")]
+    records = relay.send(*bodies, result("contradicted"), result("contradicted", "Failed"))
+    kept = relay.invoke_with(records)
+    assert sorted(kept) == sorted(record["messageId"] for record in records[3:6])
+    assert sorted(request.uuid or "" for request in relay.endpoint.requests) == ["contradicted", "copied", "failing"]
+    outcomes = [(line["uuid"], line["outcome"], line.get("reason")) for line in relay.lines("result.")]
+    assert sorted(outcomes, key=str) == [
+        ("contradicted", "delivered", None),
+        ("contradicted", "parked", "conflicting_status"),
+        ("copied", "delivered", None),
+        ("copied", "duplicate", None),
+        ("copied", "duplicate", None),
+        ("failing", "deferred", "endpoint_error"),
+        ("failing", "deferred", "endpoint_error"),
+        ("failing", "deferred", "endpoint_error"),
+    ]
+    (parked,) = relay.parked(1)
+    assert "Success was confirmed at" in parked["given"]["detail"]

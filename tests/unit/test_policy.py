@@ -1,0 +1,304 @@
+"""The policy table, row by row, and the schedule."""
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flash_call_relay import policy
+from flash_call_relay.models import (
+    Confirmed,
+    Deferred,
+    Delivered,
+    Duplicate,
+    Finding,
+    FlashCallResult,
+    NoReply,
+    NoResult,
+    Outcome,
+    Parked,
+    Reason,
+    Record,
+    Reply,
+)
+from flash_call_relay.settings import Settings
+from tests.template import defaults, environment
+
+SETTINGS = Settings.from_environment(environment(defaults()))
+RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
+NOW = 1_800_000_000.0
+GRACE_S, HORIZON_S = 3600, 86_400
+OBJECT: dict[str, Any] = {"message": "as documented"}
+JSON_BODIES = (OBJECT, None)
+
+
+def record(age_s: float = 0, receives: int = 1, content: FlashCallResult | NoResult = RESULT) -> Record:
+    """Return a record of that age."""
+    return Record("id", "handle", "body", NOW - age_s, receives, content)
+
+
+def decide(finding: Finding | None, *, settings: Settings = SETTINGS, jitter: float = 1.0, **which: Any) -> Outcome:
+    """Decide on a record, by default a young one on its first receive."""
+    return policy.decide(settings, record(**which), finding, now=NOW, jitter=jitter)
+
+
+def reply(status: int, body: dict[str, Any] | None = OBJECT, **more: Any) -> Reply:
+    """Return a reply of the endpoint."""
+    return Reply(status, body, **more)
+
+
+# ---- the table ----
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"uuid": RESULT.uuid, "status": "Success", "message": "OK"},
+        {"uuid": RESULT.uuid.lower(), "status": "SUCCESS"},
+        {},
+        {"uuid": None, "status": None},
+        {"uuid": 7, "status": ["Failed"]},
+        {"status": "queued"},
+    ],
+)
+def test_a_2xx_that_does_not_contradict_confirms(status: int, said: dict[str, Any]) -> None:
+    """Accepted results would be sent again and again."""
+    assert decide(reply(status, said)) == Delivered(status)
+
+
+@pytest.mark.parametrize(
+    "said", [{"uuid": "another"}, {"uuid": ""}, {"status": "Failed"}, {"status": "fAILED"}, {"uuid": RESULT.uuid + " "}]
+)
+def test_a_2xx_that_contradicts_does_not_confirm(said: dict[str, Any]) -> None:
+    """A result that BetaTel took for another would count as delivered."""
+    outcome = decide(reply(200, said))
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason is Reason.CONTRADICTED
+
+
+def test_a_2xx_without_the_apis_object_does_not_confirm() -> None:
+    """A proxy's page with status 200 would count as a delivery."""
+    outcome = decide(reply(200, None))
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reason, outcome.http_status) == (Reason.UNCONFIRMED, 200)
+
+
+@pytest.mark.parametrize("said", [None, {"uuid": "another"}, {"status": "Failed"}])
+def test_http_status_alone_confirms_where_so_configured(said: dict[str, Any] | None) -> None:
+    """On the day that the documented reply changes, nothing could be delivered."""
+    settings = replace(SETTINGS, confirmation="http-status")
+    assert decide(reply(204, said), settings=settings) == Delivered(204)
+    assert not isinstance(decide(reply(500, said), settings=settings), Delivered)
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+@pytest.mark.parametrize("age_s", [0, HORIZON_S])
+def test_a_refusal_of_the_record_parks_it(status: int, age_s: int) -> None:
+    """A result that BetaTel refuses would be sent for a day, and nobody would hear of it."""
+    outcome = decide(reply(status, message="no such field"), age_s=age_s)
+    assert outcome == Parked(Reason.REJECTED, f"HTTP {status} no such field", status)
+
+
+def test_an_unknown_call_is_a_race_until_its_grace_is_over() -> None:
+    """A result that overtakes its call would be parked, or a wrong uuid would be sent for a day."""
+    young = decide(reply(404), age_s=GRACE_S - 1)
+    assert isinstance(young, Deferred)
+    assert young.reason is Reason.UNKNOWN_CALL
+    old = decide(reply(404), age_s=GRACE_S)
+    assert isinstance(old, Parked)
+    assert (old.reason, old.http_status) == (Reason.UNKNOWN_CALL, 404)
+
+
+DEFERRING = [
+    *((reply(status, body), Reason.CREDENTIALS_REJECTED) for status in (401, 403) for body in JSON_BODIES),
+    *((reply(status, body), Reason.THROTTLED) for status in (408, 425, 429) for body in JSON_BODIES),
+    *((reply(status, None), Reason.ENDPOINT_MISCONFIGURED) for status in (400, 404, 409, 413, 422)),
+    *(
+        (reply(status, body), Reason.ENDPOINT_MISCONFIGURED)
+        for status in (300, 301, 302, 303, 304, 307, 308, 399, 402, 405, 406, 407, 410, 418, 421, 423, 426, 451, 499)
+        for body in JSON_BODIES
+    ),
+    *((reply(status, body), Reason.ENDPOINT_ERROR) for status in (500, 502, 503, 504, 599) for body in JSON_BODIES),
+    *((reply(status, body), Reason.BAD_REPLY) for status in (100, 101, 199, 600, 999) for body in JSON_BODIES),
+    *(
+        (NoReply(reason, "why"), reason)
+        for reason in (
+            Reason.TIMEOUT,
+            Reason.CONNECTION_FAILED,
+            Reason.TLS_FAILED,
+            Reason.BAD_REPLY,
+            Reason.ENDPOINT_FAILING,
+            Reason.OUT_OF_TIME,
+            Reason.CREDENTIALS_REJECTED,
+            Reason.CREDENTIALS_UNAVAILABLE,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("finding", "reason"), DEFERRING)
+def test_what_is_not_the_records_fault_defers_it(finding: Finding, reason: Reason) -> None:
+    """A good result would be parked, or lost, for somebody else's fault."""
+    outcome = decide(finding, age_s=HORIZON_S - 1)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reason, outcome.retry_in_s) == (reason, 10)
+
+
+@pytest.mark.parametrize(("finding", "reason"), DEFERRING)
+def test_a_deferral_at_the_horizon_parks(finding: Finding, reason: Reason) -> None:
+    """A result would be retried for ever, or given up without anybody knowing why."""
+    outcome = decide(finding, age_s=HORIZON_S)
+    assert isinstance(outcome, Parked)
+    assert outcome.reason is Reason.RETRIES_EXHAUSTED
+    assert f"at last {reason}: " in outcome.detail
+    assert outcome.http_status == (finding.http_status if isinstance(finding, Reply) else None)
+
+
+FAILING = {
+    Reason.UNCONFIRMED,
+    Reason.ENDPOINT_MISCONFIGURED,
+    Reason.ENDPOINT_ERROR,
+    Reason.TIMEOUT,
+    Reason.CONNECTION_FAILED,
+    Reason.TLS_FAILED,
+    Reason.BAD_REPLY,
+}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_only_these_reasons_speak_against_the_endpoint(reason: Reason) -> None:
+    """The gate would close for a single bad record, or stay open through an outage."""
+    assert (reason in policy.ENDPOINT_FAILURES) is (reason in FAILING)
+
+
+def test_what_is_no_result_is_parked_with_its_fault() -> None:
+    """Nobody would learn why a message was no result."""
+    outcome = decide(None, content=NoResult("uuid must be a string, got \u00fc\n"))
+    assert outcome == Parked(Reason.INVALID_EVENT, "uuid must be a string, got \\xfc")
+
+
+def test_a_confirmed_result_is_a_duplicate() -> None:
+    """A confirmed result would be sent again."""
+    assert decide(Confirmed("Success", NOW)) == Duplicate()
+
+
+@pytest.mark.parametrize("age_s", [0, HORIZON_S])
+def test_a_contradiction_of_a_confirmed_result_is_parked(age_s: int) -> None:
+    """BetaTel would hear two verdicts on one call, and nobody would be told."""
+    outcome = decide(Confirmed("Failed", 1_795_348_800), age_s=age_s)
+    assert isinstance(outcome, Parked)
+    assert outcome.reason is Reason.CONFLICTING_STATUS
+    for word in ("Failed", "Success", "2026-11-22T12:00:00+00:00"):
+        assert word in outcome.detail
+
+
+@given(
+    status=st.integers(100, 999),
+    body=st.none() | st.dictionaries(st.text(max_size=8) | st.sampled_from(["uuid", "status"]), st.text(max_size=8)),
+    retry_after=st.none() | st.text(max_size=40),
+    message=st.text(max_size=120),
+    age_s=st.floats(-1e6, 1e9),
+    receives=st.integers(1, 1000),
+    jitter=st.floats(*policy.JITTER),
+)
+def test_every_reply_has_an_outcome(  # noqa: PLR0913, PLR0917
+    status: int,
+    body: dict[str, Any] | None,
+    retry_after: str | None,
+    message: str,
+    age_s: float,
+    receives: int,
+    jitter: float,
+) -> None:
+    """A reply nobody thought of would fail the whole batch."""
+    finding = reply(status, body, retry_after=retry_after, message=message)
+    outcome = decide(finding, jitter=jitter, age_s=age_s, receives=receives)
+    assert isinstance(outcome, Delivered) <= (200 <= status < 300)
+    if isinstance(outcome, Deferred):
+        assert outcome.retry_in_s is not None
+        assert 1 <= outcome.retry_in_s <= 1080
+    if isinstance(outcome, Deferred | Parked):
+        assert 1 <= len(outcome.detail) <= 256
+        assert outcome.detail.isascii()
+        assert outcome.detail.isprintable()
+
+
+# ---- the schedule ----
+
+
+def test_the_schedule_doubles_up_to_its_cap() -> None:
+    """Results would be late after a short outage, or press on an endpoint that is down."""
+    delays = [policy.schedule_s(SETTINGS, n, 1.0) for n in range(1, 10)]
+    assert delays == [10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert policy.schedule_s(SETTINGS, 1000, 1.0) == 900
+
+
+@given(receives=st.integers(1, 1000), jitter=st.floats(*policy.JITTER))
+def test_jitter_spreads_the_schedule_by_a_fifth(receives: int, jitter: float) -> None:
+    """All results of an outage would come back at the same moment."""
+    plain = policy.schedule_s(SETTINGS, receives, 1.0)
+    delay = policy.schedule_s(SETTINGS, receives, jitter)
+    assert delay == math.ceil(plain * jitter)
+    assert math.ceil(plain * 0.8) <= delay <= math.ceil(plain * 1.2)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_retry_after_is_a_lower_bound(status: int) -> None:
+    """The endpoint would be asked sooner than it asked for, or at once where it says 0."""
+    for asked, delay_s in (("120", 120), ("0", 10), ("86400", 900), ("soon", 10)):
+        outcome = decide(reply(status, retry_after=asked))
+        assert isinstance(outcome, Deferred)
+        assert outcome.retry_in_s == delay_s
+
+
+def test_retry_after_counts_only_where_the_endpoint_asks_to_wait() -> None:
+    """A stray header would hold up results that can be tried sooner."""
+    outcome = decide(reply(404, retry_after="600"))
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_in_s == 10
+
+
+def http_date(offset_s: float) -> str:
+    """Return the HTTP date that is so far from now."""
+    return format_datetime(datetime.fromtimestamp(NOW + offset_s, UTC), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, 0),
+        ("", 0),
+        ("30", 30),
+        (" 30 ", 30),
+        ("900", 900),
+        ("901", 900),
+        ("9" * 5000, 900),
+        ("-1", 0),
+        ("1.5", 0),
+        ("+5", 0),
+        ("٣", 0),
+        ("30, 60", 0),
+        (http_date(45), 45),
+        (http_date(5000), 900),
+        (http_date(-45), 0),
+        (http_date(45).replace("GMT", "+0000"), 45),
+        (http_date(45).replace(" GMT", ""), 45),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(value: str | None, seconds: int) -> None:
+    """What the endpoint asks for would be ignored, or nonsense in the header would be obeyed."""
+    assert policy.retry_after_s(value, NOW) == seconds
+
+
+@given(st.text(max_size=60))
+def test_any_retry_after_is_harmless(value: str) -> None:
+    """A header nobody thought of would fail the whole batch."""
+    assert 0 <= policy.retry_after_s(value, NOW) <= 900
