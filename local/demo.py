@@ -208,7 +208,9 @@ class Run:
             self.sent_at = time.time()
             self._send(*calm)
             self._watch(lambda: self._late_was_asked_for() and self._delivered(calm) > 0, PART_LIMIT_S, show)
-            self.say(f"an outage: the endpoint answers 500 to everything for {OUTAGE_S} s")
+            self.say(
+                f"an outage: the endpoint answers 500 to everything for {OUTAGE_S} s; the relay will spare it for 30 s"
+            )
             self.endpoint.spell(error(500), OUTAGE_S)
             self._send(*outage)
             self._watch(lambda: self._delivered(outage) > 0, PART_LIMIT_S, show)

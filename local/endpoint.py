@@ -542,6 +542,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
     parser.add_argument("--credentials", type=Path, required=True, help='JSON of "api_key" and "user_id"')
     parser.add_argument("--every-call-exists", action="store_true", help="no call is unknown")
+    parser.add_argument("--certificate", type=Path, help="PEM, for https; with --key")
+    parser.add_argument("--key", type=Path, help="PEM")
     options = parser.parse_args()
     try:
         accepted = _parse(options.credentials.read_bytes())
@@ -552,7 +554,12 @@ def main() -> None:
         parser.error(f"{options.credentials} must hold a JSON object with the strings api_key and user_id")
     # Blocked before the thread starts: it inherits the mask, so the signal can arrive nowhere but in sigwait.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    standin = StandIn(api_key=api_key, user_id=user_id, port=options.port, every_call_exists=options.every_call_exists)
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+    exists = options.every_call_exists
+    standin = StandIn(api_key=api_key, user_id=user_id, port=options.port, tls=tls, every_call_exists=exists)
     try:
         with standin:
             signal.sigwait({signal.SIGINT, signal.SIGTERM})

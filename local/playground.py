@@ -223,7 +223,7 @@ Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text
 
 Deploy your changes (the emulator wants no cap on the concurrency):
-    sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 --capabilities CAPABILITY_IAM \
+    sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 --capabilities CAPABILITY_IAM \\
         --parameter-overrides MaximumConcurrency=0 WebhookUrl="$ENDPOINT_URL"
 """
 

@@ -35,6 +35,7 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the te
 
 # ministack asks for these under the names of the API calls; AWS asks for the action on the left for both.
 BATCH_TWINS = {
+    "dynamodb:PartiQLInsert": "dynamodb:BatchExecuteStatement",
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
@@ -58,6 +59,8 @@ def require_free(port: int, what: str, variable: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except OverflowError:
+            raise StackError(f"{variable} must be a port from 1 to 65535, not {port}.") from None
         except OSError:
             raise StackError(
                 f"Port {port}, meant for {what}, is taken. If that is an earlier `make up`, `make down` ends it; "
@@ -271,7 +274,9 @@ class Deployment:
         for statement in document["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             if allowed := [BATCH_TWINS[action] for action in actions if action in BATCH_TWINS]:
-                twins.append({"Effect": "Allow", "Action": allowed, "Resource": statement["Resource"]})
+                # Of a PartiQL statement the emulator doesn't see which table it is for.
+                resource = "*" if "dynamodb:BatchExecuteStatement" in allowed else statement["Resource"]
+                twins.append({"Effect": "Allow", "Action": allowed, "Resource": resource})
         policy = {"Version": "2012-10-17", "Statement": twins}
         iam.put_role_policy(RoleName=self.role, PolicyName="emulator-only", PolicyDocument=json.dumps(policy))
 

@@ -51,12 +51,15 @@ class CredentialsStore:
         Raises:
             CredentialsUnavailableError: if none were ever read.
         """
-        with self._lock:
-            if self._clock() >= self._stale_at:
-                self._fetch()
-            if self._good is None:
-                raise CredentialsUnavailableError(self._fault)
-            return self._good
+        if self._lock.acquire(blocking=self._good is None):  # who has good ones doesn't wait for others to fetch
+            try:
+                if self._clock() >= self._stale_at:
+                    self._fetch()
+            finally:
+                self._lock.release()
+        if self._good is None:
+            raise CredentialsUnavailableError(self._fault)
+        return self._good
 
     def other_than(self, refused: Credentials) -> Credentials | None:
         """Return the current credentials if they differ from those refused, after another look where one is due."""

@@ -4,7 +4,7 @@ import contextlib
 import queue
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from flash_call_relay import models, policy
@@ -17,6 +17,7 @@ from flash_call_relay.webhook import Webhook
 SETTLE_S = 10.0  # kept back at the end of an invocation to park, hide and report: some SQS calls with their retries
 
 Lane = list[tuple[Record, FlashCallResult]]
+Known = dict[str, models.Finding]  # of a lane, by status: copies share it, each with its own age and receive count
 
 
 class Delivery:
@@ -26,11 +27,14 @@ class Delivery:
         self._settings, self._credentials, self._gate, self._webhook = settings, credentials, gate, webhook
         self._threads = ThreadPoolExecutor(settings.connections_per_function, thread_name_prefix="lane")
 
-    def deliver(self, records: Sequence[Record], *, deadline: float) -> Iterator[list[Settled]]:
+    def deliver(
+        self, records: Sequence[Record], confirmed: Mapping[str, models.Confirmed], *, deadline: float
+    ) -> Iterator[list[Settled]]:
         """Yield every record once, with its outcome, in groups: all that is ready, so that none waits.
 
         Args:
             records: one invocation's.
+            confirmed: which of their uuids are confirmed already.
             deadline: the function's end, in seconds of the monotonic clock.
         """
         last_moment = deadline - SETTLE_S
@@ -41,8 +45,9 @@ class Delivery:
                 lanes.setdefault(record.content.uuid, []).append((record, record.content))
             else:
                 outbox.put(self._settle(record, None))
-        for lane in lanes.values():
-            self._threads.submit(self._run_lane, lane, last_moment, outbox)
+        for uuid, lane in lanes.items():
+            known: Known = dict.fromkeys(models.OTHER, confirmed[uuid]) if uuid in confirmed else {}
+            self._threads.submit(self._run_lane, lane, known, last_moment, outbox)
         waiting = {id(record): record for record in records}
         while waiting:
             try:
@@ -59,8 +64,7 @@ class Delivery:
         late = NoReply(Reason.OUT_OF_TIME, "the function's time is over")
         yield [self._settle(record, late) for record in waiting.values()]
 
-    def _run_lane(self, lane: Lane, last_moment: float, outbox: "queue.SimpleQueue[Settled]") -> None:
-        known: dict[str, models.Finding] = {}  # by status: copies share it, each with its own age and receive count
+    def _run_lane(self, lane: Lane, known: Known, last_moment: float, outbox: "queue.SimpleQueue[Settled]") -> None:
         for record, result in lane:
             try:
                 settled = self._next(record, result, known, last_moment)
@@ -69,9 +73,7 @@ class Delivery:
                 settled = Settled(record, bug, policy.age(record, time.time()))
             outbox.put(settled)
 
-    def _next(
-        self, record: Record, result: FlashCallResult, known: dict[str, models.Finding], last_moment: float
-    ) -> Settled:
+    def _next(self, record: Record, result: FlashCallResult, known: Known, last_moment: float) -> Settled:
         if result.status in known:
             return self._settle(record, known[result.status])
         answer = self._ask(result, last_moment)

@@ -12,7 +12,8 @@ from flash_call_relay import events, telemetry
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
-from flash_call_relay.models import Settled
+from flash_call_relay.ledger import Ledger
+from flash_call_relay.models import FlashCallResult, Settled
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
 AWS_CLIENTS = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
 
 
+# What the ledger can't say within a second is not waited for. To check parameters would cost a third of its CPU.
+DYNAMODB = Config(
+    connect_timeout=0.3,
+    read_timeout=0.5,
+    retries={"mode": "standard", "total_max_attempts": 2},
+    parameter_validation=False,
+)
+
+
 class NotSettledError(RuntimeError):
     """An event given straight to the function is neither delivered nor on a queue, so Lambda has to try it again."""
 
 
 @functools.cache
-def wire() -> tuple[Delivery, Gate, Queues]:
+def wire() -> tuple[Delivery, Gate, Queues, Ledger | None]:
     """Wire the rooms from the environment's settings, once per execution environment."""
     settings = Settings.from_environment(os.environ)
     secrets = boto3.client("secretsmanager", config=AWS_CLIENTS)
@@ -37,8 +47,11 @@ def wire() -> tuple[Delivery, Gate, Queues]:
     credentials = CredentialsStore(secrets, settings.credentials_secret_arn)
     gate = Gate(settings.request_timeout_seconds)
     queues = Queues(sqs, settings.result_queue_url, settings.parked_queue_url)
+    ledger = None
+    if settings.ledger_table_name:
+        ledger = Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
     telemetry.log_start(settings)
-    return Delivery(settings, credentials, gate, Webhook(settings)), gate, queues
+    return Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger
 
 
 def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
@@ -51,15 +64,21 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
     telemetry.logger.append_keys(function_request_id=context.aws_request_id)
     records = events.read(event, now=time.time())
-    delivery, gate, queues = wire()
+    delivery, gate, queues, ledger = wire()
+    page = ledger and ledger.open([r.content.uuid for r in records if isinstance(r.content, FlashCallResult)])
     settled: list[Settled] = []
     kept: list[str] = []
     failures: dict[str, str] = {}
-    for ready in delivery.deliver(records, deadline=deadline):
+    for ready in delivery.deliver(records, page.confirmed if page else {}, deadline=deadline):
         telemetry.log_outcomes(ready)
         telemetry.log_news(gate.news())
         settled += ready
-        kept += queues.settle(ready, failures)
+        if page:
+            page.note(ready)
+        kept += queues.settle(ready, failures, deadline=deadline)
+    if page:
+        page.close()
+        telemetry.log_ledger(page.faults, page.clashes)
     telemetry.log_batch(settled, failures)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")

@@ -1,5 +1,6 @@
 """Outcomes into SQS: hide, park, and tell which messages must stay."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_DELAY_S = 900
+CALL_S = 8.0  # a call at worst, its one retry included (see handler.py); and a second for the ledger
 
 Entries = Mapping[str, dict[str, Any]]  # what SQS is asked, by the id of the message it is about
 
@@ -23,11 +25,16 @@ class Queues:
     def __init__(self, sqs: "SQSClient", result_queue_url: str, parked_queue_url: str) -> None:
         self._sqs, self._result_queue_url, self._parked_queue_url = sqs, result_queue_url, parked_queue_url
 
-    def settle(self, settled: Sequence[Settled], failures: dict[str, str]) -> list[str]:
+    def settle(self, settled: Sequence[Settled], failures: dict[str, str], *, deadline: float) -> list[str]:
         """Park what is parked; hide what is deferred, or put it on the result queue if it is on none.
 
+        Args:
+            settled: what became of records.
+            failures: takes what SQS did not do, by message id.
+            deadline: the function's end, in seconds of the monotonic clock; no call starts that may outlast it.
+
         Returns:
-            The ids of the messages that must stay on the queue. What SQS did not do goes to `failures`, by message id.
+            The ids of the messages that must stay on the queue.
         """
         parks, hides, sends = {}, {}, {}
         kept = []
@@ -43,21 +50,27 @@ class Queues:
                 if (delay := outcome.retry_in_s) is not None:
                     hides[record.message_id] = {"ReceiptHandle": record.receipt_handle, "VisibilityTimeout": delay}
         send, hide = self._sqs.send_message_batch, self._sqs.change_message_visibility_batch
-        unparked = _in_batches("park", send, self._parked_queue_url, parks)
-        unhidden = _in_batches("hide", hide, self._result_queue_url, hides)
-        unsent = _in_batches("requeue", send, self._result_queue_url, sends)
+        unparked = _in_batches("park", send, self._parked_queue_url, parks, deadline)
+        unhidden = _in_batches("hide", hide, self._result_queue_url, hides, deadline)
+        unsent = _in_batches("requeue", send, self._result_queue_url, sends, deadline)
         failures |= {**unparked, **unhidden, **unsent}
         return [*kept, *unparked]
 
 
-def _in_batches(name: str, call: Callable[..., Any], queue_url: str, entries: Entries) -> dict[str, str]:
+def _in_batches(
+    name: str, call: Callable[..., Any], queue_url: str, entries: Entries, deadline: float
+) -> dict[str, str]:
     failures: dict[str, str] = {}
     for chunk in chunks(entries):
+        if time.monotonic() + CALL_S > deadline:
+            failures |= dict.fromkeys(chunk, f"{name}: no time left")
+            continue
         numbered = dict(zip(map(str, range(MAX_ENTRIES)), chunk, strict=False))  # entry ids → message ids
         try:
             reply = call(QueueUrl=queue_url, Entries=[{"Id": i, **entries[m]} for i, m in numbered.items()])
         except Exception as error:  # noqa: BLE001 - whatever it is, what SQS did not acknowledge must stay
-            code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
+            answer = getattr(error, "response", None) or {}  # None: botocore had no reply
+            code = answer.get("Error", {}).get("Code", type(error).__name__)
             failures |= dict.fromkeys(chunk, f"{name}: {code}")
             continue
         # What SQS doesn't name as taken is not taken, whether it names it as failed or not.

@@ -40,6 +40,7 @@ class Settings:
     retry_horizon_seconds: int
     max_receive_count: int
     visibility_timeout_seconds: int
+    ledger_table_name: str  # empty: no deduplication
     unknown_call_grace_seconds: int
 
     @classmethod
@@ -47,7 +48,7 @@ class Settings:
         """Read and check the settings; a `SettingsError` names the variable and what it should hold."""
         values: dict[str, Any] = {field.name: environ.get(field.name.upper(), "") for field in fields(cls)}
         for name, text in values.items():
-            if not text:
+            if not text and name != "ledger_table_name":
                 raise SettingsError(f"{name.upper()} must be set")
         for name, allowed in _RANGES.items():
             text = values[name]

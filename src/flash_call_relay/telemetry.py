@@ -67,6 +67,19 @@ def log_news(news: Sequence[str]) -> None:
                 _count("EndpointFailing", event == "endpoint.failing")
 
 
+def log_ledger(faults: Sequence[str], clashes: Sequence[str]) -> None:
+    """Log and count what went wrong with the ledger, and calls that were confirmed with both statuses."""
+    with contextlib.suppress(Exception):
+        for fault in faults:
+            logger.error("ledger.failed", extra={"detail": fault})
+        for uuid in clashes:
+            logger.error("ledger.conflict", extra={"uuid": uuid})
+        if faults:
+            _count("LedgerErrors", len(faults))
+        if clashes:
+            _count("ConflictingResults", len(clashes))
+
+
 def log_batch(settled: Sequence[Settled], failures: Mapping[str, str]) -> None:
     """Log what SQS did not do, by message id, and the batch's counts."""
     with contextlib.suppress(Exception):

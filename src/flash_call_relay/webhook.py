@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,10 @@ from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Re
 from flash_call_relay.settings import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
+MAX_WIRE_BYTES = 4 * MAX_REPLY_BYTES  # headers, chunks' framing and all
+ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")  # one at most: decompressing in layers costs without bounds
 MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections after 350 s, without a word
+ECHO_RUN = 6  # characters
 USER_AGENT = f"flash-call-relay/{__version__}"
 
 
@@ -44,7 +48,7 @@ class Webhook:
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
         """Make one attempt. Every failure of the endpoint or the network is an answer, not an exception."""
         began = time.monotonic()
-        _attempt.deadline = began + self.timeout_s
+        _attempt.deadline, _attempt.received = began + self.timeout_s, 0
         try:
             response = self._pool.urlopen(
                 "POST",
@@ -60,6 +64,8 @@ class Webhook:
                 pool_timeout=self.timeout_s,
                 preload_content=False,
             )
+            if response.status < 200:
+                response.close()  # the real reply is still to come, and must not answer the next request
             json_object = _json_object(_read(response))
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
@@ -74,10 +80,11 @@ class Webhook:
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     body, whole = bytearray(), False
+    readable = response.headers.get("Content-Encoding", "").lower() in ENCODINGS
     try:
-        while len(body) <= MAX_REPLY_BYTES and (chunk := response.read(8192, decode_content=True)):
+        while readable and len(body) <= MAX_REPLY_BYTES and (chunk := response.read(8192, decode_content=True)):
             body += chunk
-        whole = len(body) <= MAX_REPLY_BYTES
+        whole = readable and len(body) <= MAX_REPLY_BYTES
     finally:
         if not whole:
             response.close()  # what is left must not be taken for the next reply
@@ -99,9 +106,11 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     message = (json_object or {}).get("message")
     if not isinstance(message, str):
         return ""
-    longest_first = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
-    echoes = "|".join(map(re.escape, longest_first))
-    return printable(re.sub(echoes, "***", message, flags=re.IGNORECASE), 120)
+    values = sorted((credentials.api_key.lower(), credentials.user_id.lower()), key=len, reverse=True)
+    shown = re.sub("|".join(map(re.escape, values)), "***", message, flags=re.IGNORECASE)
+    # Cut short or encoded, an echo still holds a run of a credential's characters.
+    runs = (value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1))
+    return "(withheld)" if any(run in shown.lower() for run in runs) else printable(shown, 120)
 
 
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
@@ -134,10 +143,11 @@ def _no_reply(error: BaseException) -> NoReply:
 
 class _Attempt(threading.local):
     deadline = math.inf
+    received = 0  # bytes
 
 
 _attempt = _Attempt()
-_resolvers = ThreadPoolExecutor(max_workers=10, thread_name_prefix="resolver")
+_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")  # as many as connections at most
 
 
 def _time_left() -> float:
@@ -150,7 +160,10 @@ def _time_left() -> float:
 class _BoundedSocket(socket.socket):
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
-        return super().recv_into(*args, **kwargs)
+        _attempt.received += (received := super().recv_into(*args, **kwargs))
+        if _attempt.received > MAX_WIRE_BYTES:
+            raise http.client.HTTPException
+        return received
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
         self.settimeout(_time_left())
@@ -163,32 +176,41 @@ class _BoundedSSLSocket(_BoundedSocket, ssl.SSLSocket):
         super().do_handshake(block)
 
 
+def _connect(kind: Sequence[int], address: Any, timeout_s: float) -> socket.socket:
+    sock = _BoundedSocket(*kind)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(timeout_s)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class _BoundedHTTPConnection(HTTPConnection):
     _used_at = -math.inf
 
     def _new_conn(self) -> socket.socket:
         try:
             return self._connected()
-        except OSError as error:  # urllib3 would take a bare reset for one of the request, and read on
+        except (OSError, UnicodeError) as error:  # urllib3 would take a bare reset for one of the request, and read on
             raise NewConnectionError(self, "no connection") from error
 
     def _connected(self) -> socket.socket:
         # A resolver has time-outs of its own that nothing here can set, so a thread waits for it.
         looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
-        addresses = looked_up.result(timeout=_time_left())
-        while True:
-            family, kind, protocol, _, address = addresses.pop(0)
-            sock = _BoundedSocket(family, kind, protocol)
+        try:
+            addresses = looked_up.result(timeout=_time_left())
+        finally:
+            looked_up.cancel()
+        for left, (*kind, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(_time_left() / (len(addresses) + 1))  # a silent address leaves time for the others
-                sock.connect(address)
+                return _connect(kind, address, _time_left() / left)  # a silent address leaves time for the others
             except OSError:
-                sock.close()
-                if not addresses:
+                if left == 1:
                     raise
-            else:
-                return sock
+        raise OSError("the name has no address")
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._used_at = time.monotonic()
@@ -196,6 +218,8 @@ class _BoundedHTTPConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
+        if getattr(self.sock, "pending", int)():
+            return False  # TLS holds back bytes that nobody asked for
         return super().is_connected and time.monotonic() - self._used_at < MAX_IDLE_S
 
 

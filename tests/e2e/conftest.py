@@ -133,26 +133,28 @@ def built(emulator: LocalStack) -> Path:
 @pytest.fixture(scope="session")
 def relay(emulator: LocalStack, built: Path) -> Iterator[Relay]:
     """Deploy the relay with events routed to the queue."""
-    yield from _deployed(emulator, built, "relay", "queue")
+    yield from _deployed(emulator, built, "relay", {"EventRoute": "queue"})
 
 
 @pytest.fixture(scope="session")
 def function_route(emulator: LocalStack, built: Path) -> Iterator[Relay]:
-    """Deploy the relay with events routed straight to the function, from a source of its own."""
-    yield from _deployed(emulator, built, "function-route", "function")
+    """Deploy the relay with events routed straight to the function, and without a ledger."""
+    yield from _deployed(emulator, built, "function-route", {"EventRoute": "function", "Deduplication": "false"})
 
 
 @pytest.fixture(scope="session")
 def without_credentials(emulator: LocalStack, built: Path) -> Iterator[Relay]:
     """Deploy the relay and leave its secret empty, as it is after a first `sam deploy`."""
-    yield from _deployed(emulator, built, "without-credentials", "none", fill_secret=False)
+    yield from _deployed(emulator, built, "without-credentials", {"EventRoute": "none"}, fill_secret=False)
 
 
-def _deployed(emulator: LocalStack, built: Path, name: str, route: str, *, fill_secret: bool = True) -> Iterator[Relay]:
+def _deployed(
+    emulator: LocalStack, built: Path, name: str, parameters: dict[str, str], *, fill_secret: bool = True
+) -> Iterator[Relay]:
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
-        parameters = {**SHORT, "WebhookUrl": endpoint.url, "EventRoute": route, "EventSource": f"tests.{name}"}
-        deployment = emulator.deploy(name, built, parameters)
+        places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
+        deployment = emulator.deploy(name, built, {**SHORT, **places, **parameters})
         # What a killed function leaves comes back within a test's patience.
         deployment.shorten_visibility(30)
         if fill_secret:

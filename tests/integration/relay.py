@@ -34,6 +34,7 @@ NUMBERS = {
     "RETRY_HORIZON_SECONDS": "86400",
     "MAX_RECEIVE_COUNT": "300",
     "VISIBILITY_TIMEOUT_SECONDS": "400",
+    "LEDGER_TABLE_NAME": "",
     "UNKNOWN_CALL_GRACE_SECONDS": "3600",
 }
 PATIENCE_S = 10  # only a test that fails waits so long
@@ -105,6 +106,22 @@ class Relay:
         for name, text in environ.items():
             self.monkeypatch.setenv(name, text)
         handler.wire.cache_clear()
+
+    def remember(self, **environ: str) -> None:
+        """Give the function a ledger; `environ` may say where DynamoDB is."""
+        self.dynamodb.create_table(
+            TableName=self.name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "uuid", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "uuid", "KeyType": "HASH"}],
+        )
+        self.configure(LEDGER_TABLE_NAME=self.name, **environ)
+
+    def remembered(self) -> dict[str, dict[str, str]]:
+        """Return what the ledger holds, by uuid."""
+        items = self.dynamodb.scan(TableName=self.name)["Items"]
+        plain = [{name: next(iter(value.values())) for name, value in item.items()} for item in items]
+        return {item["uuid"]: item for item in plain}
 
     def send(self, *bodies: object) -> list[dict[str, Any]]:
         """Put bodies on the result queue and return what Lambda's poller would make of them, in the same order."""
@@ -181,6 +198,11 @@ class Relay:
         return self.emulator.client("sqs")
 
     @cached_property
+    def dynamodb(self) -> Any:
+        """A client for the ledger's table."""
+        return self.emulator.client("dynamodb")
+
+    @cached_property
     def secrets(self) -> Any:
         """A client for the secret."""
         return self.emulator.client("secretsmanager")
@@ -199,6 +221,7 @@ def relaying(emulator: LocalStack) -> Iterator[Relay]:
             handler.wire.cache_clear()
             relay.sqs.close()
             relay.secrets.close()
+            relay.dynamodb.close()
 
 
 def result(call: str, status: str = "Success") -> dict[str, str]:

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -153,3 +155,33 @@ def test_credentials_do_not_show_themselves() -> None:
     for shown in (repr(known), str(known), f"{known}", repr([known]), repr({"credentials": known})):
         assert MARK not in shown
     assert (known.api_key, known.user_id) == (KEY, USER)
+
+
+class Slow:
+    """Secrets Manager as it is in an outage: it answers once, and then not before it is told to."""
+
+    def __init__(self) -> None:
+        self.calls, self.go_on = 0, threading.Event()
+
+    def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: ARG002, N803 - boto3's
+        """Answer the first call at once."""
+        self.calls += 1
+        if self.calls > 1:
+            self.go_on.wait(30)
+        return {"SecretString": GOOD_SECRET}
+
+
+def test_who_has_good_credentials_does_not_wait_for_a_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of Secrets Manager would hold up every result, although the key at hand is good."""
+    monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
+    secrets: Any = Slow()
+    store = credentials.CredentialsStore(secrets, "secret")
+    assert store.current() == Credentials(KEY, USER)
+    fetching = threading.Thread(target=store.current)
+    fetching.start()
+    while secrets.calls < 2:
+        fetching.join(0.01)
+    assert store.current() == Credentials(KEY, USER)
+    secrets.go_on.set()
+    fetching.join()

@@ -1,6 +1,7 @@
 """A batch in: each record ends as its own case says, and nothing that happens to one touches another."""
 
 import json
+import socket
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -153,7 +154,7 @@ def test_nothing_is_asked_when_the_time_is_over(relay: Relay) -> None:
     """A POST would be cut off by the function's end, and the whole batch sent again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), "malformed")
-    assert relay.invoke_with(records, Context(remaining_ms=5000)) == [records[0]["messageId"]]
+    assert relay.invoke_with(records, Context(remaining_ms=9000)) == [records[0]["messageId"]]
     assert relay.endpoint.requests == []
     assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
     assert len(relay.parked(1)) == 1
@@ -198,3 +199,24 @@ def test_one_message_twice_in_a_batch_is_two_records(relay: Relay) -> None:
     relay.endpoint.misbehave("other", error(500))
     assert relay.invoke_with([twice, twice, other]) == [other["messageId"]]
     assert len(relay.lines("result.")) == 3
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["silent", "closes"])
+def test_an_outage_of_sqs_costs_no_confirmed_result(relay: Relay, *, answers: bool) -> None:
+    """A hiccup of SQS while a record is hidden would fail the batch, and its confirmed results would be sent again."""
+    relay.endpoint.issue("good")
+    records = relay.send(result("good"), result("unknown"), "no result")
+    with socket.create_server(("127.0.0.1", 0)) as sqs:
+
+        def close() -> None:
+            for _ in range(4):
+                sqs.accept()[0].close()
+
+        if answers:
+            threading.Thread(target=close, daemon=True).start()
+        relay.configure(AWS_ENDPOINT_URL_SQS=f"http://127.0.0.1:{sqs.getsockname()[1]}")
+        kept = relay.invoke_with(records, Context(remaining_ms=20_000))
+    assert sorted(kept) == sorted(record["messageId"] for record in records[1:])
+    failures = {line["message_id"]: line["detail"] for line in relay.lines("settle.failed")}
+    assert failures.keys() == set(kept)
+    assert relay.endpoint.accepted == [("good", "Success")]

@@ -143,6 +143,13 @@ def test_redirects_are_not_followed(standin: StandIn, webhook: Webhook, status: 
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
 
 
+@pytest.mark.parametrize("words", [f"no key: {KEY[:10]}...", f"user%20{USER[3:]}", f"&quot;{KEY[4:].upper()}&quot;"])
+def test_a_cut_or_encoded_echo_is_withheld(standin: StandIn, webhook: Webhook, words: str) -> None:
+    """Most of the key would stand in the log."""
+    standin.misbehave(UUID, answer(400, {"message": words}))
+    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(400, {"message": words}, "(withheld)")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -1,5 +1,6 @@
 """Whatever the network does to an attempt, it ends in time and says why, and the next one works."""
 
+import gzip
 import queue
 import socket
 import ssl
@@ -199,3 +200,44 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(
     with StandIn(api_key=KEY, user_id=USER, port=port, tls=certificate(known, "127.0.0.1")) as good:
         good.issue(UUID)
         assert post(webhook) == CONFIRMED
+
+
+def raw(*steps: bytes) -> Behaviour:
+    """Answer with these bytes as they are; the connection stays open."""
+    return Behaviour("raw", lambda _reply, _headers: iter(steps))
+
+
+def test_an_interim_reply_does_not_shift_the_answers(standin: StandIn) -> None:
+    """Each later result on the connection would be confirmed, or parked, by the answer to the one before."""
+    webhook = one_connection(standin.url)
+    late_words = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
+    standin.misbehave(UUID, raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + late_words))
+    assert getattr(post(webhook), "http_status", None) == 103
+    assert post(webhook) == CONFIRMED
+
+
+def gzipped(layers: int) -> bytes:
+    """Return so many layers of gzip around nothing."""
+    body = b""
+    for _ in range(layers):
+        body = gzip.compress(body)
+    return body
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b" " * 400_000,
+        b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
+        b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
+        b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+        b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
+    ],
+    ids=["negative chunk", "chunk extension", "layers of gzip", "unknown encoding", "headers without end"],
+)
+def test_a_hostile_reply_costs_neither_memory_nor_time(standin: StandIn, reply: bytes) -> None:
+    """One bad reply would take the function's memory or its CPU, and the whole batch with it."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(b"HTTP/1.1 200 OK\r\n" + reply))
+    fails(post(webhook), Reason.BAD_REPLY)
+    assert post(webhook) == CONFIRMED

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
 from tests.template import defaults, environment, template
 
@@ -42,6 +43,16 @@ def test_queues_keep_messages_long_enough() -> None:
     assert {properties[name]["MessageRetentionPeriod"] for name in QUEUES[1:]} == {14 * DAY_S}
     assert properties["ResultQueue"]["MaximumMessageSize"] == 256 * 1024
     assert {properties[name]["MaximumMessageSize"] for name in QUEUES[1:]} == {1024 * 1024}
+
+
+def test_the_ledger_forgets_by_itself() -> None:
+    """The table would grow, and cost, for ever; or forget too soon, because the function writes another attribute."""
+    table = RESOURCES["LedgerTable"]["Properties"]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["SSESpecification"] == {"SSEEnabled": True}
+    kept_s = sum(RESOURCES[name]["Properties"]["MessageRetentionPeriod"] for name in ("ResultQueue", "ParkedQueue"))
+    assert kept_s < ledger.KEPT_S
 
 
 def test_the_visibility_timeout_fits_the_function() -> None:

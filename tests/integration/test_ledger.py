@@ -1,0 +1,173 @@
+"""The ledger: a confirmed result is not sent again, and no trouble with the ledger costs a result."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flash_call_relay.ledger import Ledger
+from local.misbehaviour import error
+from local.stack import LocalStack, free_port
+from tests.integration.relay import Relay, relaying, result
+
+
+def outcomes(relay: Relay) -> list[tuple[str, str | None]]:
+    """Return outcome and reason of each record so far."""
+    return [(line["outcome"], line.get("reason")) for line in relay.lines("result.")]
+
+
+def test_a_confirmed_result_is_not_sent_again(relay: Relay) -> None:
+    """BetaTel would get each result as often as SQS, EventBridge and the producer deliver it."""
+    relay.remember()
+    relay.endpoint.issue("call")
+    for _ in range(3):
+        assert relay.invoke_with(relay.send(result("call"))) == []
+    event = {"id": "event", "detail-type": "Flash Call Result", "detail": result("call")}
+    assert relay.invoke(event) == []
+    assert relay.endpoint.accepted == [("call", "Success")]
+    assert outcomes(relay) == [("delivered", None)] + [("duplicate", None)] * 3
+    assert all("duration_ms" not in line for line in relay.lines("result.duplicate"))
+
+
+def test_a_contradiction_is_parked_and_not_sent(relay: Relay) -> None:
+    """BetaTel would hear two verdicts on one call, and nobody would be told."""
+    relay.remember()
+    relay.endpoint.issue("call")
+    assert relay.invoke_with(relay.send(result("call", "Failed"))) == []
+    assert relay.invoke_with(relay.send(result("call", "Success"))) == []
+    assert relay.endpoint.accepted == [("call", "Failed")]
+    (parked,) = relay.parked(1)
+    assert parked["given"]["reason"] == "conflicting_status"
+    assert parked["given"]["detail"].startswith("Failed was confirmed at 2")
+    assert parked["given"]["detail"].endswith("and this one says Success")
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_what_was_not_confirmed_is_sent(relay: Relay, status: int) -> None:
+    """A parked result that a person sends again would be taken for a duplicate, and lost."""
+    relay.remember()
+    relay.endpoint.issue("call")
+    relay.endpoint.misbehave("call", error(status))
+    relay.invoke_with(relay.send(result("call")))
+    assert relay.remembered() == {}
+    assert relay.invoke_with(relay.send(result("call"))) == []
+    assert relay.endpoint.accepted == [("call", "Success")]
+
+
+def test_a_large_batch_costs_few_calls(relay: Relay) -> None:
+    """The ledger would cost more than the function."""
+    relay.remember()
+    calls = [f"call-{number}" for number in range(120)]
+    relay.endpoint.issue(*calls)
+    records = relay.send(*map(result, calls), "no result")
+    assert relay.invoke_with(records) == []
+    assert len(relay.asked("BatchGetItem")) == 2
+    assert len(relay.asked("BatchExecuteStatement")) == 5
+    assert relay.invoke_with(records) == []
+    assert len(relay.endpoint.requests) == 120
+    assert len(relay.asked("BatchExecuteStatement")) == 5
+    remembered = relay.remembered()
+    assert remembered.keys() == set(calls)
+    for item in remembered.values():
+        assert item.keys() == {"uuid", "status", "confirmed_at", "expires_at"}
+        assert int(item["expires_at"]) - int(item["confirmed_at"]) == 30 * 86_400
+
+
+@pytest.fixture(params=["missing", "refused", "unreachable", "silent"])
+def without_ledger(request: pytest.FixtureRequest, relay: Relay) -> Iterator[Relay]:
+    """Run the relay with a ledger that is not to be had."""
+    relay.endpoint.issue("call", "other")
+    if request.param == "missing":
+        relay.configure(LEDGER_TABLE_NAME="no-such-table")
+        yield relay
+    elif request.param == "refused":
+        relay.configure(LEDGER_TABLE_NAME="x")  # no name that DynamoDB takes
+        yield relay
+    elif request.param == "unreachable":
+        relay.remember(AWS_ENDPOINT_URL_DYNAMODB=f"https://localhost:{free_port()}")
+        yield relay
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            relay.remember(AWS_ENDPOINT_URL_DYNAMODB=f"http://127.0.0.1:{silent.getsockname()[1]}")
+            yield relay
+
+
+def test_without_its_ledger_the_relay_delivers(without_ledger: Relay, capsys: pytest.CaptureFixture[str]) -> None:
+    """An outage of DynamoDB would stop all deliveries, or lose results."""
+    relay = without_ledger
+    assert relay.invoke_with(relay.send(result("call"), result("call"), result("other", "Failed"))) == []
+    assert sorted(relay.endpoint.accepted) == [("call", "Success"), ("other", "Failed")]
+    assert sorted(outcomes(relay), key=str) == [("delivered", None), ("delivered", None), ("duplicate", None)]
+    faults = [line["detail"].split(":")[0] for line in relay.lines("ledger.failed")]
+    assert faults == ["read", "write"]
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"LedgerErrors"' in line]
+    assert [blob["LedgerErrors"] for blob in blobs] == [[2]]
+
+
+def test_without_deduplication_dynamodb_is_not_asked(relay: Relay) -> None:
+    """Who has switched it off would still pay for it, or need a table."""
+    relay.endpoint.issue("call")
+    for _ in range(2):
+        assert relay.invoke_with(relay.send(result("call"))) == []
+    assert relay.endpoint.accepted == [("call", "Success")] * 2
+    assert {operation for operation, _ in relay.requests} == {"GetSecretValue"}
+
+
+@pytest.fixture(scope="module")
+def shared(emulator: LocalStack) -> Iterator[Relay]:
+    """Run a relay with a ledger for all of a module."""
+    with relaying(emulator) as one:
+        one.remember()
+        yield one
+
+
+def test_a_write_never_overwrites_the_other_status(shared: Relay) -> None:
+    """Two results in flight at once would leave no trace of their contradiction."""
+    ledger = Ledger(shared.dynamodb, shared.name)
+    assert ledger.write({"first": "Success", "second": "Success"}, at=1.0).result() == []
+    assert ledger.write({"first": "Failed", "second": "Success", "third": "Failed"}, at=2.0).result() == ["first"]
+    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in shared.remembered().items()}
+    assert remembered == {"first": ("Success", "1"), "second": ("Success", "1"), "third": ("Failed", "2")}
+
+
+class Hesitant:
+    """DynamoDB as it is under load: it leaves most of each call undone. The emulator never does."""
+
+    def __init__(self, dynamodb: Any) -> None:
+        self._dynamodb = dynamodb
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - DynamoDB's
+        """Do one key, and hand the others back."""
+        ((table, wanted),) = RequestItems.items()
+        first, others = wanted["Keys"][:1], wanted["Keys"][1:]
+        reply = self._dynamodb.batch_get_item(RequestItems={table: {**wanted, "Keys": first}})
+        return {**reply, "UnprocessedKeys": {table: {**wanted, "Keys": others}} if others else {}}
+
+    def batch_execute_statement(self, Statements: list[Any]) -> Any:  # noqa: N803 - DynamoDB's
+        """Do one statement, and refuse the others."""
+        reply = self._dynamodb.batch_execute_statement(Statements=Statements[:1])
+        throttled = {"Error": {"Code": "ThrottlingError", "Message": "slow down"}}
+        return {**reply, "Responses": [*reply["Responses"], *(throttled for _ in Statements[1:])]}
+
+
+def test_what_dynamodb_leaves_undone_is_tried_again(shared: Relay) -> None:
+    """Under load, confirmations would be forgotten, and the results sent again."""
+    hesitant: Any = Hesitant(shared.dynamodb)
+    ledger = Ledger(hesitant, shared.name)
+    calls = [f"hesitant-{number}" for number in range(5)]
+    assert ledger.write(dict.fromkeys(calls, "Failed"), at=3.0).result() == []
+    page = ledger.open(calls)
+    assert page.confirmed.keys() == set(calls)
+    assert page.faults == []
+
+
+def test_a_ledger_that_stays_under_load_is_given_up(shared: Relay) -> None:
+    """An invocation would wait for a throttled table until it is killed."""
+    hesitant: Any = Hesitant(shared.dynamodb)
+    ledger = Ledger(hesitant, shared.name)
+    calls = [f"stubborn-{number}" for number in range(60)]
+    page = ledger.open(calls)
+    assert page.faults == ["read: TimeoutError"]
+    assert ledger.write(dict.fromkeys(calls[:25], "Failed"), at=4.0).exception() is not None

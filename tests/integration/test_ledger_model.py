@@ -1,0 +1,102 @@
+"""Any sequence of batches, faults, kills and replays, against a model of what the ledger may suppress."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from flash_call_relay import handler, telemetry
+from local.endpoint import StandIn
+from local.misbehaviour import Behaviour, answer, error, lost
+from local.stack import LocalStack
+from tests.integration.relay import Relay, relaying, result
+
+OTHER = {"Success": "Failed", "Failed": "Success"}
+FAULTS: dict[str, Callable[[], Behaviour]] = {
+    "error": lambda: error(500),
+    "refusal": lambda: error(400),
+    "lost reply": lost,  # accepted, but the relay never hears of it
+    "page": lambda: answer(200, "<html></html>"),
+}
+
+
+class Killed(BaseException):
+    """The function is killed, as far as a test in one process can do that."""
+
+
+class Sequences(RuleBasedStateMachine):
+    """Batches of a few calls' results, the same ones again and again."""
+
+    relay: Relay
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relay.endpoint.heal()
+        self.prefix = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
+        handler.wire.cache_clear()  # a gate that nothing has happened at
+
+    @rule(
+        records=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(sorted(OTHER))), min_size=1, max_size=5),
+        faults=st.dictionaries(st.integers(0, 3), st.sampled_from(sorted(FAULTS)), max_size=2),
+        killed=st.booleans(),
+    )
+    def batch(self, records: list[tuple[int, str]], faults: dict[int, str], killed: bool) -> None:  # noqa: FBT001
+        """Deliver a batch; whether a record is new, a copy or a replay is up to chance."""
+        relay, endpoint = self.relay, self.relay.endpoint
+        endpoint.heal()
+        endpoint.issue(*(self.uuid(number) for number, _ in records))
+        for number, fault in faults.items():
+            endpoint.misbehave(self.uuid(number), FAULTS[fault]())
+        known = {uuid: item["status"] for uuid, item in relay.remembered().items()}
+        asked, logged = len(endpoint.requests), len(relay.lines("result."))
+        messages = relay.send(*(result(self.uuid(number), status) for number, status in records))
+        if killed:
+            self.kill(messages)
+            return
+        kept = relay.invoke_with(messages)
+        lines = relay.lines("result.")[logged:]
+        assert len(lines) == len(records), "every record has one outcome"
+        assert sorted(kept) == sorted(line["message_id"] for line in lines if line["outcome"] == "deferred")
+        again = [request.uuid for request in endpoint.requests[asked:] if request.uuid in known]
+        assert not again, "a confirmed result was sent again"
+        self.check_suppression(lines, endpoint)
+
+    def check_suppression(self, lines: list[dict[str, Any]], endpoint: StandIn) -> None:
+        """Only what the endpoint has accepted may be a duplicate, or be contradicted."""
+        for line in lines:
+            pair = (line["uuid"], line["status"])
+            if line["outcome"] in ("delivered", "duplicate"):
+                assert pair in endpoint.accepted
+            if line.get("reason") == "conflicting_status":
+                assert (pair[0], OTHER[pair[1]]) in endpoint.accepted
+
+    def kill(self, messages: list[dict[str, Any]]) -> None:
+        """End an invocation as soon as it has an outcome, before it can write anything down."""
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        delivery = handler.wire()[0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(telemetry, "log_outcomes", die)
+            with pytest.raises(Killed):
+                self.relay.invoke_with(messages)
+        delivery._threads.shutdown()  # in another process they would be gone
+        handler.wire.cache_clear()
+
+    def uuid(self, number: int) -> str:
+        """Return a call of this run's own."""
+        return f"{self.prefix}-{number}"
+
+
+def test_a_confirmed_result_is_never_sent_again_and_an_unconfirmed_one_always(emulator: LocalStack) -> None:
+    """BetaTel would get copies of confirmed results, or a result that it never confirmed would be held back."""
+    with relaying(emulator) as relay:
+        relay.remember()
+        machine = type("Machine", (Sequences,), {"relay": relay})
+        checks = [HealthCheck.too_slow]
+        chosen = settings(max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=checks)
+        run_state_machine_as_test(machine, settings=chosen)
