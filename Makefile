@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up down test check lint types clean
+.PHONY: help ready setup demo up down bench test check lint types clean
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -24,8 +24,9 @@ setup: $(ENVIRONMENTS) ## Make the virtual environments (the other commands do i
 
 # One environment each: the SAM CLI and the emulator pin other versions of boto3 than the relay.
 .venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt
-	@test -n "$(PYTHON)" || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
-		"and found none on PATH. Name one with make PYTHON=/path/to/python3."; exit 1; }
+	@test ! -L .venv || { echo ".venv is a link; it is not for this checkout to rebuild what it points to."; exit 1; }
+	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
+		"and '$(PYTHON)' is none. Name one with make PYTHON=/path/to/python3."; exit 1; }
 	@echo "==> setting up .venv/$* (once; about half a minute)"
 	@rm -rf .venv/$* && $(PYTHON) -m venv .venv/$*
 	@.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
@@ -38,12 +39,18 @@ up: $(ENVIRONMENTS) ## Deploy the relay on this machine and leave it running, to
 	@$(DEV)/python -m local.playground up --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
 
 down: ## End what `make up` left running
-	@test ! -e .local || $(DEV)/python -m local.playground down
+	@test ! -e .local && echo "Nothing was up." || $(DEV)/python -m local.playground down
 
 test: setup check ## Set up, then all that `make check` does: what CI runs
 
-check: lint types ## Lint, types and all tests, without set-up
+check: ready lint types ## Lint, types and all tests, without set-up
 	@$(DEV)/python -m pytest
+
+bench: $(ENVIRONMENTS) ## Measure what the ledger costs in CPU, beside one POST and Powertools' idempotency
+	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
+
+ready:
+	@test -e .venv/emulator/ready || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
 
 lint: ## Ruff, and SAM's linter
 	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .
@@ -55,3 +62,4 @@ types: ## mypy --strict
 
 clean: down ## Remove all that the other commands made
 	@rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find local src tests -name __pycache__ -type d -prune -exec rm -rf {} +
