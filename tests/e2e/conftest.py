@@ -68,7 +68,7 @@ class Relay:
         return taken
 
     @contextlib.contextmanager
-    def reconfigured(self, timeout_s: int = 60, **environment: str) -> Iterator[None]:
+    def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
         """Run with another time-out or other environment variables; either way in new execution environments."""
         function, before = self.deployment.outputs["FunctionName"], self._environment()
         self._reconfigure(function, timeout_s, before | environment)

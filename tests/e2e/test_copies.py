@@ -3,6 +3,10 @@
 import json
 from collections import Counter
 
+import pytest
+
+from local.endpoint import WEBHOOK_PATH, StandIn
+from local.misbehaviour import answer, hang
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 
@@ -60,15 +64,33 @@ def test_a_contradiction_is_parked(relay: Relay) -> None:
     assert relay.accepted(first) == pairs(first)
 
 
-def test_a_missing_table_loses_nothing(relay: Relay) -> None:
+THROTTLED = {
+    "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+    "message": "slow down",
+}
+
+
+@pytest.mark.parametrize("trouble", ["missing", "throttled", "slow"])
+def test_trouble_with_the_table_loses_nothing(relay: Relay, trouble: str) -> None:
     """An outage of DynamoDB would stop all deliveries."""
     results = [result() for _ in range(10)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
-    with relay.reconfigured(LEDGER_TABLE_NAME="no-such-table"):
-        relay.send(*results)
-        assert relay.accepted(*results) == pairs(*results)
-        relay.settled()
-    assert [line for line in relay.deployment.log() if line.get("message") == "ledger.failed"]
+    before = len(ledger_faults(relay))
+    with StandIn(api_key="none", user_id="none") as dynamodb:
+        dynamodb.spell(hang() if trouble == "slow" else answer(400, THROTTLED))
+        elsewhere = {"AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url.removesuffix(WEBHOOK_PATH)}
+        missing = {"LEDGER_TABLE_NAME": "no-such-table"}
+        with relay.reconfigured(**(missing if trouble == "missing" else elsewhere)):
+            relay.send(*results)
+            assert relay.accepted(*results) == pairs(*results)
+            relay.settled()
+            wait_for(lambda: len(ledger_faults(relay)) >= before + 2, "the trouble in the log")
+        assert bool(dynamodb.requests) is (trouble != "missing")
+
+
+def ledger_faults(relay: Relay) -> list[str]:
+    """Return what the function has logged of trouble with its ledger."""
+    return [line["detail"] for line in relay.deployment.log() if line.get("message") == "ledger.failed"]
 
 
 def test_without_deduplication_there_is_no_table_and_no_permission(function_route: Relay) -> None:

@@ -100,7 +100,7 @@ def test_a_batch_that_cannot_finish_is_put_off_in_time(relay: Relay) -> None:
     relay.endpoint.issue(*(other["uuid"] for other in slow))
     for other in slow:
         relay.endpoint.misbehave(other["uuid"], hang())
-    with relay.reconfigured(timeout_s=15, CONNECTIONS_PER_FUNCTION="1"):
+    with relay.reconfigured(15, CONNECTIONS_PER_FUNCTION="1"):
         relay.send(*slow)
         assert relay.accepted(*slow) == pairs(*slow)
         relay.settled()

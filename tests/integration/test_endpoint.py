@@ -458,8 +458,9 @@ class TestLife:
             assert post(client, endpoint.url) == (200, CONFIRMED)
             client.clear()
             endpoint.spell(reset_on_connect())
-            with pytest.raises(urllib3.exceptions.HTTPError, match="reset"):  # in connect() or after it
-                post(client, endpoint.url)
+            # Without TLS: Python 3.11 leaves a socket open that is reset before its handshake.
+            with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
+                connection.recv(1)
             endpoint.spell(hang())
             hanging = trusting.wrap_socket(left.enter_context(connected(endpoint.url)), server_hostname="127.0.0.1")
             left.enter_context(hanging).sendall(wire())
