@@ -11,7 +11,8 @@ from flash_call_relay import webhook as module
 from flash_call_relay.models import NoReply, Reason
 from flash_call_relay.webhook import Webhook
 from local.endpoint import StandIn
-from local.stack import free_port
+from local.misbehaviour import close_idle
+from local.stack import free_port, wait_until
 from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 
@@ -22,6 +23,17 @@ def test_an_idle_connection_is_replaced(standin: StandIn, monkeypatch: pytest.Mo
         assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == 1
     monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)  # as if the time had passed
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert standin.connections == 2
+
+
+def test_a_connection_closed_while_idle_is_replaced(standin: StandIn) -> None:
+    """After each quiet minute a result would fail first, and be delivered with the next try only."""
+    webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
+    standin.misbehave(UUID, close_idle())
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    (idle,) = webhook._pool.pool.queue  # type: ignore[union-attr]
+    wait_until(lambda: not idle.is_connected, limit_s=10)
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == 2
 
