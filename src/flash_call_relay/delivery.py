@@ -102,11 +102,13 @@ class Delivery:
         self, result: FlashCallResult, credentials: Credentials, last_moment: float
     ) -> tuple[models.Answer, bool]:
         """Ask the endpoint if the gate lets it; tell with the answer whether the credentials were refused."""
-        answer: models.Answer | None = self._gate.hold(credentials, last_moment)
-        if answer is None:
-            answer = self._webhook.post(result, credentials)
-            self._gate.learn(policy.judge(self._settings, result, answer), credentials)
-        return answer, policy.judge(self._settings, result, answer) is Reason.CREDENTIALS_REJECTED
+        held = self._gate.hold(credentials, last_moment)
+        if held is not None:
+            return held, held.reason is Reason.CREDENTIALS_REJECTED
+        answer = self._webhook.post(result, credentials)
+        reason = policy.judge(self._settings, result, answer)
+        self._gate.learn(reason, credentials)
+        return answer, reason is Reason.CREDENTIALS_REJECTED
 
     def _settle(self, record: Record, finding: models.Finding | None, duration_ms: float | None = None) -> Settled:
         now = time.time()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Settled, Status
+from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Settled, Status, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -115,10 +115,7 @@ class Page:
 
 
 def _fault(what: str, call: "Future[Any]") -> str:
-    error = call.exception() if call.done() else TimeoutError()
-    answer = getattr(error, "response", None) or {}  # None: botocore had no reply
-    code = answer.get("Error", {}).get("Code", type(error).__name__)
-    return f"{what}: {code}"
+    return f"{what}: {error_code(call.exception() if call.done() else TimeoutError())}"
 
 
 def _pause_before(undone: object, deadline: float) -> None:

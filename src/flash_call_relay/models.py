@@ -154,6 +154,12 @@ class Settled:
     duration_ms: float | None = None
 
 
+def error_code(error: BaseException | None) -> str:
+    """Return what AWS calls an error of one of its services; the exception's own name where there was no reply."""
+    answer = getattr(error, "response", None) or {}  # None: botocore had no reply
+    return str(answer.get("Error", {}).get("Code", type(error).__name__))
+
+
 def printable(text: str, limit: int = 256) -> str:
     """Return text as 1 to `limit` printable ASCII characters, as SQS attributes and log lines want it."""
     ascii_text = text.encode("ascii", "backslashreplace").decode("ascii")

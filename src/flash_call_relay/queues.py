@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flash_call_relay.models import Deferred, Parked, Record, Settled
+from flash_call_relay.models import Deferred, Parked, Record, Settled, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -69,9 +69,7 @@ def _in_batches(
         try:
             reply = call(QueueUrl=queue_url, Entries=[{"Id": i, **entries[m]} for i, m in numbered.items()])
         except Exception as error:  # noqa: BLE001 - whatever it is, what SQS did not acknowledge must stay
-            answer = getattr(error, "response", None) or {}  # None: botocore had no reply
-            code = answer.get("Error", {}).get("Code", type(error).__name__)
-            failures |= dict.fromkeys(chunk, f"{name}: {code}")
+            failures |= dict.fromkeys(chunk, f"{name}: {error_code(error)}")
             continue
         # What SQS doesn't name as taken is not taken, whether it names it as failed or not.
         taken = {entry["Id"] for entry in reply.get("Successful", ())}

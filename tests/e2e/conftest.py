@@ -3,7 +3,6 @@
 import contextlib
 import json
 import secrets
-import time
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from local.endpoint import StandIn
-from local.stack import Deployment, LocalStack
+from local.stack import Deployment, LocalStack, wait_until
 
 SHORT: dict[str, str | int] = {
     "RetryBaseSeconds": 1,
@@ -117,11 +116,8 @@ class Relay:
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
     """Wait until a condition holds, and say what did not come true if it does not."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout_s} s")
-        time.sleep(0.1)
+    if not wait_until(condition, timeout_s, every_s=0.1):
+        raise TimeoutError(f"{what}: not within {timeout_s} s")
 
 
 @pytest.fixture(scope="session")
