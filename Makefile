@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench test check lint types clean
+.PHONY: help ready setup demo up down bench test check lint types clean doctor send parked replay story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -17,13 +17,20 @@ EMULATOR_PORT ?= 4566
 ENDPOINT_PORT ?= 8787
 RESULTS ?= 400
 
+STACK ?= flash-call-relay
+OPS = @PYTHONPATH=src $(DEV)/python -m ops --stack '$(STACK)'
+option = $(if $($1),--$2 '$($1)')
+CHOICE = $(call option,REASON,reason) $(call option,STATUS,status) $(call option,HTTP_STATUS,http-status) \
+	$(call option,UUID,uuid) $(call option,SINCE,since) $(call option,UNTIL,until) $(call option,LIMIT,limit)
+QUEUE ?= parked
+
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(ENVIRONMENTS) ## Make the virtual environments (the other commands do it as needed)
 
 # One environment each: the SAM CLI and the emulator pin other versions of boto3 than the relay.
-.venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt
+.venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt ops/requirements.txt
 	@test ! -L .venv || { echo ".venv is a link; it is not for this checkout to rebuild what it points to."; exit 1; }
 	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
 		"and '$(PYTHON)' is none. Name one with make PYTHON=/path/to/python3."; exit 1; }
@@ -49,6 +56,27 @@ check: ready lint types ## Lint, types and all tests, without set-up
 bench: $(ENVIRONMENTS) ## Measure what the ledger costs in CPU, beside one POST and Powertools' idempotency
 	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
 
+doctor: .venv/dev/ready ## Check a deployed stack: STACK=flash-call-relay PROBE=1
+	$(OPS) doctor $(if $(PROBE),--probe)
+
+send: .venv/dev/ready ## Send results to a stack: UUID=... STATUS=Success, or FILE=results.csv
+	$(OPS) send $(if $(FILE),--file '$(FILE)',--uuid '$(UUID)' --status '$(STATUS)') $(if $(DRY_RUN),--dry-run)
+
+parked: .venv/dev/ready ## List what is parked (or QUEUE=dead): REASON= UUID= SINCE=6h LIMIT=20
+	$(OPS) $(QUEUE) list $(CHOICE)
+
+replay: .venv/dev/ready ## Replay what is parked (or QUEUE=dead): REASON= UUID= LIMIT= DRY_RUN=1 YES=1
+	$(OPS) $(QUEUE) replay $(CHOICE) $(if $(DRY_RUN),--dry-run) $(if $(YES),--yes)
+
+story: .venv/dev/ready ## Tell what happened to one result: UUID=...
+	$(OPS) story '$(UUID)'
+
+pause: .venv/dev/ready ## Stop a deployed relay; results wait on the queue
+	$(OPS) pause
+
+resume: .venv/dev/ready ## Start it again
+	$(OPS) resume
+
 ready:
 	@test -e .venv/emulator/ready || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
 
@@ -62,4 +90,4 @@ types: ## mypy --strict
 
 clean: down ## Remove all that the other commands made
 	@rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find local src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +

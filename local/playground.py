@@ -219,6 +219,11 @@ Let the endpoint answer 500 to everything for 30 seconds:
 Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
 
+Check it, look at what is parked, follow one result (docs/operating.md has more):
+    make doctor PROBE=1 STACK={STACK_NAME}
+    make parked STACK={STACK_NAME}
+    make story STACK={STACK_NAME} UUID={FIRST_CALL}
+
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text
 

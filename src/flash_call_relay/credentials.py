@@ -74,7 +74,7 @@ class CredentialsStore:
             return
         self._fetched_at = now
         try:
-            self._good = _parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
+            self._good = parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
             self._stale_at = now + MAX_AGE_S
         except ClientError as error:
             self._fault = f"Secrets Manager answers {error.response.get('Error', {}).get('Code')}"
@@ -84,7 +84,12 @@ class CredentialsStore:
             self._fault = str(error)
 
 
-def _parse(text: str | None) -> Credentials:
+def parse(text: str | None) -> Credentials:
+    """Read what the secret holds.
+
+    Raises:
+        CredentialsUnavailableError: if it is something else than expected, without showing it.
+    """
     try:
         document = json.loads(text or "")
     except (ValueError, RecursionError):  # `from None`: a decoder's exception carries the whole text
