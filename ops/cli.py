@@ -15,6 +15,7 @@ from ops.problems import EXPLAINED, Problem, explain
 from ops.stack import Stack
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the terminal is closed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,7 +61,10 @@ for _command in COMMANDS:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be interrupted
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
     try:
         return _run(relay, arguments)
     except click.ClickException as error:
@@ -75,6 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    for number in ENDINGS:  # once is enough: from here on we let go of what we hold
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(group: Callable[..., Any], arguments: list[str] | None) -> int:

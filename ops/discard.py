@@ -63,7 +63,7 @@ def write(path: str, messages: Sequence[Message]) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:  # noqa: PTH123 - of a descriptor
-            file.writelines(json.dumps(message.as_json()) + "\n" for message in messages)
+            file.writelines(json.dumps(line) + "\n" for message in messages for line in message.as_json())
             file.flush()
             os.fsync(descriptor)
     except FileExistsError:

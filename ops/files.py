@@ -54,7 +54,10 @@ def read(name: str) -> Lines:
             lines.copies += 1
         else:
             earlier, other = first[content.uuid]
-            lines.bad[number] = f"contradicts line {earlier}, which says {other.status}; a call has one verdict"
+            lines.good.pop(earlier, None)
+            for one, another, status in ((earlier, number, content.status), (number, earlier, other.status)):
+                lines.bad[one] = f"contradicts line {another}, which says {status}; a call has one verdict"
+    lines.bad = dict(sorted(lines.bad.items()))
     return lines
 
 

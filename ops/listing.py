@@ -30,7 +30,8 @@ def command(place: Place) -> click.Command:
         choice = place.choose(stack, hold_s, Filter(**wanted))
         if as_json:
             for message in choice.messages[: limit or None]:
-                click.echo(json.dumps(message.as_json()))
+                for line in message.as_json():
+                    click.echo(json.dumps(line))
             return
         choice.show(SHOWN if limit is None else limit or None)
         if limit is None and len(choice.messages) > SHOWN:

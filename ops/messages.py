@@ -85,12 +85,15 @@ class Message:
         pairs = zip(self.bodies, self.contents, strict=True)
         return [_for_the_relay(body, content, status) for body, content in pairs]
 
-    def as_json(self) -> dict[str, object]:
-        """Return all of it as JSON; `uuid` and `status` are at the top, so that `send` takes it as it is."""
-        first = self.results[0] if self.results else None
+    def as_json(self) -> list[dict[str, object]]:
+        """Return all of it as JSON: an object for each that it carries, with `uuid` and `status` as `send` wants."""
+        return [self._as_json(content) for content in self.contents]
+
+    def _as_json(self, content: FlashCallResult | NoResult) -> dict[str, object]:
+        result = content if isinstance(content, FlashCallResult) else None
         return {
-            "uuid": first and first.uuid,
-            "status": first and first.status,
+            "uuid": result and result.uuid,
+            "status": result and result.status,
             "reason": self.reason,
             "detail": self.detail,
             "http_status": self.http_status,

@@ -62,6 +62,7 @@ class Queue:
             done: told how many are deleted so far.
         """
         met: set[str] = set()
+        acted: set[str] = set()
         deleted: set[str] = set()
         last_met = time.monotonic()
 
@@ -74,11 +75,18 @@ class Queue:
                 last_met = time.monotonic()
                 finished = act(wanted)
                 deleted.update(self._delete([one for one in wanted if one.message_id in finished]))
+                acted.update(one.message_id for one in wanted)
             # A whole round without a chosen one: those that are missing are in somebody else's hands.
             return len(met) < len(chosen) and time.monotonic() < last_met + self._hold_s
 
         size = min(MAX_ENTRIES, max(1, int(pace.rate / WORKERS)))
-        self._go_through(visit, lambda: done(len(deleted)), size, before=lambda over: pace.wait_for(size, over))
+        self._go_through(
+            visit,
+            lambda: done(len(deleted)),
+            size,
+            before=lambda over: pace.wait_for(size, over),
+            enough=lambda: len(acted) == len(chosen),
+        )
         return deleted
 
     def _go_through(
@@ -87,8 +95,9 @@ class Queue:
         tell: Callable[[], object],
         size: int,
         before: Callable[[threading.Event], object] = lambda _over: None,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Receive until a poll is empty or a visit has seen enough. An interruption ends it between two calls."""
+        """Receive until polls are empty, visits want no more, or it is enough. Interrupted, it ends between two calls."""
         over = threading.Event()
 
         def work() -> None:
@@ -108,6 +117,8 @@ class Queue:
                 tell()
                 for worker in ended:
                     worker.result()
+                if enough():
+                    over.set()
 
     @contextmanager
     def _workers(self, over: threading.Event) -> Iterator[ThreadPoolExecutor]:
@@ -138,8 +149,9 @@ class Queue:
         entries = [{"Id": i, "ReceiptHandle": m.receipt_handle} for i, m in zip(ids, messages, strict=True)]
         reply = self._sqs.delete_message_batch(QueueUrl=self.url, Entries=entries)
         deleted = {ids[entry["Id"]] for entry in reply.get("Successful", ())}
-        for message_id in deleted:
-            self._held.pop(message_id, None)
+        for message in messages:  # received anew meanwhile, it is held by another receipt
+            if message.message_id in deleted and self._held.get(message.message_id) == message.receipt_handle:
+                del self._held[message.message_id]
         return deleted
 
     def _release(self) -> None:

@@ -1,0 +1,286 @@
+"""The command line: its help, its sentences and exit statuses, and the docs that show it."""
+
+import re
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import click
+import pytest
+
+from flash_call_relay import __version__
+from local.stack import ROOT
+from ops.cli import main, relay
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+Sentence = Callable[..., str]
+
+PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No AWS account but what a test gives, and the signals as they were."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "FLASH_CALL_RELAY_STACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
+    """Return what runs a command and tells the one sentence that it ends with, none of it secret; exit status 2."""
+
+    def run(*words: str) -> str:
+        assert main(list(words)) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert "hunter2" not in captured.err
+        return captured.err
+
+    return run
+
+
+def commands(group: click.Group = relay, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All commands and groups, each with the words that lead to it."""
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def shown(text: str) -> Iterator[list[str]]:
+    """The words of each of our commands in the fenced code blocks of a Markdown text."""
+    for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith(PROMPTS):
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                ends = [number for number, word in enumerate(words) if word in {"|", ">", ">>", "<", "&&", "||", ";"}]
+                yield words[1 : min(ends, default=None)]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command without running it; an unknown option or command is an error."""
+    command: click.Command = relay
+    context: click.Context | None = None
+    name: str | None = "flash-call-relay"
+    try:
+        while True:
+            context = command.make_context(name, words, parent=context)
+            if not isinstance(command, click.Group):
+                return
+            name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert found
+            command = found
+    except click.exceptions.Exit as end:  # of --help
+        assert end.exit_code == 0  # noqa: PT017
+
+
+class TestHelp:
+    """What the command says of itself."""
+
+    @pytest.mark.parametrize(
+        ("path", "command"), [pytest.param(*one, id=" ".join(one[0]) or "-") for one in commands()]
+    )
+    def test_every_command_explains_itself(
+        self, path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """An operator at night would have to read the code to find an option."""
+        assert main([*path, "--help"]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                for name in parameter.opts:
+                    assert re.search(rf"(^|\s){re.escape(name)}\b", captured.out), name
+            else:
+                assert parameter.human_readable_name.upper() in captured.out
+        for name in getattr(command, "commands", ()):
+            assert re.search(rf"^  {name} ", captured.out, re.MULTILINE)
+        assert command.help
+
+    def test_every_command_is_there(self) -> None:
+        """A command of the docs would not exist."""
+        found = {" ".join(path) for path, command in commands() if not isinstance(command, click.Group)}
+        queues = {f"{place} {what}" for place in ("parked", "dead") for what in ("list", "replay", "discard")}
+        assert found == {"doctor", "send", "story", "pause", "resume"} | queues
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A report of a bug could not say which version it is about; in a checkout it would be a traceback."""
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out == f"{__version__}\n"
+
+
+class TestDocs:
+    """What the docs show works."""
+
+    @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+    def test_every_command_shown_can_be_typed(self, path: Path) -> None:
+        """An operator would copy a command out of the docs and be told that there is no such option."""
+        for words in shown(path.read_text()):
+            parse(words)
+
+    def test_the_commands_are_shown(self) -> None:
+        """The test above would pass on docs that it does not see."""
+        seen = [words for path in DOCS for words in shown(path.read_text())]
+        mentioned = {word for words in seen for word in words}
+        assert {"doctor", "send", "parked", "replay", "story", "pause", "resume"} <= mentioned
+
+    @pytest.mark.parametrize(
+        "words",
+        ["doctor --prob", "parked lst", "parked list --reason nonsense", "send --rate 0", "story", "dead replay x"],
+    )
+    def test_what_can_not_be_typed_is_seen(self, words: str) -> None:
+        """The docs could show options that do not exist."""
+        with pytest.raises(click.UsageError):
+            parse(words.split())
+
+    def test_blocks_are_read_as_a_shell_would(self) -> None:
+        """A command of the docs would be overlooked, or a part of it taken for an option."""
+        text = (
+            "flash-call-relay no\n```sh\nflash-call-relay a \\\n  --b 'c d' # e\n```\n\n"
+            "```console\n$ flash-call-relay f | jq\nflash-call-relay-local g\n$ flash-call-relay h > i\n```\n"
+        )
+        assert list(shown(text)) == [["a", "--b", "c d"], ["f"], ["h"]]
+
+
+class TestSentences:
+    """What goes wrong is one sentence with a way out."""
+
+    def test_no_region(self, sentence: Sentence) -> None:
+        """Who has just logged in would read a traceback, or ten lines of the same."""
+        assert "No AWS region: name one with --region, or set AWS_REGION." in sentence("doctor")
+
+    def test_no_credentials(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has not logged in would read a traceback."""
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        assert "No AWS credentials" in sentence("--region", "eu-west-1", "parked", "list")
+
+    @pytest.mark.parametrize("by", ["option", "AWS_REGION", "AWS_DEFAULT_REGION"])
+    def test_a_region_that_is_none(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+        """AWS_REGION, which the AWS CLI takes, would not be read."""
+        if by != "option":
+            monkeypatch.setenv(by, "eu west")
+        assert "name another with --region" in sentence(*(["--region", "eu west"] if by == "option" else []), "pause")
+
+    def test_an_unknown_profile(self, sentence: Sentence) -> None:
+        """A slip in a profile's name would end in a traceback."""
+        assert "see `aws configure list-profiles`" in sentence("--profile", "nope", "doctor")
+
+    def test_a_broken_config_file(self, sentence: Sentence, tmp_path: Path) -> None:
+        """A slip in AWS's config file would end in a traceback."""
+        (tmp_path / "config").write_text("nonsense")
+        assert "Unable to parse config file" in sentence("doctor")
+
+    def test_an_endpoint_that_is_no_url(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A slip in AWS_ENDPOINT_URL would end in a traceback."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+        assert "is AWS_ENDPOINT_URL right?" in sentence("--region", "eu-west-1", "doctor")
+
+    def test_nobody_answers(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A local stack that is down would end in a traceback, or show the password of a proxy before AWS."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://operator:hunter2@127.0.0.1:1")
+        assert "Can't reach AWS" in sentence("--region", "eu-west-1", "doctor")
+
+    def test_somebody_else_answers(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A login page in place of AWS would end in a traceback."""
+
+        class Page(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"<html><p>Welcome</html>")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Page)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            assert "is not AWS" in sentence("--region", "eu-west-1", "resume")
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def test_a_directory(self, sentence: Sentence) -> None:
+        """A slip in a file's name would end in a traceback."""
+        assert "is a directory" in sentence("send", "--file", str(ROOT))
+
+    def test_nothing_to_send(self, sentence: Sentence) -> None:
+        """Half of a result would be sent."""
+        assert "Say what to send" in sentence("send", "--uuid", "a")
+
+    def test_a_uuid_that_is_none(self, sentence: Sentence) -> None:
+        """A slip in a uuid would be found on the parked queue later."""
+        assert "visible ASCII characters" in sentence("send", "--uuid", "a b", "--status", "Success")
+
+    def test_set_status_without_a_choice(self, sentence: Sentence) -> None:
+        """All that is parked would be reported with the same verdict by a slip."""
+        assert "say of which results" in sentence("parked", "replay", "--set-status", "Failed", "--yes")
+
+    def test_an_argument_that_is_no_text(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Bytes of another encoding on the command line would end in a traceback."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        assert "is no text" in sentence("--stack", "\udcff", "--region", "eu-west-1", "parked", "list")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["parked", "nonsense"],
+        ["parked", "list", "--reason", "throttled"],  # defers, and never parks
+        ["dead", "list", "--reason", "rejected"],
+        ["parked", "list", "--since", "yesterday"],
+        ["parked", "list", "--hold", "1"],
+        ["parked", "replay", "--rate", "0"],
+        ["send", "--uuid", "a", "--status", "success"],
+        ["story"],
+    ],
+)
+def test_what_is_not_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip would do something else than was meant, or a script take it for done."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("Usage: ")
+
+
+class TestSendWithoutAStack:
+    """A file is checked before AWS is asked for anything."""
+
+    def test_a_bad_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A file with a bad line would be sent in part, or a script take it for sent."""
+        path = tmp_path / "results.csv"
+        path.write_text("uuid,status\n" + "a,Success\n" * 2 + "b,no\n" * 25)
+        assert main(["send", "--file", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert captured.err.splitlines()[0] == 'line 4: status must be exactly "Success" or "Failed", got "no"'
+        assert captured.err.splitlines()[20:] == [
+            "... and 5 more bad lines",
+            "1 line left out: they repeat others.",
+            "Nothing was sent: 25 of 26 lines can't be. Mend them, or add --skip-bad.",
+        ]
+
+    def test_a_dry_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Checking a file would need an AWS account, or send it."""
+        path = tmp_path / "results.csv"
+        path.write_text("uuid,status\na,Success\nb,no\n")
+        assert main(["send", "--file", str(path), "--skip-bad", "--dry-run"]) == 0
+        assert capsys.readouterr().out == "A dry run: 1 result would be sent.\n"

@@ -1,0 +1,394 @@
+"""Messages are acted upon before they are deleted, no other is deleted, and all that was held is visible again."""
+
+import json
+import random
+import threading
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ops import queue
+from ops.messages import Message
+from ops.queue import Pace, Queue
+
+URL = "https://sqs/parked"
+HOLD_S = 60
+
+
+class Sqs:
+    """A standard queue in memory: hides what it hands out, and may hand it out again before it should.
+
+    Attributes:
+        left: what is on the queue, by message id: whether it is visible.
+        log: what was asked of it and of a test's callbacks, in order.
+        undeletable: ids that it does not delete.
+        premature: how often it may end a hold early.
+        gaps: how often it may say that it is empty when it is not.
+        troubled: at which call it, or a callback, fails; 0: never.
+        released: whether it was asked to show messages again.
+    """
+
+    def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
+        self.left = dict.fromkeys(ids, True)
+        self.log: list[tuple[str, str]] = []
+        self.undeletable: Collection[str] = ()
+        self.premature = self.gaps = self.troubled = 0
+        self._newest: dict[str, str] = {}
+        self._random = random.Random(seed)
+        self._lock = threading.RLock()
+        self._calls = 0
+        self.released = threading.Event()
+
+    def step(self, what: str, *ids: str) -> None:
+        """Write it down; fail if it is time to."""
+        with self._lock:
+            self.log += [(what, one) for one in ids]
+            self._calls += 1
+            if self._calls == self.troubled:
+                raise ClientError({"Error": {"Code": "Throttling"}}, what) if "_" in what else KeyboardInterrupt
+
+    def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **options: Any) -> dict[str, Any]:  # noqa: N803
+        """As boto3's; does not wait."""
+        assert (QueueUrl, options["VisibilityTimeout"]) == (URL, HOLD_S)
+        with self._lock:
+            self.step("receive_message")
+            for one in [one for one, visible in self.left.items() if not visible]:
+                if self.premature and self._random.random() < 0.5:
+                    self.premature -= 1
+                    self.left[one] = True
+            if self.gaps and self._random.random() < 0.2:
+                self.gaps -= 1
+                return {}
+            visible = [one for one, visible in self.left.items() if visible]
+            taken = self._random.sample(visible, min(len(visible), self._random.randint(1, MaxNumberOfMessages)))
+            for one in taken:
+                self.left[one] = False
+                self._newest[one] = f"{one} {self._calls}"
+            return {"Messages": [self._message(one) for one in taken]} if taken else {}
+
+    def _message(self, one: str) -> dict[str, Any]:
+        body = json.dumps({"uuid": one, "status": "Success"})
+        attributes = {"SentTimestamp": "1763800000123"}
+        return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+        """As boto3's; only the newest receipt is good."""
+        assert QueueUrl == URL
+        assert 1 <= len(Entries) <= 10
+        with self._lock:
+            self.step("delete_message_batch")
+            reply: dict[str, Any] = {}
+            for entry in Entries:
+                one = entry["ReceiptHandle"].partition(" ")[0]
+                if one in self.undeletable or self._newest[one] != entry["ReceiptHandle"]:
+                    reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "ReceiptHandleIsInvalid"})
+                else:
+                    self.log.append(("delete", one))
+                    self.left.pop(one)
+                    reply.setdefault("Successful", []).append({"Id": entry["Id"]})
+            return reply
+
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        """As boto3's."""
+        assert QueueUrl == URL
+        assert 1 <= len(Entries) <= 10
+        assert len({entry["Id"] for entry in Entries}) == len(Entries)
+        self.released.set()
+        with self._lock:
+            for entry in Entries:
+                assert entry["VisibilityTimeout"] == 0
+                one = entry["ReceiptHandle"].partition(" ")[0]
+                if one in self.left:
+                    self.left[one] = True
+        return {}
+
+
+class Swift(Pace):
+    """Waits for nothing, and remembers what was asked of it."""
+
+    def __init__(self, rate: float = 1000) -> None:
+        super().__init__(rate)
+        self.over = threading.Event()
+        self.asked: list[int] = []
+
+    def wait_for(self, number: int, over: threading.Event) -> None:
+        """Go ahead."""
+        self.over = over
+        self.asked.append(number)
+
+    def give_back(self, number: int) -> None:
+        """Remember it."""
+        self.asked.append(-number)
+
+
+def queue_of(sqs: Sqs) -> Queue:
+    """A queue of the relay's on it."""
+    return Queue(sqs, URL, dead=False, hold_s=HOLD_S)
+
+
+def names(number: int) -> list[str]:
+    """So many message ids."""
+    return [f"m{n}" for n in range(number)]
+
+
+def doing(sqs: Sqs, refused: Collection[str] = ()) -> Callable[[Sequence[Message]], Collection[str]]:
+    """What is done with messages: it is written down."""
+
+    def act(messages: Sequence[Message]) -> Collection[str]:
+        ids = [message.message_id for message in messages]
+        sqs.step("act", *ids)
+        return [one for one in ids if one not in refused]
+
+    return act
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_taking_against_a_model(data: st.DataObject) -> None:
+    """A result would be deleted before it is sent or without being asked for, or stay hidden for minutes."""
+    ids = names(data.draw(st.integers(0, 60)))
+    some = st.sets(st.sampled_from(ids)) if ids else st.just(set[str]())
+    chosen, refused, undeletable = data.draw(some), data.draw(some), data.draw(some)
+    elsewhere = data.draw(st.sampled_from([set(), {"gone"}]))  # in somebody else's hands
+    sqs = Sqs(ids, seed=data.draw(st.integers(0, 2**32)))
+    sqs.undeletable = undeletable
+    sqs.premature, sqs.gaps = data.draw(st.sampled_from([(0, 0), (0, 0), (20, 0), (0, 5), (20, 5)]))
+    troubled = sqs.troubled = data.draw(st.sampled_from([0, 0]) | st.integers(1, 30))
+    patient = not sqs.premature and not sqs.gaps
+
+    deleted: set[str] | None = None
+    try:
+        act, done = doing(sqs, refused), lambda _number: sqs.step("done")
+        deleted = queue_of(sqs).take(chosen | elsewhere, act, Swift(), done)
+    except (KeyboardInterrupt, ClientError):
+        assert troubled
+
+    gone = set(ids) - sqs.left.keys()
+    acted = [one for what, one in sqs.log if what == "act"]
+    assert gone <= chosen - refused - undeletable
+    assert set(acted) <= chosen
+    for one in gone:
+        assert sqs.log.index(("act", one)) < sqs.log.index(("delete", one))
+    assert all(sqs.left.values()), "some are still hidden"
+    if deleted is not None:
+        assert deleted == gone
+        if patient:
+            assert gone == chosen - refused - undeletable
+            assert sorted(acted) == sorted(chosen)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(0, 60),
+    st.integers(0, 2**32),
+    st.sampled_from([(0, 0), (20, 0), (0, 5)]),
+    st.just(0) | st.integers(1, 30),
+)
+def test_looking_against_a_model(number: int, seed: int, odd: tuple[int, int], troubled: int) -> None:
+    """A list would miss messages or name one twice, or hide them from the next command."""
+    ids = names(number)
+    sqs = Sqs(ids, seed=seed)
+    (sqs.premature, sqs.gaps), sqs.troubled = odd, troubled
+    counts: list[int] = []
+
+    def seen(so_far: int) -> None:
+        counts.append(so_far)
+        sqs.step("seen")
+
+    found: list[Message] | None = None
+    try:
+        found = queue_of(sqs).look(seen)
+    except (KeyboardInterrupt, ClientError):
+        assert troubled
+    assert sqs.left == dict.fromkeys(ids, True)
+    if found is not None:
+        got = [message.message_id for message in found]
+        assert len(set(got)) == len(got) == max(counts)
+        assert set(got) <= set(ids)
+        if odd == (0, 0):
+            assert set(got) == set(ids)
+
+
+def test_looking_ends_when_it_has_come_round() -> None:
+    """A list would go on for as long as messages come back while it looks."""
+    sqs = Sqs(names(20))
+    sqs.premature = 10_000
+    queue_of(sqs).look(lambda _number: None)
+    assert sqs.premature
+
+
+def test_an_interruption_waits_for_what_is_at_work_and_begins_nothing() -> None:
+    """Ctrl-C would go on sending, or show a message again that is just being deleted."""
+    sqs, pace, late = Sqs(names(200)), Swift(), []
+
+    def act(messages: Sequence[Message]) -> Collection[str]:
+        ids = [message.message_id for message in messages]
+        if not pace.over.wait(10) or sqs.released.wait(0.2):
+            late.append(ids)
+        sqs.step("act", *ids)
+        return ids
+
+    def interrupt(_number: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        queue_of(sqs).take(names(200), act, pace, interrupt)
+    assert not late
+    acted, deleted = ([one for what, one in sqs.log if what == wanted] for wanted in ("act", "delete"))
+    assert sorted(acted) == sorted(deleted)
+    assert 1 <= len(acted) <= 10 * queue.WORKERS
+    assert sqs.left == dict.fromkeys(set(names(200)) - set(acted), True)
+
+
+@pytest.mark.parametrize("where", ["seen", "done", "act"])
+def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
+    """Ctrl-C would leave what was received hidden for minutes, or delete what was not sent."""
+    sqs = Sqs(names(200))
+
+    def interrupt(*_: object) -> Collection[str]:
+        sqs.step("interrupted", "here")
+        raise KeyboardInterrupt
+
+    taking: dict[str, Any] = {"act": doing(sqs), "pace": Swift(), "done": lambda _number: None, where: interrupt}
+    with pytest.raises(KeyboardInterrupt):
+        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(names(200), **taking)
+    assert all(sqs.left.values())
+    deleted = [one for what, one in sqs.log if what == "delete"]
+    assert set(deleted) <= {one for what, one in sqs.log if what == "act"}
+    if where == "act":
+        assert len(sqs.left) == 200
+
+
+def test_what_is_handed_out_again_is_acted_upon_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result whose deletion failed would be sent again and again while the command runs."""
+    monkeypatch.setattr(queue, "WORKERS", 1)  # two that get it at the same moment may both act
+    sqs = Sqs(names(30), seed=1)
+    sqs.undeletable, sqs.premature = names(30)[:15], 10_000
+    deleted = queue_of(sqs).take(names(30), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
+    acted = [one for what, one in sqs.log if what == "act"]
+    assert len(acted) == len(set(acted))
+    assert deleted <= set(names(30)[15:25])
+
+
+def test_failing_to_let_go_does_not_hide_what_went_wrong() -> None:
+    """The operator would read of a failed clean-up instead of the missing permission."""
+
+    class Stubborn(Sqs):
+        def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
+
+    sqs = Stubborn(names(3))
+
+    def act(_messages: Sequence[Message]) -> Collection[str]:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")
+
+    with pytest.raises(ClientError, match="SendMessageBatch"):
+        queue_of(sqs).take(names(3), act, Swift(), lambda _number: None)
+    assert [message.message_id for message in queue_of(Stubborn(["a"])).look(lambda _number: None)] == ["a"]
+
+
+@pytest.mark.parametrize(("rate", "size"), [(1, 1), (7, 1), (8, 2), (39, 9), (40, 10), (1000, 10)])
+def test_a_slow_pace_takes_little_at_once(rate: float, size: int) -> None:
+    """At a result a second, ten would reach an endpoint that is just recovering together."""
+    sqs, pace = Sqs(names(50)), Swift(rate)
+    queue_of(sqs).take(names(50)[::2], doing(sqs), pace, lambda _number: None)
+    assert {asked for asked in pace.asked if asked > 0} == {size}
+    # What was asked for and not done is given back; only a poll that found nothing keeps its share.
+    acted = sum(what == "act" for what, _ in sqs.log)
+    assert 25 == acted <= sum(pace.asked) <= acted + queue.WORKERS * size
+
+
+# ---- the pace ----
+
+
+class Waits(threading.Event):
+    """Notes how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Note it."""
+        assert timeout is not None
+        self.waited.append(timeout)
+        return False
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """As the module's."""
+        return self.now
+
+
+STEPS = st.lists(
+    st.tuples(st.just("ask"), st.integers(1, 10))
+    | st.tuples(st.just("pass"), st.integers(1, 3000))  # milliseconds
+    | st.tuples(st.just("give back"), st.integers(0, 10)),
+    max_size=60,
+)
+
+
+@given(st.integers(1, 1000), STEPS)
+def test_never_more_than_the_rate_and_one_batch(rate: int, steps: list[tuple[str, int]]) -> None:
+    """A replay would flood the endpoint that it is to spare."""
+    clock, over = Clock(), Waits()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "time", SimpleNamespace(monotonic=clock.monotonic))
+        pace = Pace(rate)
+        permits: list[list[float]] = []  # from when, and how many
+        for step, number in steps:
+            if step == "ask":
+                pace.wait_for(number, over)
+                assert over.waited[-1] >= 0
+                permits.append([clock.now + over.waited[-1], number])
+            elif step == "pass":
+                clock.now += number / 1000
+            else:  # only what may be done by now can turn out not to be needed
+                begun = next((permit for permit in permits if permit[0] <= clock.now and permit[1] >= number), None)
+                if begun:
+                    begun[1] -= number
+                    pace.give_back(number)
+    for at, _ in permits:
+        done = sum(number for begin, number in permits if begin <= at)
+        assert done <= rate * (at - 1000) + 10 + 1e-6
+
+
+def test_the_rate_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay of thousands would take far longer than it was told to."""
+    clock, over = Clock(), Waits()
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=clock.monotonic))
+    pace = Pace(20)
+    for _ in range(5):
+        pace.wait_for(10, over)
+    assert over.waited == pytest.approx([0, 0.5, 1, 1.5, 2])
+    pace.give_back(10)
+    pace.wait_for(10, over)
+    assert over.waited[-1] == pytest.approx(2)
+    clock.now += 60  # what was not used in time is no credit
+    pace.wait_for(10, over)
+    pace.wait_for(10, over)
+    assert over.waited[-2:] == pytest.approx([0, 0.5])
+
+
+def test_whoever_waits_is_woken_by_the_end() -> None:
+    """Ctrl-C would take as long as the pace is slow."""
+    pace, over = Pace(0.001), threading.Event()
+    pace.wait_for(1, over)
+    waiting = threading.Thread(target=pace.wait_for, args=(1, over), daemon=True)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    over.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
