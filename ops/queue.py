@@ -97,7 +97,7 @@ class Queue:
         before: Callable[[threading.Event], object] = lambda _over: None,
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Receive until polls are empty, visits want no more, or it is enough. Interrupted, it ends between two calls."""
+        """Receive until polls are empty, visits want no more, or it is enough. Interrupted, it ends between calls."""
         over = threading.Event()
 
         def work() -> None:
