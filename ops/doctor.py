@@ -111,7 +111,9 @@ def _function(stack: Stack) -> Iterator[Finding]:
     found = client.get_function_configuration(FunctionName=name)
     state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
     reserved = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
-    if state not in {"Active", "Inactive"} or update == "Failed":  # Inactive: idle for long, and woken by a result
+    if state == "Pending" or update == "InProgress":
+        yield Finding(NOTE, f"{name} is being updated", "look again in a minute")
+    elif state == "Failed" or update == "Failed":
         why = found.get("StateReason") or found.get("LastUpdateStatusReason") or ""
         yield Finding(WRONG, f"{name} is {state}, its last update {update}. {why}", "deploy the stack again")
     elif reserved == 0:
@@ -224,7 +226,9 @@ def _alarms(stack: Stack) -> Iterator[Finding]:
     alarms = stack.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"]
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
     for alarm in ringing:
-        yield Finding(WRONG, f"{alarm['AlarmName']} is in ALARM: {alarm.get('StateReason', '')}", "docs/runbook.md")
+        heading = alarm["AlarmName"].removeprefix(f"{stack.name}-")
+        says = f"{alarm['AlarmName']} is in ALARM: {alarm.get('StateReason', '')}"
+        yield Finding(WRONG, says, f"docs/runbook.md#{heading}")
     if not ringing:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):

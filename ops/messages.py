@@ -107,7 +107,7 @@ class Message:
 def _dead_reason(attributes: Mapping[str, str]) -> DeadReason:
     if "RULE_ARN" in attributes:  # EventBridge's attributes
         return DeadReason.EVENT_UNDELIVERED
-    if "RequestID" in attributes:  # Lambda's
+    if {"RequestID", "ErrorCode"} <= attributes.keys():  # Lambda's
         return DeadReason.FUNCTION_FAILED
     return DeadReason.RECEIVES_EXHAUSTED
 

@@ -1,10 +1,15 @@
 """The deployed stack: the template as it is, built and deployed once a run, with the role's policy enforced."""
 
 import contextlib
+import io
 import json
+import os
 import secrets
+import signal
+import subprocess
+import sys
 import uuid as uuids
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,9 @@ from typing import Any
 import pytest
 
 from local.endpoint import StandIn
-from local.stack import Deployment, LocalStack, wait_until
+from local.stack import ROOT, Deployment, LocalStack, wait_until
+from ops import queue
+from ops.cli import main
 
 SHORT: dict[str, str | int] = {
     "RetryBaseSeconds": 1,
@@ -66,6 +73,36 @@ class Relay:
         wait_for(all_there, f"{count} parked messages")
         return taken
 
+    def put(self, output: str, *messages: tuple[str, Mapping[str, str | int]]) -> dict[str, str]:
+        """Put bodies with their message attributes on a queue; return the bodies by message id."""
+        put: dict[str, str] = {}
+        for start in range(0, len(messages), 10):
+            part = messages[start : start + 10]
+            entries = [
+                {"Id": str(number), "MessageBody": body, "MessageAttributes": message_attributes(attributes)}
+                for number, (body, attributes) in enumerate(part)
+            ]
+            reply = self.deployment.sqs.send_message_batch(QueueUrl=self.deployment.outputs[output], Entries=entries)
+            assert not reply.get("Failed")
+            put |= {entry["MessageId"]: part[int(entry["Id"])][0] for entry in reply["Successful"]}
+        return put
+
+    def visible(self, output: str) -> int:
+        """Return how many messages of a queue would be handed out now."""
+        asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
+        return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
+
+    def sweep(self) -> None:
+        """Leave nothing on any queue."""
+        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+            self.deployment.sqs.purge_queue(QueueUrl=self.deployment.outputs[output])
+
+    def confirmed(self, uuid: str) -> str | None:
+        """Return the status that the ledger knows to be confirmed."""
+        key = {"TableName": self.deployment.outputs["LedgerTableName"], "Key": {"uuid": {"S": uuid}}}
+        item = self.deployment.stack.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
+        return item["status"]["S"] if item else None
+
     @contextlib.contextmanager
     def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
         """Run with another time-out or other environment variables; either way in new execution environments."""
@@ -114,6 +151,76 @@ class Relay:
         return [line for line in self.deployment.log() if line.get("uuid") == uuid]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Somebody at a machine of theirs with the command `flash-call-relay`."""
+
+    emulator: LocalStack
+
+    def __call__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> Ended:
+        """Run a command in this process; without the variables that are None."""
+        out, err = io.StringIO(), io.StringIO()
+        on_end = signal.getsignal(signal.SIGTERM)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queue, "POLL_S", 0)  # a short poll of the emulator misses nothing
+            for name in [name for name in os.environ if name.startswith(("AWS_", "FLASH_CALL_RELAY_"))]:
+                patch.delenv(name)
+            for name, value in {**self.emulator.environment, **(environment or {})}.items():
+                if value is not None:
+                    patch.setenv(name, value)
+            try:
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    status = main(list(arguments))
+            finally:
+                signal.signal(signal.SIGTERM, on_end)
+        return Ended(status, out.getvalue(), err.getvalue())
+
+    @contextlib.contextmanager
+    def start(
+        self, *arguments: str, before: str = "", stdin: int = subprocess.DEVNULL
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Run a command in a process of its own, after the Python `before`; it is killed if it outlives the block."""
+        command: Sequence[str] = ["-m", "ops"]
+        if before:
+            command = ["-c", f"{before}\nimport sys\nfrom ops.cli import main\nsys.exit(main())"]
+        own = {"PATH": os.defpath, "HOME": str(self.emulator.state), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        with subprocess.Popen(
+            [sys.executable, *command, *arguments],
+            env={**own, **self.emulator.environment},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
+    """Wait for a process, telling it something on its standard input, and return how it ended."""
+    out, err = process.communicate(says, timeout=60)
+    return Ended(process.returncode, out, err)
+
+
+def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, str]]:
+    """Return values as SQS wants message attributes."""
+    return {
+        name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
+        for name, value in values.items()
+    }
+
+
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
     """Wait until a condition holds, and say what did not come true if it does not."""
     if not wait_until(condition, timeout_s, every_s=0.1):
@@ -142,6 +249,22 @@ def function_route(emulator: LocalStack, built: Path) -> Iterator[Relay]:
 def without_credentials(emulator: LocalStack, built: Path) -> Iterator[Relay]:
     """Deploy the relay and leave its secret empty, as it is after a first `sam deploy`."""
     yield from _deployed(emulator, built, "without-credentials", {"EventRoute": "none"}, fill_secret=False)
+
+
+@pytest.fixture
+def swept(relay: Relay) -> Iterator[Relay]:
+    """Return the relay with empty queues, and leave it so."""
+    relay.settled()
+    relay.sweep()
+    yield relay
+    relay.settled()
+    relay.sweep()
+
+
+@pytest.fixture(scope="session")
+def operator(emulator: LocalStack) -> Operator:
+    """Return somebody who may do everything."""
+    return Operator(emulator)
 
 
 def _deployed(

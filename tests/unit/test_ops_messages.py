@@ -224,7 +224,7 @@ class TestAsJson:
     def test_each_of_a_batch_can_be_sent(self) -> None:
         """All results but the first of an asynchronous batch would be lost by `discard` and `send`."""
         batch = json.dumps({"Records": [{"body": body_of(A)}, {"body": body_of(B)}, {"body": "nonsense"}]})
-        said = message(batch, {"RequestID": "id"}, dead=True).as_json()
+        said = message(batch, OF_LAMBDA, dead=True).as_json()
         assert [(one["uuid"], one["status"]) for one in said] == [("a", "Success"), ("b", "Failed"), (None, None)]
         assert {one["body"] for one in said} == {batch}
 

@@ -1,0 +1,286 @@
+"""What a person, or a machine that is set up wrongly, asks in vain of `flash-call-relay`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import click
+import pytest
+from botocore.config import Config
+
+from flash_call_relay import __version__
+from local.stack import LocalStack, free_port
+from ops.cli import relay as group
+from tests.e2e.conftest import Operator, Relay, ended, wait_for
+
+# Each command with what it can't do without, such that the first thing it does is to ask AWS.
+COMMANDS = (
+    ("doctor",),
+    ("send", "--uuid", "one", "--status", "Success"),
+    ("parked", "list"),
+    ("parked", "replay", "--yes"),
+    ("parked", "discard", "--yes"),
+    ("dead", "list"),
+    ("dead", "replay", "--yes"),
+    ("dead", "discard", "--yes"),
+    ("story", "one"),
+    ("pause",),
+    ("resume",),
+)
+
+
+def paths(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Return the words of a command and of those under it."""
+    yield words
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from paths(each, (*words, name))
+
+
+def said(ending: Any, status: int) -> str:
+    """Return the one line that a command has ended with."""
+    assert ending.status == status, ending
+    assert ending.out == ""
+    assert ending.err.count("\n") == 1, ending.err
+    assert "Traceback" not in ending.err
+    return str(ending.err)
+
+
+@pytest.mark.parametrize("words", list(paths(group)), ids=" ".join)
+def test_every_command_explains_itself(operator: Operator, words: tuple[str, ...]) -> None:
+    """Who does not know the commands by heart would have to read the source."""
+    for option in ("--help", "-h"):
+        helped = operator(*words, option, environment={"AWS_REGION": None, "AWS_DEFAULT_REGION": None})
+        assert (helped.status, helped.err) == (0, "")
+        assert helped.out.startswith(" ".join(("Usage: flash-call-relay", *words)))
+        assert max(map(len, helped.out.splitlines())) <= 100
+
+
+def test_the_commands_tried_here_are_all(operator: Operator) -> None:
+    """A command could fail with a traceback, untested."""
+    tried = {tuple(word for word in command if word.isalpha() and word.islower()) for command in COMMANDS}
+    alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",)}}
+    assert alone == {words[:2] if words[0] in {"parked", "dead"} else words[:1] for words in tried}
+    version = operator("--version")
+    assert (version.status, version.out) == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_unknown_stack_is_named_with_those_there_are(
+    relay: Relay, operator: Operator, command: tuple[str, ...]
+) -> None:
+    """Who mistypes a name would not see what is wrong."""
+    sentence = said(operator("--stack", "no-such-stack", *command), 2)
+    assert sentence.startswith("There is no stack 'no-such-stack' in eu-central-1.")
+    assert relay.deployment.name in sentence
+
+
+def test_a_stack_of_something_else_is_told_apart(relay: Relay, operator: Operator) -> None:
+    """Who names the stack of another application would get a traceback, or harm it."""
+    cloudformation, name = relay.deployment.stack.client("cloudformation"), f"other-{uuid4().hex[:8]}"
+    template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+
+    def there() -> bool:
+        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        return bool(stack["StackStatus"] == "CREATE_COMPLETE")
+
+    wait_for(there, "the other stack")
+    try:
+        assert "is it a stack of this relay" in said(operator("--stack", name, "parked", "list"), 2)
+    finally:
+        cloudformation.delete_stack(StackName=name)
+
+
+def test_a_missing_region_is_asked_for(operator: Operator) -> None:
+    """Who has no region set would get a traceback."""
+    nowhere = {"AWS_REGION": None, "AWS_DEFAULT_REGION": None}
+    assert "--region" in said(operator("--stack", "relay", "parked", "list", environment=nowhere), 2)
+
+
+def test_a_region_can_be_named(relay: Relay, operator: Operator) -> None:
+    """A stack in another region than the usual one could not be reached."""
+    assert relay.deployment.stack.port
+    nowhere = {"AWS_REGION": None, "AWS_DEFAULT_REGION": None}
+    asked = ("--region", "eu-central-1", "--stack", "relay", "parked", "list")
+    assert operator(*asked, environment=nowhere).status == 0
+    elsewhere = said(operator("--region", "eu-west-1", "--stack", "relay", "parked", "list"), 2)
+    assert "in eu-west-1" in elsewhere
+
+
+def test_missing_credentials_are_asked_for(operator: Operator) -> None:
+    """Who is not logged in would get a traceback."""
+    nobody = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+    assert "aws sso login" in said(operator("--stack", "relay", "parked", "list", environment=nobody), 2)
+
+
+def test_an_unknown_profile_is_named(operator: Operator) -> None:
+    """Who mistypes a profile would get a traceback."""
+    assert "no-such-profile" in said(operator("--profile", "no-such-profile", "parked", "list"), 2)
+
+
+def test_an_expired_session_is_told(emulator: LocalStack, relay: Relay, operator: Operator) -> None:
+    """Who logged in yesterday would not know what is wrong."""
+    keys = iam_user(emulator, "cloudformation:*", "sqs:*")
+    short = boto_client(emulator, keys).get_session_token(DurationSeconds=1)["Credentials"]
+    session = {
+        "AWS_ACCESS_KEY_ID": short["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": short["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": short["SessionToken"],
+    }
+    asked = ("--stack", relay.deployment.name, "parked", "list")
+    wait_for(lambda: operator(*asked, environment=session).status != 0, "the end of the session")
+    sentence = said(operator(*asked, environment=session), 2)
+    assert sentence.startswith("The AWS session has expired: log in again")
+
+
+def iam_user(emulator: LocalStack, *actions: str) -> dict[str, str]:
+    """Make a user who may do this and nothing else; return what their environment has."""
+    iam, name = emulator.client("iam"), f"operator-{uuid4().hex}"
+    iam.create_user(UserName=name)
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    iam.put_user_policy(UserName=name, PolicyName="narrow", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+def boto_client(emulator: LocalStack, keys: dict[str, str]) -> Any:
+    """Return a client that gives sessions shorter than AWS does."""
+    return emulator._session.client(
+        "sts",
+        endpoint_url=emulator.url,
+        verify=str(emulator.ca_bundle),
+        region_name="eu-central-1",
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        config=Config(parameter_validation=False),
+    )
+
+
+def test_missing_permissions_are_named(emulator: LocalStack, swept: Relay, operator: Operator) -> None:
+    """Who may not do something could not tell their administrator what to allow."""
+    swept.put("ParkedQueueUrl", ('{"uuid": "one", "status": "Success"}', {"reason": "rejected"}))
+    keys = iam_user(emulator, "cloudformation:DescribeStacks")
+    for command, call in (
+        (("parked", "list"), "GetQueueAttributes"),
+        (("parked", "replay", "--yes"), "GetQueueAttributes"),
+        (("send", "--uuid", "one", "--status", "Success"), "SendMessageBatch"),
+        (("pause",), "GetEventSourceMapping"),
+        (("story", "one"), "FilterLogEvents"),
+    ):
+        refused = operator("--stack", "relay", *command, environment=keys)
+        assert (refused.status, refused.out) == (2, "")
+        assert f"Not allowed to call {call}: ask for the permissions" in refused.err.splitlines()[-1]
+        assert "Traceback" not in refused.err
+    looking = {"sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility"}
+    keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:ChangeMessageVisibilityBatch", *looking)
+    refused = operator("--stack", "relay", "parked", "replay", "--yes", environment=keys)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "Not allowed to call SendMessageBatch" in refused.err
+    assert swept.visible("ParkedQueueUrl") == 1, "what could not be replayed is still there, and not hidden"
+
+
+def test_what_a_check_may_not_see_is_no_fault(emulator: LocalStack, relay: Relay, operator: Operator) -> None:
+    """Who may see part of a stack could check nothing of it."""
+    relay.settled()
+    keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:GetQueueAttributes")
+    found = operator("--stack", relay.deployment.name, "doctor", environment=keys)
+    assert (found.status, found.err) == (0, "")
+    assert "note   credentials: not checked: Not allowed to call GetSecretValue" in found.out
+    assert "ok     result queue: empty" in found.out
+
+
+def test_unknown_credentials_are_told(operator: Operator) -> None:
+    """Who has the credentials of a deleted user would not know what is wrong."""
+    unknown = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "of nobody"}
+    asked = operator("--stack", "relay", "parked", "list", environment=unknown)
+    assert said(asked, 2).startswith("AWS doesn't know these credentials")
+    assert "of nobody" not in asked.err
+
+
+def test_an_endpoint_that_does_not_answer_is_told(operator: Operator) -> None:
+    """Who is offline would get a traceback, or wait for minutes."""
+    nobody = {"AWS_ENDPOINT_URL": f"https://localhost:{free_port()}"}
+    sentence = said(operator("--stack", "relay", "parked", "list", environment=nobody), 2)
+    assert sentence.startswith("Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL.")
+
+
+def test_a_certificate_that_is_not_trusted_is_told(operator: Operator) -> None:
+    """Who is behind a proxy of their company would get a traceback."""
+    asked = operator("--stack", "relay", "parked", "list", environment={"AWS_CA_BUNDLE": None})
+    assert "AWS_CA_BUNDLE" in said(asked, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("parked", "list", "--reason", "no-such-reason"),
+            "'no-such-reason' is not one of 'invalid_event'",
+        ),
+        (("dead", "replay", "--reason", "rejected"), "'rejected' is not one of 'receives_exhausted'"),
+        (("parked", "replay", "--rate", "0"), "0 is not in the range"),
+        (("parked", "list", "--since", "yesterday"), "neither so long ago (90min, 6h, 2d) nor a time"),
+        (("parked", "list", "--http-status", "many"), "'many' is not a valid integer"),
+        (("send", "--uuid", "one", "--status", "success"), "'success' is not one of 'Success', 'Failed'"),
+        (("send",), "--uuid and --status, or --file"),
+        (("send", "--uuid", "one"), "--uuid and --status, or --file"),
+        (("send", "--uuid", "two words", "--status", "Failed"), "uuid"),
+        (("story",), "Missing argument 'UUID'"),
+        (("replay",), "No such command 'replay'"),
+    ],
+)
+def test_what_makes_no_sense_is_said_to(operator: Operator, arguments: tuple[str, ...], says: str) -> None:
+    """Who mistypes an option would get a traceback, or something else than was meant."""
+    wrong = operator("--stack", "relay", *arguments)
+    assert (wrong.status, wrong.out) == (2, "")
+    assert says in wrong.err.splitlines()[-1]
+    assert "Traceback" not in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "is a directory"),
+        ("", "is empty"),
+        ("one,Success\n", "has no header"),
+        ('[{"uuid": "one", "status": "Success"}]', "is a JSON array"),
+        (b"uuid,status\n\xe9,Success\n", "is no UTF-8 text (line 2)"),
+    ],
+)
+def test_a_file_that_is_none_is_not_sent(
+    operator: Operator, tmp_path: Path, content: str | bytes | None, says: str
+) -> None:
+    """Who names the wrong file would get a traceback, or send what it happens to hold."""
+    file = tmp_path
+    if content is not None:
+        file = tmp_path / "results.csv"
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    sentence = said(operator("--stack", "relay", "send", "--file", str(file)), 2)
+    assert str(file) in sentence
+    assert says in sentence
+    assert "can't be read" in said(operator("--stack", "relay", "send", "--file", str(tmp_path / "none")), 2)
+
+
+def test_empty_queues_are_no_fault(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+    """A script would fail whenever there is nothing to do."""
+    assert swept.deployment.depth("ParkedQueueUrl") == 0
+    file = tmp_path / "discarded.jsonl"
+    for words in (("list",), ("replay", "--yes"), ("discard", "--yes", "--to", str(file))):
+        nothing = operator("--stack", "relay", "parked", *words)
+        assert (nothing.status, nothing.err) == (0, "")
+        assert nothing.out == "Nothing to be seen on the parked queue of relay (eu-central-1).\n"
+    assert not file.exists()
+    as_json = operator("--stack", "relay", "dead", "list", "--json")
+    assert (as_json.status, as_json.out, as_json.err) == (0, "", "")
+
+
+def test_the_command_runs_as_a_program(operator: Operator) -> None:
+    """What a shell sees would be something else than what is tested."""
+    with operator.start("--stack", "no-such-stack", "parked", "list") as process:
+        ending = ended(process)
+    assert said(ending, 2).startswith("There is no stack 'no-such-stack'")
+    assert "\x1b" not in ending.err

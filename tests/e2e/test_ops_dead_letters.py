@@ -1,0 +1,204 @@
+"""Dead letters of every shape, back to the relay; and what is removed for good."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.misbehaviour import error
+from tests.conftest import payload
+from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
+
+OF_LAMBDA: dict[str, str | int] = {
+    "RequestID": "e4b46cbf-b738-4880-8276-5f2ba4ba5b4c",
+    "ErrorCode": 200,
+    "ErrorMessage": "RuntimeError: SQS is away",
+}
+OF_EVENTBRIDGE: dict[str, str | int] = {
+    "RULE_ARN": "arn:aws:events:eu-central-1:123456789012:rule/relay-ResultRule",
+    "TARGET_ARN": "arn:aws:lambda:eu-central-1:123456789012:function:relay",
+    "ERROR_CODE": "NO_PERMISSIONS",
+    "ERROR_MESSAGE": "Lambda function is not authorized",
+    "EXHAUSTED_RETRY_CONDITION": "MaximumRetryAttempts",
+    "RETRY_ATTEMPTS": 185,
+}
+
+
+def event(detail: dict[str, Any]) -> str:
+    """Return an EventBridge event as JSON."""
+    return json.dumps({**payload("eventbridge"), "detail": detail})
+
+
+def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Operator) -> None:
+    """What the relay failed on could not be given back to it, or only by hand."""
+    plain, from_lambda, from_rule, long, wrapped = (result() for _ in range(5))
+    batch = payload("sqs-batch-one-invalid")
+    in_batch: list[dict[str, str]] = []
+    invalid: list[dict[str, str]] = []
+    for record in batch["Records"]:
+        said = {**json.loads(record["body"]), "uuid": result()["uuid"]}
+        (in_batch if said["status"] in {"Success", "Failed"} else invalid).append(said)
+        record["body"] = json.dumps(said)
+    one_in_envelope = payload("sqs-eventbridge")
+    one_in_envelope["Records"][0]["body"] = event(wrapped)
+    assert len(invalid) == 1
+    results = [plain, from_lambda, from_rule, long, wrapped, *in_batch]
+    swept.endpoint.issue(*(one["uuid"] for one in results))
+    # A quote takes two bytes in an event's JSON: what fits the bus need not fit the result queue.
+    too_long = event({**long, "note": '"' * 200_000})
+    assert len(too_long) > 256 * 1024
+    put = swept.put(
+        "DeadLetterQueueUrl",
+        (json.dumps(plain), {}),
+        (event(from_lambda), OF_LAMBDA),
+        (json.dumps(batch), OF_LAMBDA),
+        (json.dumps(one_in_envelope), OF_LAMBDA),
+        (event(from_rule), OF_EVENTBRIDGE),
+    )
+    put |= swept.put("DeadLetterQueueUrl", (too_long, OF_EVENTBRIDGE))
+
+    listing = operator("--stack", "relay", "dead", "list", "--json")
+    lines = {line["message_id"]: line for line in map(json.loads, listing.out.splitlines())}
+    assert {message_id: line["body"] for message_id, line in lines.items()} == put
+    assert [lines[message_id]["reason"] for message_id in put] == [
+        "receives_exhausted",
+        "function_failed",
+        "function_failed",
+        "function_failed",
+        "event_undelivered",
+        "event_undelivered",
+    ]
+    by_uuid = operator("--stack", "relay", "dead", "list", "--json", "--uuid", in_batch[-1]["uuid"])
+    carried = [json.loads(line) for line in by_uuid.out.splitlines()]
+    assert {line["body"] for line in carried} == {json.dumps(batch)}
+    assert pairs(*(line for line in carried if line["uuid"])) == pairs(*in_batch)
+    shown = operator("--stack", "relay", "dead", "list")
+    assert "RuntimeError: SQS is away" in shown.out
+    assert "Lambda function is not authorized" in shown.out
+
+    replay = operator("--stack", "relay", "dead", "replay", "--yes")
+    assert (replay.status, replay.err) == (0, "")
+    assert replay.out.endswith("6 messages replayed.\n")
+    assert swept.accepted(*results) == pairs(*results)
+    swept.settled()
+    assert swept.deployment.depth("DeadLetterQueueUrl") == 0
+    (parked,) = swept.parked(1).values()
+    assert (json.loads(parked["Body"]), parked["Reasons"]["reason"]) == (invalid[0], "invalid_event")
+
+
+def test_what_sqs_gave_up_on_is_delivered(swept: Relay, operator: Operator) -> None:
+    """A result that was received too often would stay on the dead-letter queue, or lose its place in the list."""
+    one = result()
+    swept.endpoint.issue(one["uuid"])
+    queue, sqs = swept.deployment.outputs["ResultQueueUrl"], swept.deployment.sqs
+    before = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    sooner = json.dumps({**json.loads(before["RedrivePolicy"]), "maxReceiveCount": 1})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": sooner})
+    try:
+        swept.endpoint.misbehave(one["uuid"], error(500))
+        swept.send(one)
+        wait_for(lambda: swept.visible("DeadLetterQueueUrl") == 1, "the dead letter")
+    finally:
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes=before)
+    listing = operator("--stack", "relay", "dead", "list", "--reason", "receives_exhausted")
+    assert one["uuid"] in listing.out
+    assert operator("--stack", "relay", "dead", "replay", "--uuid", one["uuid"], "--yes").status == 0
+    assert swept.accepted(one) == pairs(one)
+    assert swept.deployment.depth("DeadLetterQueueUrl") == 0
+
+
+def put_four(relay: Relay) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Park three results of calls that exist and one that is none; return the three, and all bodies by message id."""
+    results = [result() for _ in range(3)]
+    relay.endpoint.issue(*(one["uuid"] for one in results))
+    rejected: dict[str, str | int] = {"reason": "rejected", "detail": "HTTP 400", "http_status": 400}
+    good = [(json.dumps(one), rejected) for one in results]
+    return results, relay.put("ParkedQueueUrl", *good, ("no JSON", {"reason": "invalid_event", "detail": "no JSON"}))
+
+
+def test_what_is_discarded_is_in_the_file_and_can_be_sent_again(
+    swept: Relay, operator: Operator, tmp_path: Path
+) -> None:
+    """A discard by mistake would be for ever."""
+    results, bodies = put_four(swept)
+    file = tmp_path / "discarded.jsonl"
+    discard = operator("--stack", "relay", "parked", "discard", "--to", str(file), "--yes")
+    assert (discard.status, discard.err) == (0, "")
+    assert discard.out.endswith("4 messages deleted.\n")
+    assert swept.deployment.depth("ParkedQueueUrl") == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["message_id"]: line["body"] for line in lines} == bodies
+    assert {line["reason"] for line in lines} == {"rejected", "invalid_event"}
+    send = ("--stack", "relay", "send", "--file", str(file))
+    assert operator(*send).status == 1, "a line of it is no result"
+    assert operator(*send, "--skip-bad").status == 0
+    assert swept.accepted(*results) == pairs(*results)
+
+
+def test_only_what_is_asked_for_is_discarded(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+    """A filter of `discard` that did not count would delete everything."""
+    _, bodies = put_four(swept)
+    file = tmp_path / "discarded.jsonl"
+    choice = ("--reason", "rejected", "--limit", "2", "--to", str(file))
+    assert operator("--stack", "relay", "parked", "discard", *choice, "--yes").status == 0
+    gone = {json.loads(line)["body"] for line in file.read_text().splitlines()}
+    left = {message["Body"] for message in swept.deployment.take_all("ParkedQueueUrl")}
+    assert (len(gone), len(left)) == (2, 2)
+    assert gone | left == set(bodies.values())
+    assert "no JSON" in left
+
+
+@pytest.mark.parametrize("trouble", ["it exists", "no such directory", "killed before"])
+def test_nothing_is_discarded_that_is_not_written(
+    swept: Relay, operator: Operator, tmp_path: Path, trouble: str
+) -> None:
+    """Messages would be gone, and what they said too."""
+    put_four(swept)
+    file = tmp_path / "discarded.jsonl"
+    if trouble == "it exists":
+        file.write_text("precious")
+    elif trouble == "no such directory":
+        file = tmp_path / "none" / "discarded.jsonl"
+    if trouble == "killed before":
+        die = "import os, signal\nos.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        discard = ("--stack", "relay", "parked", "discard", "--to", str(file), "--yes")
+        with operator.start(*discard, before=die) as process:
+            assert ended(process).status == -9
+    else:
+        refused = operator("--stack", "relay", "parked", "discard", "--to", str(file), "--yes")
+        assert (refused.status, refused.err.count("\n")) == (2, 1)
+        assert str(file) in refused.err
+    assert swept.visible("ParkedQueueUrl") == 4
+    assert trouble != "it exists" or file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("command", "answer"), [("replay", "n"), ("replay", "\x04"), ("discard", "y")])
+def test_nothing_is_done_without_a_yes(
+    swept: Relay, operator: Operator, tmp_path: Path, command: str, answer: str
+) -> None:
+    """A script, or a slip of the finger, would do what cannot be undone."""
+    put_four(swept)
+    to = ("--to", str(tmp_path / "discarded.jsonl")) if command == "discard" else ()
+    asks = ("--stack", "relay", "parked", command, "--reason", "rejected", *to)
+    dry = operator(*asks, "--dry-run")
+    assert (dry.status, dry.out.rstrip().endswith("A dry run: nothing was done.")) == (0, True)
+    nobody = operator(*asks)
+    assert (nobody.status, nobody.err.count("\n")) == (2, 1)
+    assert "--yes" in nobody.err
+    assert (swept.visible("ParkedQueueUrl"), list(tmp_path.iterdir())) == (4, [])
+    keyboard, terminal = os.openpty()
+    try:
+        with operator.start(*asks, stdin=terminal) as process:
+            os.write(keyboard, f"{answer}\n".encode())
+            asked = ended(process)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert asked.status == (130 if answer == "\x04" else 0)
+    assert "Traceback" not in asked.err
+    assert "3 messages" in asked.out
+    assert swept.deployment.depth("ParkedQueueUrl") == (1 if answer == "y" else 4)

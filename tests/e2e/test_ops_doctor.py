@@ -1,0 +1,200 @@
+"""`doctor`, `pause` and `resume` on the deployed stack."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from local.stack import free_port
+from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
+
+
+def findings(out: str) -> dict[str, str]:
+    """Return the level of each check that `doctor` names, the worst if it says several things."""
+    levels: dict[str, str] = {}
+    for line in out.splitlines():
+        if not line.startswith(" "):
+            level, name = line.split(":")[0].split(maxsplit=1)
+            levels[name] = max(levels.get(name, level), level, key=("ok", "note", "WRONG").index)
+    return levels
+
+
+def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
+    """Nobody would trust a check that finds fault with what works, or that changes it."""
+    found = operator("--stack", "relay", "doctor", "--probe")
+    assert (found.status, found.err) == (0, "")
+    levels = findings(found.out)
+    levels.pop("alarms")  # the emulator has none
+    assert levels == dict.fromkeys(
+        [
+            *("stack", "function", "intake", "events", "credentials"),
+            *("result queue", "parked queue", "dead-letter queue", "webhook", "probe"),
+        ],
+        "ok",
+    )
+    assert swept.api_key not in found.out
+    assert swept.user_id not in found.out
+    probe = swept.endpoint.requests[-1]
+    assert (probe.uuid or "").startswith("probe-")
+    assert probe.answer == 404
+
+
+def test_without_being_asked_nothing_is_posted(swept: Relay, operator: Operator) -> None:
+    """A check that runs every minute would knock at BetaTel's door each time."""
+    before = len(swept.endpoint.requests)
+    assert operator("--stack", "relay", "doctor").status == 0
+    assert len(swept.endpoint.requests) == before
+
+
+@contextmanager
+def refused_credentials(relay: Relay) -> Iterator[None]:
+    """Let the endpoint want other credentials."""
+    relay.endpoint.rotate("another key", "another user")
+    try:
+        yield
+    finally:
+        relay.endpoint.rotate(relay.api_key, relay.user_id)
+
+
+@contextmanager
+def half_a_secret(relay: Relay) -> Iterator[None]:
+    """Leave the user out of the secret."""
+    secrets, arn = relay.deployment.stack.client("secretsmanager"), relay.deployment.outputs["CredentialsSecretArn"]
+    secrets.put_secret_value(SecretId=arn, SecretString=json.dumps({"api_key": relay.api_key}))
+    try:
+        yield
+    finally:
+        relay.deployment.fill_secret(relay.api_key, relay.user_id)
+
+
+@contextmanager
+def no_concurrency(relay: Relay) -> Iterator[None]:
+    """Stop the function the wrong way."""
+    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.stack.client("lambda")
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    try:
+        yield
+    finally:
+        client.delete_function_concurrency(FunctionName=function)
+
+
+@contextmanager
+def disabled_rule(relay: Relay) -> Iterator[None]:
+    """Stop the events the wrong way."""
+    bus = relay.deployment.bus
+    (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
+    bus.disable_rule(Name=rule["Name"])
+    try:
+        yield
+    finally:
+        bus.enable_rule(Name=rule["Name"])
+
+
+@contextmanager
+def nobody_listening(relay: Relay) -> Iterator[None]:
+    """Let the function ask a port where nobody is."""
+    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.stack.client("lambda")
+    with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
+        wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
+        yield
+    wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the way back")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "wrong", "says"),
+    [
+        (refused_credentials, {"probe"}, "refuses the credentials (HTTP 401"),
+        (half_a_secret, {"credentials", "probe"}, "the secret has no user_id"),
+        (no_concurrency, {"function"}, "aws lambda delete-function-concurrency"),
+        (disabled_rule, {"events"}, "aws events enable-rule"),
+        (nobody_listening, {"webhook", "probe"}, "connection_failed"),
+    ],
+)
+def test_what_is_wrong_is_found(
+    swept: Relay, operator: Operator, trouble: Callable[[Relay], Any], wrong: set[str], says: str
+) -> None:
+    """Somebody would look for the fault for hours, or make it worse."""
+    with ExitStack() as meanwhile:
+        meanwhile.enter_context(trouble(swept))
+        found = operator("--stack", "relay", "doctor", "--probe")
+    assert (found.status, found.err) == (1, "")
+    assert {name for name, level in findings(found.out).items() if level == "WRONG"} == wrong
+    assert says in found.out
+    assert swept.api_key not in found.out
+    assert swept.user_id not in found.out
+
+
+def test_an_empty_secret_is_found(without_credentials: Relay, operator: Operator) -> None:
+    """Who has just deployed would not be told what is still to do."""
+    found = operator("--stack", "without-credentials", "doctor", "--probe")
+    assert found.status == 1
+    levels = findings(found.out)
+    assert (levels["credentials"], levels["probe"], levels["events"]) == ("WRONG", "WRONG", "ok")
+    arn = without_credentials.deployment.outputs["CredentialsSecretArn"]
+    assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
+
+
+def test_what_needs_a_person_is_worth_a_note(swept: Relay, operator: Operator) -> None:
+    """Parked results would be overlooked, or fail a check of a stack that works."""
+    swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
+    swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
+    found = operator("--stack", "relay", "doctor")
+    assert found.status == 0
+    levels = findings(found.out)
+    assert (levels["parked queue"], levels["dead-letter queue"]) == ("note", "note")
+    assert "parked queue: 1 message" in found.out
+    assert "-> flash-call-relay --stack relay dead list" in found.out
+
+
+@pytest.mark.parametrize("route", ["relay", "function_route"])
+def test_a_paused_relay_receives_nothing_and_loses_nothing(
+    operator: Operator, request: pytest.FixtureRequest, route: str
+) -> None:
+    """A pause would use results' receives up, drop events, or not be one."""
+    relay: Relay = request.getfixturevalue(route)
+    name = relay.deployment.name
+    relay.settled()
+    results = [result() for _ in range(8)]
+    relay.endpoint.issue(*(one["uuid"] for one in results))
+    assert findings(operator("--stack", name, "doctor").out)["intake"] == "ok"
+    before = target(relay)
+    try:
+        paused = operator("--stack", name, "pause")
+        assert (paused.status, paused.err) == (0, "")
+        assert f"{name} is paused; 0 results waiting. The queue keeps each for 10 d." in paused.out
+        relay.send(*results[:4])
+        relay.put_events(*results[4:])
+        wait_for(lambda: relay.deployment.depth("ResultQueueUrl") == len(results), "results and events on the queue")
+        assert target(relay) == relay.deployment.outputs["ResultQueueArn"]
+        again = operator("--stack", name, "pause")
+        assert (again.status, f"{len(results)} results waiting" in again.out) == (0, True)
+        found = operator("--stack", name, "doctor")
+        assert (found.status, findings(found.out)["intake"]) == (1, "WRONG")
+        assert f"-> flash-call-relay --stack {name} resume" in found.out
+        assert relay.visible("ResultQueueUrl") == len(results)
+    finally:
+        resumed = operator("--stack", name, "resume")
+    assert (resumed.status, resumed.err) == (0, "")
+    assert target(relay) == before
+    assert relay.accepted(*results) == pairs(*results)
+    wait_for(lambda: all(relay.story(one["uuid"]) for one in results), "the outcomes in the log")
+    assert {relay.story(one["uuid"])[-1]["receive_count"] for one in results} == {1}
+    again = operator("--stack", name, "resume")
+    assert (again.status, again.out) == (0, f"{name} is relaying.\n")
+    assert target(relay) == before
+    assert operator("--stack", name, "doctor").status == 0
+    after = result()
+    relay.endpoint.issue(after["uuid"])
+    relay.put_events(after)
+    assert relay.accepted(after) == pairs(after)
+
+
+def target(relay: Relay) -> str:
+    """Return the ARN that the rule sends events to."""
+    bus = relay.deployment.bus
+    (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
+    (one,) = bus.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    arn: str = one["Arn"]
+    return arn

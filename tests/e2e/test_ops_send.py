@@ -1,0 +1,148 @@
+"""`send` and `story`: results put on the queue by hand or by file, and what became of one."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+from local.misbehaviour import answer, error
+from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
+
+
+def issued(relay: Relay, count: int) -> list[dict[str, str]]:
+    """Return results of calls that exist."""
+    results = [result("Success" if number % 2 else "Failed") for number in range(count)]
+    relay.endpoint.issue(*(one["uuid"] for one in results))
+    return results
+
+
+def csv(results: list[dict[str, str]]) -> str:
+    """Return results as CSV."""
+    return "".join(f"{line}\r\n" for line in ("uuid,status", *(f"{one['uuid']},{one['status']}" for one in results)))
+
+
+def test_one_result_is_sent(relay: Relay, operator: Operator) -> None:
+    """Who knows the verdict of one call could not report it."""
+    (one,) = issued(relay, 1)
+    sent = operator("--stack", "relay", "send", "--uuid", one["uuid"], "--status", one["status"])
+    assert (sent.status, sent.err) == (0, "")
+    assert sent.out.startswith("1 result sent")
+    assert relay.accepted(one) == pairs(one)
+
+
+def test_two_thousand_from_a_spreadsheet_arrive_once_each(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+    """A day's results could not be reported after the fact, or some would be missing or doubled."""
+    results = issued(relay, 2000)
+    file = tmp_path / "results.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + csv([*results, results[0]]).encode())
+    sent = operator("--stack", "relay", "send", "--file", str(file), "--rate", "10000")
+    assert (sent.status, sent.err) == (0, "1 line left out: they repeat others.\n")
+    assert sent.out.startswith("2,000 results sent")
+    assert relay.accepted(*results) == pairs(*results)
+
+
+def test_results_are_sent_from_a_pipe(relay: Relay, operator: Operator) -> None:
+    """What another program writes would have to go through a file."""
+    results = issued(relay, 12)
+    with operator.start("--stack", "relay", "send", "--file", "-", stdin=subprocess.PIPE) as process:
+        sent = ended(process, "".join(f"{json.dumps(one)}\n" for one in results))
+    assert (sent.status, sent.err) == (0, "")
+    assert relay.accepted(*results) == pairs(*results)
+
+
+def test_a_bad_file_is_not_sent_by_halves(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+    """Who mends the bad lines would not know which others have been sent."""
+    results = issued(relay, 25)
+    contradicted = results[0]
+    file = tmp_path / "results.csv"
+    file.write_text(csv(results) + f"one,success\r\n,Failed\r\n{contradicted['uuid']},Success\r\n")
+    relay.settled()
+    send = ("--stack", "relay", "send", "--file", str(file))
+    refused = operator(*send)
+    assert (refused.status, refused.out) == (1, "")
+    assert [line.split(":")[0] for line in refused.err.splitlines()] == [
+        "line 2",
+        "line 27",
+        "line 28",
+        "line 29",
+        "Nothing was sent",
+    ]
+    assert relay.deployment.depth("ResultQueueUrl") == 0
+    skipping = operator(*send, "--skip-bad")
+    assert skipping.status == 0
+    assert skipping.out.startswith("24 results sent")
+    assert relay.accepted(*results[1:]) == pairs(*results[1:])
+    assert contradicted["uuid"] not in {uuid for uuid, _ in relay.endpoint.accepted}
+
+
+def test_a_file_that_is_interrupted_is_sent_again_safely(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+    """Who presses Ctrl-C would not know what has been sent, and could only lose results or report them twice."""
+    results = issued(relay, 100)
+    uuids = {one["uuid"] for one in results}
+    file = tmp_path / "results.csv"
+    file.write_text(csv(results))
+    send = ("--stack", "relay", "send", "--file", str(file), "--rate")
+    with operator.start(*send, "5") as process:
+        relay.endpoint.wait_until(
+            lambda endpoint: any(uuid in uuids for uuid, _ in endpoint.accepted), timeout=30, what="the first"
+        )
+        process.send_signal(signal.SIGINT)
+        interrupted = ended(process)
+    assert (interrupted.status, interrupted.out) == (130, "")
+    assert len(interrupted.err.strip().splitlines()) <= 3
+    assert "To send all again is safe." in interrupted.err
+    assert "Traceback" not in interrupted.err
+    relay.settled()
+    sent = {uuid for uuid, _ in relay.endpoint.accepted} & uuids
+    assert 0 < len(sent) < len(results)
+    assert operator(*send, "1000").status == 0
+    assert relay.accepted(*results) == pairs(*results)
+
+
+def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None:
+    """Who is asked what became of a call would have to search logs, queues and a table."""
+    delivered, deferred, parked = issued(relay, 3)
+    relay.endpoint.always(deferred["uuid"], error(503))
+    relay.endpoint.misbehave(parked["uuid"], answer(422, {"message": "not like this"}))
+    relay.send(delivered, deferred, parked)
+    wait_for(lambda: all(relay.story(one["uuid"]) for one in (delivered, deferred, parked)), "the first tries")
+    relay.send(delivered)
+    wait_for(lambda: len(relay.story(delivered["uuid"])) == 2, "the duplicate")
+
+    def told(one: dict[str, str]) -> list[str]:
+        story = operator("--stack", "relay", "story", one["uuid"])
+        assert (story.status, story.err) == (0, "")
+        return story.out.splitlines()
+
+    lines = told(delivered)
+    assert [line.split(maxsplit=3)[1:3] for line in lines[1:4]] in (
+        [["log", "delivered"], ["ledger", "confirmed"], ["log", "duplicate"]],
+        [["log", "delivered"], ["log", "duplicate"], ["ledger", "confirmed"]],  # in the same second
+    )
+    assert f"confirmed with status {delivered['status']}" in "\n".join(lines)
+    assert lines[-1] == "It is confirmed."
+
+    lines = told(deferred)
+    assert f"deferred {deferred['status']}: reason=endpoint_error" in lines[1]
+    assert "http_status=503" in lines[1]
+    assert lines[-1].startswith("It waits on the result queue; its next try is due at ")
+
+    lines = told(parked)
+    assert f"parked {parked['status']}: reason=rejected" in lines[1]
+    assert "not like this" in lines[2]
+    assert f"waits there with status {parked['status']}: rejected" in lines[2]
+    assert lines[-1].startswith(f"It needs a person: see `parked list --uuid {parked['uuid']}`")
+
+    relay.endpoint.heal()
+    relay.accepted(deferred)
+    wait_for(lambda: relay.story(deferred["uuid"])[-1]["outcome"] == "delivered", "the delivery in the log")
+    assert told(deferred)[-1] == "It is confirmed."
+    relay.deployment.take_all("ParkedQueueUrl")
+
+
+def test_nothing_is_told_of_a_call_that_never_was(relay: Relay, operator: Operator) -> None:
+    """A script could not tell a result that never came from one that did."""
+    assert relay.deployment.name == "relay"
+    unknown = operator("--stack", "relay", "story", "no-such-call")
+    assert (unknown.status, unknown.err) == (1, "")
+    assert unknown.out.startswith("Nothing is known of no-such-call in relay (eu-central-1) since ")
