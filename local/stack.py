@@ -349,8 +349,16 @@ class Deployment:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the function's JSON log lines, oldest first (the emulator's own time is the invocation's end)."""
-        lines = [json.loads(line) for line in self.raw_log() if line.startswith("{")]
-        return sorted(lines, key=lambda line: str(line.get("timestamp")))
+        return sorted(
+            (line for line in self._json() if "_aws" not in line), key=lambda line: str(line.get("timestamp"))
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the blobs that carry the function's metrics."""
+        return [line for line in self._json() if "_aws" in line]
+
+    def _json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.raw_log() if line.startswith("{")]
 
     def raw_log(self) -> list[str]:
         """Return all that the function wrote, oldest first."""

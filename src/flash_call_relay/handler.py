@@ -13,7 +13,7 @@ from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Ledger
-from flash_call_relay.models import FlashCallResult, Settled
+from flash_call_relay.models import FlashCallResult
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
@@ -62,24 +62,22 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
         NotSettledError: if an EventBridge event could be neither delivered nor put on a queue.
     """
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-    telemetry.logger.append_keys(function_request_id=context.aws_request_id)
+    batch = telemetry.Batch(context.aws_request_id)
     records = events.read(event, now=time.time())
     delivery, gate, queues, ledger = wire()
     page = ledger and ledger.open([r.content.uuid for r in records if isinstance(r.content, FlashCallResult)])
-    settled: list[Settled] = []
     kept: list[str] = []
     failures: dict[str, str] = {}
     for ready in delivery.deliver(records, page.confirmed if page else {}, deadline=deadline):
-        telemetry.log_outcomes(ready)
-        telemetry.log_news(gate.news())
-        settled += ready
+        batch.log_outcomes(ready)
+        batch.log_news(gate.news())
         if page:
             page.note(ready)
         kept += queues.settle(ready, failures, deadline=deadline)
     if page:
         page.close()
-        telemetry.log_ledger(page.faults, page.clashes)
-    telemetry.log_batch(settled, failures)
+        batch.log_ledger(page.faults, page.clashes)
+    batch.close(failures)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}

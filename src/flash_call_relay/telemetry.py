@@ -1,19 +1,28 @@
-"""Outcomes into log lines, from the main thread as they come in. Nothing that fails here changes an outcome."""
+"""Outcomes into log lines as they come in, and into metrics at an invocation's end. All from the main thread.
+
+Nothing that fails here changes an outcome, or costs another line or metric.
+"""
 
 import contextlib
+import json
 import logging
+import os
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from aws_lambda_powertools import Logger, single_metric
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from flash_call_relay import policy
-from flash_call_relay.models import Deferred, FlashCallResult, Parked, Reason, Settled
+from flash_call_relay.models import Deferred, Delivered, Duplicate, FlashCallResult, Parked, Reason, Settled
 from flash_call_relay.settings import Settings
 
 NAMESPACE = "FlashCallRelay"
-SERVICE = "flash-call-relay"
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "flash-call-relay")
+MAX_VALUES = 100  # of one metric in one blob, by EMF's specification
+
+Metrics = Mapping[str, tuple[MetricUnit, Sequence[float]]]
 
 # Lambda's log level sets the root logger, and at DEBUG botocore logs the whole reply of GetSecretValue. Cut off from
 # the root, these have no way out below WARNING, whatever level their children have.
@@ -22,23 +31,126 @@ for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).propagate = False
 
 logger = Logger(service=SERVICE, location=None, use_rfc3339=True)  # the one timestamp that Lambda takes a level with
+_emf = EphemeralMetrics(namespace=NAMESPACE)
 
 
-def log_outcomes(settled: Sequence[Settled]) -> None:
-    """Log what became of records, a line each."""
-    with contextlib.suppress(Exception):
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    """Keep what goes wrong in here from everything else, and log that it did."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - no line and no metric is worth a result
+        with contextlib.suppress(Exception):
+            logger.error("telemetry.failed", extra={"detail": type(error).__name__})  # noqa: TRY400 - a traceback quotes
+
+
+def log_start(settings: Settings) -> None:
+    """Warn of a schedule with which SQS may give a result up before the relay does."""
+    with _harmless():
+        earliest_s = policy.earliest_exhaustion_s(settings)
+        if earliest_s < settings.retry_horizon_seconds:
+            fields = {"exhausted_after_s": earliest_s, "retry_horizon_s": settings.retry_horizon_seconds}
+            logger.warning("settings.receives_run_out_before_the_horizon", extra=fields)
+
+
+class Batch:
+    """What one invocation logs and counts."""
+
+    def __init__(self, request_id: str) -> None:
+        """Begin with the invocation's id, which every line carries."""
+        logger.append_keys(function_request_id=request_id)
+        self._settled: list[Settled] = []
+        self._failing = False
+        self._faults = self._clashes = 0
+
+    def log_outcomes(self, settled: Sequence[Settled]) -> None:
+        """Log what became of records, a line each."""
+        self._settled += settled
         for one in settled:
-            name = type(one.outcome).__name__.lower()
-            log = {Deferred: logger.warning, Parked: logger.error}.get(type(one.outcome), logger.info)
-            log(f"result.{name}", extra={key: value for key, value in _fields(one, name).items() if value is not None})
+            with _harmless():
+                name = _name_of(one)
+                log = {Deferred: logger.warning, Parked: logger.error}.get(type(one.outcome), logger.info)
+                fields = {key: value for key, value in _fields(one, name).items() if value is not None}
+                log(f"result.{name}", extra=fields)
+
+    def log_news(self, news: Sequence[str]) -> None:
+        """Log what has changed at the gate."""
+        self._failing |= "endpoint.failing" in news
+        for event in news:
+            with _harmless():
+                log = logger.info if event in ("endpoint.recovered", "credentials.accepted") else logger.error
+                log(event)
+
+    def log_ledger(self, faults: Sequence[str], clashes: Sequence[str]) -> None:
+        """Log what went wrong with the ledger, and calls that were confirmed with both statuses."""
+        self._faults, self._clashes = len(faults), len(clashes)
+        with _harmless():
+            for fault in faults:
+                logger.error("ledger.failed", extra={"detail": fault})
+            for uuid in clashes:
+                logger.error("ledger.conflict", extra={"uuid": uuid})
+
+    def close(self, failures: Mapping[str, str]) -> None:
+        """Log what SQS did not do, by message id, and the batch's counts; emit the metrics."""
+        with _harmless():
+            for message_id, failure in failures.items():
+                logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
+            counts = Counter(map(_name_of, self._settled))
+            logger.info("batch.settled", extra={"records": len(self._settled), **counts})
+        with _harmless():
+            _emit(self._health())
+        with _harmless():
+            delivered = Counter(_status(one) for one in self._settled if isinstance(one.outcome, Delivered))
+            _emit(_counts(CallsVerified=delivered["Success"], CallsFailed=delivered["Failed"]))
+        with _harmless():
+            for (reason, name), count in self._by_reason().items():
+                with _harmless():
+                    _emit(_counts(**{name: count}), reason=reason)
+
+    def _health(self) -> Metrics:
+        kinds = Counter(type(one.outcome) for one in self._settled)
+        parked = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Parked))
+        deferred = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Deferred))
+        pending = [one.age_s for one in self._settled if isinstance(one.outcome, Deferred)]
+        confirmed = [round(one.age_s, 1) for one in self._settled if isinstance(one.outcome, Delivered)]
+        attempts = [round(one.duration_ms, 1) for one in self._settled if one.duration_ms is not None]
+        return {
+            **_counts(
+                ResultsReceived=len(self._settled),
+                ResultsDelivered=kinds[Delivered],
+                ResultsDeferred=kinds[Deferred],
+                ResultsParked=kinds[Parked],
+                DuplicateResults=kinds[Duplicate],
+                ConflictingResults=parked[Reason.CONFLICTING_STATUS] + self._clashes,
+                CredentialsRejected=deferred[Reason.CREDENTIALS_REJECTED],
+                EndpointFailing=int(self._failing or deferred[Reason.ENDPOINT_FAILING] > 0),
+                LedgerErrors=self._faults,
+            ),
+            "OldestPendingAge": (MetricUnit.Seconds, [round(max(pending, default=0.0), 1)]),
+            "ConfirmationAge": (MetricUnit.Seconds, confirmed),
+            "PostLatency": (MetricUnit.Milliseconds, attempts),
+        }
+
+    def _by_reason(self) -> Counter[tuple[Reason, str]]:
+        names = {Deferred: "ResultsDeferred", Parked: "ResultsParked"}
+        open_ones = (one.outcome for one in self._settled if isinstance(one.outcome, Deferred | Parked))
+        return Counter((outcome.reason, names[type(outcome)]) for outcome in open_ones)
+
+
+def _name_of(settled: Settled) -> str:
+    return type(settled.outcome).__name__.lower()
+
+
+def _status(settled: Settled) -> str | None:
+    content = settled.record.content
+    return content.status if isinstance(content, FlashCallResult) else None
 
 
 def _fields(settled: Settled, name: str) -> dict[str, object]:
     record, outcome, content = settled.record, settled.outcome, settled.record.content
-    result = content if isinstance(content, FlashCallResult) else None
     return {
-        "uuid": result and result.uuid,
-        "status": result and result.status,
+        "uuid": content.uuid if isinstance(content, FlashCallResult) else None,
+        "status": _status(settled),
         "outcome": name,
         **{key: getattr(outcome, key, None) for key in ("reason", "detail", "http_status", "retry_in_s")},
         "receive_count": record.receive_count,
@@ -48,52 +160,18 @@ def _fields(settled: Settled, name: str) -> dict[str, object]:
     }
 
 
-def log_start(settings: Settings) -> None:
-    """Warn of a schedule with which SQS may give a result up before the relay does."""
-    with contextlib.suppress(Exception):
-        earliest_s = policy.earliest_exhaustion_s(settings)
-        if earliest_s < settings.retry_horizon_seconds:
-            fields = {"exhausted_after_s": earliest_s, "retry_horizon_s": settings.retry_horizon_seconds}
-            logger.warning("settings.receives_run_out_before_the_horizon", extra=fields)
+def _counts(**counts: int) -> Metrics:
+    return {name: (MetricUnit.Count, [count]) for name, count in counts.items()}
 
 
-def log_news(news: Sequence[str]) -> None:
-    """Log and count what has changed at the gate."""
-    with contextlib.suppress(Exception):
-        for event in news:
-            log = logger.info if event in ("endpoint.recovered", "credentials.accepted") else logger.error
-            log(event)
-            if event.startswith("endpoint."):
-                _count("EndpointFailing", event == "endpoint.failing")
-
-
-def log_ledger(faults: Sequence[str], clashes: Sequence[str]) -> None:
-    """Log and count what went wrong with the ledger, and calls that were confirmed with both statuses."""
-    with contextlib.suppress(Exception):
-        for fault in faults:
-            logger.error("ledger.failed", extra={"detail": fault})
-        for uuid in clashes:
-            logger.error("ledger.conflict", extra={"uuid": uuid})
-        if faults:
-            _count("LedgerErrors", len(faults))
-        if clashes:
-            _count("ConflictingResults", len(clashes))
-
-
-def log_batch(settled: Sequence[Settled], failures: Mapping[str, str]) -> None:
-    """Log what SQS did not do, by message id, and the batch's counts."""
-    with contextlib.suppress(Exception):
-        for message_id, failure in failures.items():
-            logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
-        counts = Counter(type(s.outcome).__name__.lower() for s in settled)
-        logger.info("batch.settled", extra={"records": len(settled), **counts})
-        reasons = Counter(getattr(s.outcome, "reason", None) for s in settled)
-        if refused := reasons[Reason.CREDENTIALS_REJECTED]:
-            _count("CredentialsRejected", refused)
-        if reasons[Reason.ENDPOINT_FAILING]:
-            _count("EndpointFailing", 1)
-
-
-def _count(name: str, value: int) -> None:
-    with single_metric(name, MetricUnit.Count, value, namespace=NAMESPACE, default_dimensions={"service": SERVICE}):
-        pass
+def _emit(metrics: Metrics, **dimensions: str) -> None:
+    """Write metrics as EMF: one blob, and one more for each further 100 values of the metric with the most."""
+    for start in range(0, max(len(values) for _, values in metrics.values()), MAX_VALUES):
+        part = {
+            name: {"Unit": unit.value, "Value": values[start : start + MAX_VALUES]}
+            for name, (unit, values) in metrics.items()
+            if values[start:]
+        }
+        # Not `add_metric`: it renders all the values of a metric for each one that is added, 20 µs a record.
+        blob = _emf.serialize_metric_set(part, {"service": SERVICE, **dimensions})
+        sys.stdout.write(json.dumps(blob, separators=(",", ":")) + "\n")

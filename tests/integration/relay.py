@@ -4,7 +4,7 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, cast
@@ -18,6 +18,7 @@ from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from local.endpoint import StandIn
 from local.stack import LocalStack
+from tests import emf
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
 CREDENTIALS = Credentials(KEY, USER)
@@ -73,6 +74,8 @@ class Relay:
         emulator: where the queues and the secret are.
         endpoint: knows no call until it is told of one.
         environ: what the function is configured with; to be changed before the first invocation.
+        log: what the logger wrote.
+        printed: what was written to standard output: the metrics.
         requests: what was asked of AWS since the start, as (operation, parameters).
     """
 
@@ -80,6 +83,7 @@ class Relay:
     endpoint: StandIn
     monkeypatch: pytest.MonkeyPatch
     log: io.StringIO = field(default_factory=io.StringIO)
+    printed: io.StringIO = field(default_factory=io.StringIO)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     name: str = field(default_factory=lambda: f"relay-{uuid.uuid4().hex}")
 
@@ -167,7 +171,8 @@ class Relay:
 
     def invoke(self, event: object, context: Context | None = None) -> list[str]:
         """Invoke the function; return the ids of the messages that have to stay on the queue."""
-        reply = handler.lambda_handler(event, cast("Any", context or Context()))
+        with redirect_stdout(self.printed):
+            reply = handler.lambda_handler(event, cast("Any", context or Context()))
         assert reply.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in reply["batchItemFailures"]]
 
@@ -179,6 +184,18 @@ class Relay:
         """Return the relay's log lines whose message begins with this."""
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         return [line for line in lines if line["message"].startswith(message)]
+
+    def blobs(self) -> list[dict[str, Any]]:
+        """Return the EMF blobs, one for each line of standard output."""
+        return [json.loads(line) for line in self.printed.getvalue().splitlines()]
+
+    def metrics(self) -> list[emf.Metric]:
+        """Return all metrics of all blobs."""
+        return [metric for blob in self.blobs() for metric in emf.read(blob)]
+
+    def counted(self, name: str, **dimensions: str) -> list[float]:
+        """Return the values of a metric, oldest first; `dimensions` are those beside `service`."""
+        return emf.values_of(self.metrics(), name, {"service": "flash-call-relay", **dimensions})
 
     def asked(self, operation: str) -> list[dict[str, Any]]:
         """Return the parameters of each call of an operation."""

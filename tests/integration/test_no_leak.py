@@ -63,7 +63,9 @@ def test_nothing_that_is_written_holds_the_credentials(
 
     parked = relay.parked(2)
     assert {message["given"]["reason"] for message in parked} == {"rejected"}
-    written = "\n".join([relay.log.getvalue(), everything.getvalue(), *capfd.readouterr(), json.dumps(parked)])
+    written = "\n".join(
+        [relay.log.getvalue(), relay.printed.getvalue(), everything.getvalue(), *capfd.readouterr(), json.dumps(parked)]
+    )
     for expected in ("heard", "rejected", "unknown_call", "contradicted", "endpoint_misconfigured", "tls_failed"):
         assert expected in written
     for secret in (KEY, USER):
