@@ -2,13 +2,20 @@
 
 import io
 import json
+import logging
+import re
+import threading
 from typing import Any, NoReturn
 
 import pytest
 
 from flash_call_relay import telemetry
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import FlashCallResult
+from flash_call_relay.webhook import Webhook
 from local.misbehaviour import error
-from tests.integration.relay import UUID, Context, Relay, result
+from local.stack import wait_until
+from tests.integration.relay import PATIENCE_S, UUID, Context, Relay, result
 
 RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # on every line, added by the logger
 
@@ -77,6 +84,51 @@ def test_each_line_names_its_invocation(relay: Relay) -> None:
         relay.invoke_with(relay.send(result("unknown")), Context(aws_request_id=request_id))
         relay.endpoint.issue("unknown")
     assert [line["function_request_id"] for line in relay.lines()] == ["first"] * 2 + ["second"] * 2
+
+
+def test_a_line_is_there_before_the_batch_is_over(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that is killed would take the story of all its batch with it."""
+    post, over = Webhook.post, threading.Event()
+
+    def wait_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
+        if sent.uuid == "slow":
+            over.wait(PATIENCE_S)
+        return post(webhook, sent, credentials)
+
+    monkeypatch.setattr(Webhook, "post", wait_for_one)
+    relay.endpoint.issue("slow", "prompt")
+    records = relay.send(result("slow"), result("prompt"), "malformed")
+    invocation = threading.Thread(target=relay.invoke_with, args=[records])
+    invocation.start()
+    seen = wait_until(lambda: len(relay.lines("result.")) == 2, limit_s=PATIENCE_S / 2)
+    over.set()
+    invocation.join()
+    assert seen, "the lines of what is done came after what was not"
+    assert [line["outcome"] for line in relay.lines("result.")][-1:] == ["delivered"]
+    assert len(relay.lines("result.")) == 3
+
+
+def test_lambda_takes_level_and_time_from_each_line(relay: Relay) -> None:
+    """Lambda would take each line for INFO, and for as old as its arrival."""
+    relay.invoke_with(relay.send(result("unknown"), "malformed"))
+    assert {line["level"] for line in relay.lines()} == {"INFO", "WARNING", "ERROR"}
+    for line in relay.lines():
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", line["timestamp"])
+
+
+def test_at_debug_only_the_relay_says_more(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for a fault at night would drown in what libraries say, and pay for it."""
+    heard: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", heard.append)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [listener])
+    monkeypatch.setattr(root, "level", logging.DEBUG)
+    logging.getLogger("some.library").debug("heard")
+    relay.endpoint.issue("call")
+    relay.invoke_with(relay.send(result("call"), result("unknown")))
+    assert heard[0].getMessage() == "heard"
+    assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
 
 
 def test_a_log_that_can_not_be_written_changes_nothing(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

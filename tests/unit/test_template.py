@@ -89,6 +89,22 @@ def test_batches_report_their_failures() -> None:
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
+def test_no_log_level_hides_a_metric() -> None:
+    """Metrics are lines without a level, which Lambda takes for INFO: above that, all alarms would go blind."""
+    function = RESOURCES["RelayFunction"]["Properties"]
+    level = {"Ref": "LogLevel"}
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert function["LoggingConfig"]["ApplicationLogLevel"] == level
+    assert function["Environment"]["Variables"]["POWERTOOLS_LOG_LEVEL"] == level
+    assert set(template()["Parameters"]["LogLevel"]["AllowedValues"]) == {"INFO", "DEBUG"}
+
+
+def test_each_stack_counts_for_itself() -> None:
+    """Two stacks of one account would share their metrics, and each other's alarms."""
+    variables = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
 def test_every_parameter_is_described_bounded_and_grouped() -> None:
     """Whoever deploys from the console would have to guess."""
     grouped = [

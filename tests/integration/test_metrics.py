@@ -1,0 +1,231 @@
+"""What the alarms and the dashboard live on: figures that agree with what happened, in blobs that CloudWatch takes."""
+
+import io
+import json
+import math
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import FlashCallResult
+from flash_call_relay.webhook import Webhook
+from local.misbehaviour import answer, error
+from tests import emf
+from tests.emitted import emitted_dimensions, emitted_metrics
+from tests.integration.relay import Relay, result
+
+UNITS = {
+    **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
+    **dict.fromkeys(("DuplicateResults", "ConflictingResults", "CredentialsRejected"), "Count"),
+    **dict.fromkeys(("EndpointFailing", "LedgerErrors", "CallsVerified", "CallsFailed"), "Count"),
+    "PostLatency": "Milliseconds",
+    "ConfirmationAge": "Seconds",
+    "OldestPendingAge": "Seconds",
+}
+BUSINESS = {"CallsVerified", "CallsFailed"}
+ONLY_WHERE_THERE_ARE_SOME = {"PostLatency", "ConfirmationAge"}
+
+
+def aged(age_s: float, body: object, message_id: str) -> dict[str, Any]:
+    """Return a message of that age, as if SQS had handed it out; it can be delivered or parked, but not hidden."""
+    attributes = {"SentTimestamp": str(int((time.time() - age_s) * 1000)), "ApproximateReceiveCount": "1"}
+    text = body if isinstance(body, str) else json.dumps(body)
+    record = {"messageId": message_id, "receiptHandle": "none", "body": text, "attributes": attributes}
+    return record | {"eventSource": "aws:sqs"}
+
+
+def test_the_metrics_are_those_that_are_documented() -> None:
+    """Alarms and dashboards of other teams would fall silent with an update of the relay."""
+    assert emitted_metrics() == UNITS
+    of_the_service, by_reason = {("service",)}, {("service",), ("service", "reason")}
+    assert emitted_dimensions() == {
+        name: by_reason if name in ("ResultsDeferred", "ResultsParked") else of_the_service for name in UNITS
+    }
+
+
+def test_a_thousand_records(relay: Relay) -> None:
+    """CloudWatch would drop what exceeds its limits, and the figures would be wrong when it matters most."""
+    verified = [aged(5, result(f"verified-{n}"), f"v{n}") for n in range(600)]
+    failed = [aged(7, result(f"failed-{n}", "Failed"), f"f{n}") for n in range(250)]
+    copies = [aged(4, result(f"verified-{n}"), f"c{n}") for n in range(80)]
+    contradictions = [aged(4, result(f"verified-{n}", "Failed"), f"x{n}") for n in range(10)]
+    malformed = [aged(9000, "malformed", f"m{n}") for n in range(20)]
+    too_late = [aged(4000, result(f"late-{n}"), f"l{n}") for n in range(10)]
+    waiting = relay.send(*(result(f"waiting-{n}") for n in range(30)))
+    waiting[7]["attributes"] |= aged(1800, "", "")["attributes"]
+    relay.endpoint.issue(*(json.loads(record["body"])["uuid"] for record in [*verified, *failed]))
+    records = [*verified, *failed, *copies, *contradictions, *malformed, *too_late, *waiting]
+    assert len(records) == 1000
+
+    assert sorted(relay.invoke_with(records)) == sorted(record["messageId"] for record in waiting)
+
+    counts = {
+        "ResultsReceived": [1000],
+        "ResultsDelivered": [850],
+        "DuplicateResults": [80],
+        "ResultsParked": [40],
+        "ResultsDeferred": [30],
+        "ConflictingResults": [10],
+        "CredentialsRejected": [0],
+        "EndpointFailing": [0],
+        "LedgerErrors": [0],
+        "CallsVerified": [600],
+        "CallsFailed": [250],
+    }
+    assert {name: relay.counted(name) for name in counts} == counts
+    (oldest,) = relay.counted("OldestPendingAge")
+    assert 1800 <= oldest < 4000, "parked results wait no longer"
+    lines = relay.lines("result.")
+    ages = sorted(line["age_s"] for line in lines if line["outcome"] == "delivered")
+    assert sorted(relay.counted("ConfirmationAge")) == ages
+    assert len(ages) == 850
+    assert ages[0] >= 5
+    assert ages[-250] >= 7
+    latencies = sorted(line["duration_ms"] for line in lines if "duration_ms" in line)
+    assert sorted(relay.counted("PostLatency")) == latencies
+    assert len(latencies) == len(relay.endpoint.requests) == 890
+    reasons = {
+        (one.name, one.dimensions["reason"]): one.values for one in relay.metrics() if "reason" in one.dimensions
+    }
+    assert reasons == {
+        ("ResultsDeferred", "unknown_call"): [30],
+        ("ResultsParked", "unknown_call"): [10],
+        ("ResultsParked", "invalid_event"): [20],
+        ("ResultsParked", "conflicting_status"): [10],
+    }
+    health = [blob for blob in relay.blobs() if "PostLatency" in blob]
+    assert len(health) == math.ceil(890 / emf.MAX_VALUES)
+    assert len(relay.blobs()) == len(health) + 1 + len(reasons)
+    assert max(len(line.encode()) for line in relay.printed.getvalue().splitlines()) < 256 * 1024
+
+
+def test_a_quiet_invocation_has_all_figures(relay: Relay) -> None:
+    """An alarm would have no data, and would neither fire nor end."""
+    relay.endpoint.issue("call")
+    assert relay.invoke_with(relay.send(result("call"))) == []
+    health, business = ({metric.name: metric.values for metric in emf.read(blob)} for blob in relay.blobs())
+    assert business == {"CallsVerified": [1], "CallsFailed": [0]}
+    assert health.keys() == UNITS.keys() - BUSINESS
+    ones = {name for name in health if health[name] == [1]}
+    zeros = {name for name in health if health[name] == [0]}
+    assert ones >= {"ResultsReceived", "ResultsDelivered"}
+    assert zeros >= health.keys() - ONLY_WHERE_THERE_ARE_SOME - {"ResultsReceived", "ResultsDelivered"}
+    assert {metric.namespace for metric in relay.metrics()} == {"FlashCallRelay"}
+
+    relay.printed.truncate(0)
+    relay.printed.seek(0)
+    relay.invoke_with([])
+    figures = {metric.name: metric.values for metric in relay.metrics()}
+    assert figures == {name: [0] for name in UNITS.keys() - ONLY_WHERE_THERE_ARE_SOME}
+
+
+def test_copies_are_no_attempts_and_no_calls(relay: Relay) -> None:
+    """The endpoint would look faster than it is, and the conversion other than it is, where producers repeat."""
+    relay.endpoint.issue("copied", "failing")
+    relay.endpoint.misbehave("failing", error(500))
+    relay.invoke_with(relay.send(*[result("copied", "Failed")] * 3, *[result("failing")] * 2))
+    assert len(relay.endpoint.requests) == len(relay.counted("PostLatency")) == 2
+    assert (relay.counted("ResultsDelivered"), relay.counted("DuplicateResults")) == ([1], [2])
+    assert (relay.counted("CallsVerified"), relay.counted("CallsFailed")) == ([0], [1])
+    assert len(relay.counted("ConfirmationAge")) == 1
+    assert relay.counted("ResultsDeferred", reason="endpoint_error") == [2]
+
+
+def test_the_oldest_that_waits(relay: Relay) -> None:
+    """Nobody would be told that results are late: SQS doesn't count the age of what it has handed out three times."""
+    relay.endpoint.misbehave("young", error(503))
+    relay.endpoint.misbehave("old", error(503))
+    young, old, malformed = relay.send(result("young"), result("old"), "malformed")
+    old["attributes"]["SentTimestamp"] = str(int(old["attributes"]["SentTimestamp"]) - 20_000_000)
+    malformed["attributes"]["SentTimestamp"] = "0"
+    relay.invoke_with([young, old, malformed])
+    (oldest,) = relay.counted("OldestPendingAge")
+    assert oldest == next(line["age_s"] for line in relay.lines("result.") if line.get("uuid") == "old")
+    assert oldest >= 20_000
+
+
+@pytest.mark.parametrize("failures", [4, 5])
+def test_a_failing_endpoint_counts_from_the_invocation_that_finds_out(relay: Relay, failures: int) -> None:
+    """The alarm would come a batch late, or for a hiccup."""
+    relay.configure(CONNECTIONS_PER_FUNCTION="1")
+    relay.endpoint.spell(error(503))
+    relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(failures))))
+    found_out = int(failures == 5)
+    assert relay.counted("EndpointFailing") == [found_out]
+    relay.endpoint.heal()
+    relay.endpoint.issue("held")
+    relay.invoke_with(relay.send(result("held")))
+    assert relay.counted("EndpointFailing") == [found_out, found_out], "held back, or delivered"
+    assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * found_out
+
+
+def test_a_clash_in_the_ledger_is_a_conflict(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two verdicts on one call, both delivered, would be nobody's business."""
+    relay.remember()
+    relay.endpoint.issue("call", "other")
+    post = Webhook.post
+
+    def overtaken(webhook: Webhook, asked: FlashCallResult, credentials: Credentials) -> Any:
+        if asked.uuid == "call":  # another invocation writes after this one has read
+            item = {"uuid": {"S": "call"}, "status": {"S": "Failed"}, "confirmed_at": {"N": "1"}}
+            relay.dynamodb.put_item(TableName=relay.name, Item=item)
+        return post(webhook, asked, credentials)
+
+    monkeypatch.setattr(Webhook, "post", overtaken)
+    relay.invoke_with(relay.send(result("call"), result("other"), result("other", "Failed")))
+    assert [line["uuid"] for line in relay.lines("ledger.conflict")] == ["call"]
+    assert relay.counted("ResultsParked", reason="conflicting_status") == [1]
+    assert relay.counted("ConflictingResults") == [2]
+
+
+def test_replies_that_are_none_are_counted_by_reason(relay: Relay) -> None:
+    """A change of the documented reply would pass for an outage, and no alarm could tell them apart."""
+    relay.endpoint.always("proxy", answer(200, "<html>"))
+    relay.endpoint.always("other", answer(200, {"uuid": "another", "status": "Success"}))
+    relay.invoke_with(relay.send(result("proxy"), result("other"), result("other")))
+    assert relay.counted("ResultsDeferred", reason="unconfirmed") == [1]
+    assert relay.counted("ResultsDeferred", reason="contradicted") == [2]
+
+
+class Failing(io.StringIO):
+    """A stream that takes nothing from a certain write on, or until then."""
+
+    def __init__(self, failures: range) -> None:
+        super().__init__()
+        self.failures, self.writes = failures, 0
+
+    def write(self, text: str) -> int:
+        """Write, or fail."""
+        self.writes += 1
+        if self.writes - 1 in self.failures:
+            raise OSError("No space left on device")
+        return super().write(text)
+
+
+def test_metrics_that_can_not_be_written_change_nothing(relay: Relay) -> None:
+    """A closed pipe would have delivered results sent again."""
+    relay.printed = Failing(range(1000))
+    relay.endpoint.issue("call")
+    records = relay.send(result("call"), "malformed", result("unknown"))
+    assert relay.invoke_with(records) == [records[2]["messageId"]]
+    assert relay.endpoint.accepted == [("call", "Success")]
+    assert len(relay.parked(1)) == 1
+    assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"OSError"}
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_a_blob_that_is_lost_costs_no_other(relay: Relay, lost: int) -> None:
+    """One fault in telemetry would blind every alarm, and say nothing."""
+    relay.printed = Failing(range(lost, lost + 1))
+    relay.endpoint.issue("call")
+    relay.invoke_with(relay.send(result("call"), "malformed", result("unknown")))
+    assert len(relay.blobs()) == 3
+    kinds = ["ResultsReceived", "CallsVerified", "invalid_event", "unknown_call"]
+    seen = Counter(kind for blob in relay.blobs() for kind in kinds if kind in blob or kind == blob.get("reason"))
+    assert len(seen) == 3
+    (line,) = relay.lines("telemetry.failed")
+    assert line["level"] == "ERROR"
+    assert len(relay.lines("batch.settled")) == 1
