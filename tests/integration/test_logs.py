@@ -5,17 +5,18 @@ import json
 import logging
 import re
 import threading
-from typing import Any, NoReturn
+from contextlib import redirect_stdout
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from flash_call_relay import telemetry
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import FlashCallResult
+from flash_call_relay.models import Delivered, FlashCallResult, Record, Settled
 from flash_call_relay.webhook import Webhook
 from local.misbehaviour import error
 from local.stack import wait_until
-from tests.integration.relay import PATIENCE_S, UUID, Context, Relay, result
+from tests.integration.relay import PATIENCE_S, SUCCESS, UUID, Context, Relay, result
 
 RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # on every line, added by the logger
 
@@ -129,6 +130,20 @@ def test_at_debug_only_the_relay_says_more(relay: Relay, monkeypatch: pytest.Mon
     relay.invoke_with(relay.send(result("call"), result("unknown")))
     assert heard[0].getMessage() == "heard"
     assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
+
+
+def test_a_line_that_fails_costs_no_other(relay: Relay) -> None:
+    """One odd outcome would hide what became of the rest of its batch, and what is counted."""
+    ageless = Settled(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
+    good = Settled(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
+    batch = telemetry.Batch("request")
+    with redirect_stdout(relay.printed):
+        batch.log_outcomes([ageless, good])
+        batch.close({})
+    assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
+    assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}
+    assert relay.lines("batch.settled")[0]["records"] == 2
+    assert relay.counted("CallsVerified") == [2]
 
 
 def test_a_log_that_can_not_be_written_changes_nothing(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
