@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench test check lint types clean doctor send parked replay story pause resume
+.PHONY: help ready setup demo up down bench picture test check lint scan types clean doctor send parked replay story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 
 DEV := .venv/dev/bin
 ENVIRONMENTS := .venv/dev/ready .venv/sam/ready .venv/emulator/ready
+CHECKS := $(ENVIRONMENTS) .venv/scan/ready
 EMULATOR_PORT ?= 4566
 ENDPOINT_PORT ?= 8787
 RESULTS ?= 400
@@ -27,9 +28,9 @@ QUEUE ?= parked
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(ENVIRONMENTS) ## Make the virtual environments (the other commands do it as needed)
+setup: $(CHECKS) ## Make the virtual environments (the other commands do it as needed)
 
-# One environment each: the SAM CLI and the emulator pin other versions of boto3 than the relay.
+# One environment each: the SAM CLI, the emulator and the scanner pin other versions of boto3 than the relay.
 .venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt ops/requirements.txt
 	@test ! -L .venv || { echo ".venv is a link; it is not for this checkout to rebuild what it points to."; exit 1; }
 	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
@@ -56,6 +57,9 @@ check: ready lint types ## Lint, types and all tests, without set-up
 bench: $(ENVIRONMENTS) ## Measure what the ledger costs in CPU, beside one POST and Powertools' idempotency
 	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
 
+picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the README, with the figures of a demo run
+	@.venv/picture/bin/python -m local.dashboard --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
+
 doctor: .venv/dev/ready ## Check a deployed stack: STACK=flash-call-relay PROBE=1
 	$(OPS) doctor $(if $(PROBE),--probe)
 
@@ -78,12 +82,15 @@ resume: .venv/dev/ready ## Start it again
 	$(OPS) resume
 
 ready:
-	@test -e .venv/emulator/ready || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
+	@ls $(CHECKS) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
 
-lint: ## Ruff, and SAM's linter
+lint: scan ## Ruff, SAM's linter, and the policy scan
 	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .
 	@echo "==> sam validate --lint" && \
 		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv/sam/bin/sam validate --lint
+
+scan: ## Scan the template for weak security settings; .checkov.yaml has the exceptions
+	@echo "==> checkov" && .venv/scan/bin/checkov --config-file .checkov.yaml
 
 types: ## mypy --strict
 	@echo "==> mypy --strict" && $(DEV)/mypy

@@ -67,8 +67,19 @@ def main() -> int:
 
 def demonstrate(options: argparse.Namespace) -> int:
     """Set everything up, run the scenario, show what came of it; return the exit code."""
-    require_ports(options)
     console = Console(highlight=False, markup=False)
+    with staged(options, console) as run:
+        run.play()
+        run.say("adding up")
+        faults = run.show()
+        run.say("ending the emulator and the endpoint")
+    return verdict(faults, console)
+
+
+@contextlib.contextmanager
+def staged(options: argparse.Namespace, console: Console) -> "Iterator[Run]":
+    """Deploy the relay for a run of as many results as the options say, and the endpoint it reports to."""
+    require_ports(options)
     say = stopwatch(partial(console.print, soft_wrap=True))
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
@@ -79,11 +90,11 @@ def demonstrate(options: argparse.Namespace) -> int:
         deployment = stack.deploy("flash-call-relay-demo", stack.build(), {"WebhookUrl": endpoint.url, **PARAMETERS})
         say("filling the secret with made-up credentials")
         deployment.fill_secret(api_key, user_id)
-        run = Run(deployment, endpoint, Scenario.of(options.results), console, say)
-        run.play()
-        say("adding up")
-        faults = run.show()
-        say("ending the emulator and the endpoint")
+        yield Run(deployment, endpoint, Scenario.of(options.results), console, say)
+
+
+def verdict(faults: Sequence[str], console: Console) -> int:
+    """Show what is wrong, if anything; return the exit code."""
     for fault in faults[:MOST_FAULTS]:
         console.print(fault, style="red", soft_wrap=True)
     if len(faults) > MOST_FAULTS:

@@ -227,9 +227,9 @@ Check it, look at what is parked, follow one result (docs/operating.md has more)
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text
 
-Deploy your changes (the emulator wants no cap on the concurrency):
+Deploy your changes (the emulator wants no cap on the concurrency, and no monitoring):
     sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 --capabilities CAPABILITY_IAM \\
-        --parameter-overrides MaximumConcurrency=0 WebhookUrl="$ENDPOINT_URL"
+        --parameter-overrides MaximumConcurrency=0 Monitoring=false WebhookUrl="$ENDPOINT_URL"
 """
 
 

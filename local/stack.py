@@ -189,8 +189,9 @@ class LocalStack:
     def deploy(self, name: str, template: Path, parameters: Mapping[str, str | int]) -> "Deployment":
         """Run `sam deploy`; return the deployed stack, its role completed by what only the emulator asks for."""
         self.say(f"sam deploy {name}")
-        # An uncapped mapping: ministack stalls on a cap that comes from a parameter.
-        overrides = {"MaximumConcurrency": 0, **parameters}
+        # An uncapped mapping: ministack stalls on a cap that comes from a parameter. It also refuses
+        # saved queries, and alarms on expressions.
+        overrides = {"MaximumConcurrency": 0, "Monitoring": "false", **parameters}
         self._sam(
             *("deploy", "--template-file", str(template), "--stack-name", name, "--resolve-s3"),
             *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"),

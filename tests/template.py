@@ -1,31 +1,8 @@
-"""Reads `template.yaml` as data, with CloudFormation's short tags as the functions they stand for."""
+"""What the tests ask of `template.yaml`."""
 
-from typing import Any
+from local.template import template
 
-import yaml
-
-from local.stack import ROOT
-
-
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-def _function(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    name = tag if tag in ("Ref", "Condition") else f"Fn::{tag}"
-    if isinstance(node, yaml.ScalarNode):
-        return {name: loader.construct_scalar(node)}
-    assert isinstance(node, yaml.SequenceNode)
-    return {name: loader.construct_sequence(node, deep=True)}
-
-
-_Loader.add_multi_constructor("!", _function)
-
-
-def template() -> dict[str, Any]:
-    """Return the template."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
-    return loaded
+__all__ = ["defaults", "environment", "template"]
 
 
 def defaults() -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""Reads `template.yaml` as data, with CloudFormation's short tags as the functions they stand for."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from local.stack import ROOT
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+def _function(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    name = tag if tag in ("Ref", "Condition") else f"Fn::{tag}"
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if not isinstance(node, yaml.SequenceNode):
+        raise TypeError(f"!{tag} takes a text or a list")
+    return {name: loader.construct_sequence(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _function)
+
+
+def template() -> dict[str, Any]:
+    """Return the template."""
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader
+    return loaded
+
+
+def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - a table
+    """Return a part of the template with `Ref`, `GetAtt`, `Sub` and `FindInMap` carried out.
+
+    `known` has what resources, attributes and parameters stand for, by `Name` or `Name.Attribute`; what is not in it
+    stands for its own name.
+    """
+    if isinstance(node, list):
+        return [resolved(item, known, mappings) for item in node]
+    if not isinstance(node, dict):
+        return node
+    match [*node.items()]:
+        case [("Ref" | "Fn::GetAtt", str(name))]:
+            return known.get(name, name)
+        case [("Fn::FindInMap", [name, key, value])]:
+            return mappings[name][key][value]
+        case [("Fn::Sub", str(text))]:
+            return _substituted(text, known)
+        case [("Fn::Sub", [text, own])]:
+            return _substituted(text, {**known, **{k: str(v) for k, v in resolved(own, known, mappings).items()}})
+    return {key: resolved(value, known, mappings) for key, value in node.items()}
+
+
+def _substituted(text: str, known: Mapping[str, str]) -> str:
+    filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: known.get(found[1], found[1]), text)
+    return filled.replace("${!", "${")

@@ -1,0 +1,428 @@
+"""Dashboard, alarms, saved queries and the runbook: held against what is emitted, and what CloudWatch takes."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+from click.testing import CliRunner
+
+from flash_call_relay.policy import JITTER
+from local.cloudwatch import SEARCH, Line, Metric, lines
+from local.stack import ROOT
+from local.template import resolved, template
+from ops.cli import relay
+from tests.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
+from tests.template import defaults
+
+TEMPLATE = template()
+RESOURCES = TEMPLATE["Resources"]
+STACK = {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1", "RunbookUrl": defaults()["RunbookUrl"]}
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+NAMESPACE = "FlashCallRelay"
+DAY_S = 86_400
+# What AWS reports of these resources by itself: namespace, dimension, and the type of what the dimension names.
+AWS_METRICS = {
+    ("AWS/SQS", "QueueName", "AWS::SQS::Queue"): {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesDelayed",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesVisible",
+    },
+    ("AWS/Lambda", "FunctionName", "AWS::Serverless::Function"): {
+        "ConcurrentExecutions",
+        "Duration",
+        "Errors",
+        "Invocations",
+        "Throttles",
+    },
+    ("AWS/Logs", "LogGroupName", "AWS::Logs::LogGroup"): {"IncomingBytes"},
+}
+NEEDS_MONITORING = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::Logs::QueryDefinition",
+    "AWS::SNS::Topic",
+    "AWS::SNS::TopicPolicy",
+}
+UNIT_WORDS = {"Seconds": r"\bseconds\b", "Milliseconds": r"\bmilliseconds\b", "Count": r"results|calls|failing|in 5"}
+
+
+def of_type(resource_type: str) -> dict[str, dict[str, Any]]:
+    """Return the resolved properties of the resources of a type, by logical id."""
+    return {
+        name: resolved(resource["Properties"], STACK, TEMPLATE["Mappings"])
+        for name, resource in RESOURCES.items()
+        if resource["Type"] == resource_type
+    }
+
+
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+QUERIES = of_type("AWS::Logs::QueryDefinition")
+(DASHBOARD,) = of_type("AWS::CloudWatch::Dashboard").values()
+WIDGETS = json.loads(DASHBOARD["DashboardBody"])["widgets"]
+GRAPHS = [widget["properties"] for widget in WIDGETS if widget["type"] == "metric"]
+TITLES = [graph["title"] for graph in GRAPHS]
+every_alarm = pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
+every_query = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+every_graph = pytest.mark.parametrize("graph", GRAPHS, ids=TITLES)
+
+
+def slug(alarm: dict[str, Any]) -> str:
+    """Return an alarm's name without the stack's."""
+    name: str = alarm["AlarmName"]
+    assert name.startswith("a-stack-")
+    return name.removeprefix("a-stack-")
+
+
+def dimensions(metric: dict[str, Any]) -> dict[str, str]:
+    """Return a metric's dimensions as CloudFormation has them, by name."""
+    return {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+
+
+def alarm_metrics(alarm: dict[str, Any]) -> list[Metric]:
+    """Return the metrics an alarm looks at."""
+    looked_at = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [alarm]
+    return [Metric.of(one["Namespace"], one["MetricName"], dimensions(one)) for one in looked_at]
+
+
+def searched(line: Line) -> Metric:
+    """Return what a search stands for, the dimension that is left open as `*`."""
+    search = SEARCH.fullmatch(str(line.source))
+    assert search, line.source
+    namespace, names, name, dimension, value, _, _ = search.groups()
+    return Metric.of(namespace, name, dict.fromkeys(names.split(","), "*") | {dimension: value})
+
+
+def graph_metrics(graph: dict[str, Any]) -> list[Metric]:
+    """Return the metrics a graph shows, or looks for."""
+    found = []
+    for line in lines(graph):
+        if isinstance(line.source, Metric):
+            found.append(line.source)
+        elif "SEARCH" in line.source:
+            found.append(searched(line))
+    return found
+
+
+NAMED = list(itertools.chain(*map(alarm_metrics, ALARMS.values()), *map(graph_metrics, GRAPHS)))
+
+
+# ---- nothing drifts from what is emitted ----
+
+
+def test_every_metric_that_is_looked_at_is_emitted_and_the_other_way_round() -> None:
+    """An alarm could never fire, a graph would stay empty, or a metric would be paid for and seen by nobody."""
+    own = [metric for metric in NAMED if metric.namespace == NAMESPACE]
+    assert {metric.name for metric in own} == set(emitted_metrics())
+    for metric in own:
+        names = {name for name, _ in metric.dimensions}
+        assert names in [set(known) for known in emitted_dimensions()[metric.name]], metric
+        assert dict(metric.dimensions)["service"] == "a-stack", metric
+        reason = dict(metric.dimensions).get("reason", "*")
+        assert reason == "*" or reason in emitted_reasons()[metric.name], metric
+    service = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+    assert resolved(service, STACK, {}) == "a-stack"
+
+
+def test_metrics_of_aws_are_named_as_aws_names_them() -> None:
+    """An alarm would watch a metric, a queue or a function that does not exist."""
+    for metric in NAMED:
+        if metric.namespace == NAMESPACE:
+            continue
+        ((dimension, value),) = metric.dimensions
+        resource = value.removesuffix(".QueueName")
+        key = (metric.namespace, dimension, RESOURCES[resource]["Type"])
+        assert metric.name in AWS_METRICS[key], metric
+        assert value.endswith(".QueueName") == (dimension == "QueueName"), "!Ref of a queue is its URL"
+
+
+def query_fields(query: str) -> set[str]:
+    """Return the fields of log lines that a query of Logs Insights speaks of, without CloudWatch's own (`@...`)."""
+    text = re.sub(r"(?m)^\s*#.*$|\"[^\"]*\"|'[^']*'|/[^/|\n]+/", " ", query)
+    aliases = set(re.findall(r"\bas (\w+)", text))
+    keywords = {"SOURCE", "fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and"}
+    functions = set(re.findall(r"\b(\w+)\(", text))
+    names = set(re.findall(r"(?<![@\w])[a-zA-Z_]\w*", text))
+    return names - aliases - functions - keywords
+
+
+LOG_QUERIES = [widget["properties"]["query"] for widget in WIDGETS if widget["type"] == "log"]
+
+
+@pytest.mark.parametrize("text", [*LOG_QUERIES, *(query["QueryString"] for query in QUERIES.values())])
+def test_every_field_that_is_asked_for_is_in_real_lines(text: str) -> None:
+    """A saved query would find nothing, at night."""
+    fields = query_fields(text)
+    assert fields
+    assert fields <= emitted_fields() | {"type"}  # which Lambda's own lines have in place of a message
+
+
+@every_query
+def test_queries_are_found_under_the_stack_and_ask_its_log(query: dict[str, Any]) -> None:
+    """Nobody would find them, or they would search every log of the account and be billed for it."""
+    assert re.fullmatch(r"a-stack/[a-z ]+", query["Name"])
+    assert query["LogGroupNames"] == ["RelayLogGroup"]
+
+
+def test_the_queries_that_were_promised_are_there() -> None:
+    """On call, one would have to write them."""
+    assert sorted(query["Name"].removeprefix("a-stack/") for query in QUERIES.values()) == [
+        "cost of logs",
+        "late deliveries",
+        "slowest attempts",
+        "the story of one uuid",
+        "what the endpoint answered over time",
+        "why results were parked",
+    ]
+
+
+# ---- the dashboard ----
+
+
+def test_widgets_lie_side_by_side_in_the_grid() -> None:
+    """CloudWatch would refuse the dashboard, or move widgets about."""
+    taken: set[tuple[int, int]] = set()
+    for widget in WIDGETS:
+        x, y, width, height = (widget[key] for key in ("x", "y", "width", "height"))
+        assert x + width <= 24
+        cells = set(itertools.product(range(x, x + width), range(y, y + height)))
+        assert len(cells) == width * height > 0
+        assert not cells & taken
+        taken |= cells
+    bottom = max(y for _, y in taken) + 1
+    assert len(taken) == 24 * bottom, "a hole"
+
+
+def test_every_widget_is_of_a_kind_that_cloudwatch_knows() -> None:
+    """CloudWatch would refuse the dashboard."""
+    needed = {
+        "text": {"markdown"},
+        "alarm": {"title", "alarms", "sortBy"},
+        "metric": {"title", "view", "stacked", "region", "period", "yAxis", "metrics"},
+        "log": {"title", "view", "region", "query"},
+    }
+    allowed = {"metric": {"annotations", "start", "end"}}
+    for widget in WIDGETS:
+        kind = widget["type"]
+        assert widget.keys() == {"type", "x", "y", "width", "height", "properties"}
+        assert needed[kind] <= widget["properties"].keys() <= needed[kind] | allowed.get(kind, set())
+        assert widget["properties"].get("region", "eu-central-1") == "eu-central-1"
+    titles = [widget["properties"]["title"] for widget in WIDGETS if widget["type"] != "text"]
+    assert len(titles) == len(set(titles))
+    assert all("?" in title for title in titles)
+
+
+@every_graph
+def test_graphs_have_periods_units_and_lines_that_cloudwatch_can_draw(graph: dict[str, Any]) -> None:
+    """A reader would take milliseconds for seconds, or five minutes for an hour."""
+    assert graph["period"] % 60 == 0
+    assert graph["view"] == "timeSeries"
+    read = lines(graph)
+    sides = {False: "left", True: "right"}
+    assert set(graph["yAxis"]) == {sides[line.right] for line in read}
+    for line in read:
+        assert line.label or not line.visible
+        if isinstance(line.source, str):
+            continue
+        assert re.fullmatch(r"Sum|Maximum|p\d\d", line.stat)
+        unit = emitted_metrics().get(line.source.name)
+        if unit:
+            assert re.search(UNIT_WORDS[unit], graph["yAxis"][sides[line.right]]["label"]), line
+            assert (line.stat == "Sum") <= (unit == "Count"), "a sum of times says nothing"
+    span = {300: r"\b5 minutes", 900: r"\b15 minutes", 3600: r"\bhour"}[graph["period"]]
+    if any(line.stat == "Sum" for line in read):
+        assert any(re.search(span, axis["label"]) for axis in graph["yAxis"].values())
+
+
+@every_graph
+def test_expressions_use_what_the_graph_defines(graph: dict[str, Any]) -> None:
+    """CloudWatch would show an error in place of the graph."""
+    read = lines(graph)
+    ids = [line.id for line in read if line.id]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z]\w*", one) for one in ids)
+    for line in read:
+        if isinstance(line.source, str) and (search := SEARCH.fullmatch(line.source)):
+            assert int(search[7]) == graph["period"]
+            (left_open,) = [name for name, value in searched(line).dimensions if value == "*"]
+            assert line.label == f"${{PROP('Dim.{left_open}')}}"
+        elif isinstance(line.source, str):
+            assert set(re.findall(r"\b[a-z]\w*", line.source)) <= set(ids)
+            assert set(re.findall(r"\b[A-Z_]+\b", line.source)) <= {"AVG", "STDDEV", "TIME_SERIES"}
+
+
+def annotations() -> Iterator[tuple[dict[str, Any], str, float]]:
+    """Yield each line that stands for an alarm: the graph, the alarm's slug, where the line is."""
+    for graph in GRAPHS:
+        for one in graph.get("annotations", {}).get("horizontal", ()):
+            for name in one["label"].split(", "):
+                yield graph, name, one["value"]
+
+
+def test_alarms_are_drawn_where_they_fire() -> None:
+    """The dashboard would show another threshold than the one that wakes people up."""
+    by_slug = {slug(alarm): alarm for alarm in ALARMS.values()}
+    drawn = list(annotations())
+    assert len(drawn) >= 7
+    for graph, name, value in drawn:
+        assert by_slug[name]["Threshold"] == value
+        assert set(alarm_metrics(by_slug[name])) & set(graph_metrics(graph)), name
+        if by_slug[name].get("Statistic") == "Sum":
+            assert by_slug[name]["Period"] == graph["period"], name
+    (shown,) = [widget["properties"]["alarms"] for widget in WIDGETS if widget["type"] == "alarm"]
+    assert sorted(shown) == sorted(f"{name}.Arn" for name in ALARMS)
+
+
+def test_the_dashboard_has_a_name_of_its_own_in_each_region() -> None:
+    """Two stacks of one name in two regions would overwrite each other's: a dashboard's name is the account's."""
+    assert DASHBOARD["DashboardName"] == "a-stack-eu-central-1"
+
+
+# ---- the alarms ----
+
+
+@every_alarm
+def test_alarms_say_what_they_mean_and_what_to_do_first(alarm: dict[str, Any]) -> None:
+    """Who is woken up would not know whether to hurry, or where to begin."""
+    text = alarm["AlarmDescription"]
+    assert len(text) <= 1024
+    assert re.match(r"[A-Z][^.]+[.:]", text)
+    assert "Nothing is lost" in text
+    assert re.search(r"First: flash-call-relay --stack a-stack (doctor|(parked|dead) list) ", text)
+    assert text.endswith(f" Runbook: docs/runbook.md#{slug(alarm)}")
+
+
+def test_each_alarm_has_its_heading_in_the_runbook_and_the_other_way_round() -> None:
+    """The alarm's link would lead nowhere, or the runbook speak of an alarm that is not there."""
+    alarms_part = RUNBOOK.split("\n## The alarms\n")[1].split("\n## ")[0]
+    assert re.findall(r"(?m)^### (.+)$", alarms_part) == [slug(alarm) for alarm in ALARMS.values()]
+    for part in alarms_part.split("\n### ")[1:]:
+        assert re.search(r"\*\*Look\*\*.*\*\*do\*\*.*\*\*Over\*\*", part, re.DOTALL | re.IGNORECASE), part
+
+
+@every_alarm
+def test_alarms_treat_missing_data_deliberately_and_tell_both_ways(alarm: dict[str, Any]) -> None:
+    """An idle relay would wake people up, or nobody would learn that it is over."""
+    assert alarm["TreatMissingData"] in {"ignore", "notBreaching"}
+    topics = [{"Fn::If": ["AlarmsTopic", "AlarmTopicArn", "AWS::NoValue"]}]
+    topics += [{"Fn::If": ["AlarmsByEmail", "AlarmTopic", "AWS::NoValue"]}]
+    assert alarm["AlarmActions"] == alarm["OKActions"] == topics
+
+
+@every_alarm
+def test_alarms_are_within_the_limits_of_cloudwatch(alarm: dict[str, Any]) -> None:
+    """The stack could not be deployed, which the emulator doesn't show."""
+    periods = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one}
+    (period,) = periods or {alarm["Period"]}
+    assert period % 60 == 0
+    assert period * alarm["EvaluationPeriods"] <= (7 * DAY_S if period >= 3600 else DAY_S)
+    assert 1 <= alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
+    assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+    returned = [one for one in alarm.get("Metrics", ()) if one.get("ReturnData", True)]
+    assert len(returned) == ("Metrics" in alarm)
+    for one in returned:
+        inputs = {other["Id"] for other in alarm["Metrics"]} - {one["Id"]}
+        assert one["Expression"] == " + ".join(
+            f"FILL({name}, 0)" for name in sorted(inputs, key=one["Expression"].find)
+        )
+
+
+def test_a_single_waiting_result_keeps_its_alarm_up() -> None:
+    """In an outage with little traffic, an alarm would come and go with each try of the one result that waits."""
+    longest_s = int(defaults()["RetryCapSeconds"]) * JITTER[1] + RESOURCES["RelayFunction"]["Properties"]["Timeout"]
+    by_slug = {slug(alarm): alarm for alarm in ALARMS.values()}
+    assert by_slug["results-late"]["Period"] >= longest_s
+    (credentials,) = {one["MetricStat"]["Period"] for one in by_slug["credentials-refused"]["Metrics"][1:]}
+    assert credentials >= longest_s
+    doubtful = by_slug["replies-doubtful"]
+    (period,) = {one["MetricStat"]["Period"] for one in doubtful["Metrics"][1:]}
+    assert period * doubtful["EvaluationPeriods"] >= longest_s * doubtful["DatapointsToAlarm"]
+
+
+def test_an_unknown_call_is_not_called_late_while_that_is_normal() -> None:
+    """Each call that BetaTel doesn't know would wake people up twice."""
+    assert ALARMS["ResultsLateAlarm"]["Threshold"] >= int(defaults()["UnknownCallGraceSeconds"])
+
+
+@pytest.mark.parametrize("queue", ["ParkedQueue", "DeadLetterQueue"])
+def test_messages_are_told_of_again_with_a_week_to_spare(queue: str) -> None:
+    """Results that a person has to decide on would expire unseen."""
+    alarm = ALARMS[f"{queue}ExpiringAlarm"]
+    told_after_s = alarm["Period"] * alarm["EvaluationPeriods"]
+    assert told_after_s + 7 * DAY_S <= RESOURCES[queue]["Properties"]["MessageRetentionPeriod"]
+    assert (alarm["Statistic"], alarm["Threshold"]) == ("Maximum", 1)
+    assert dict(alarm_metrics(alarm)[0].dimensions) == {"QueueName": f"{queue}.QueueName"}
+
+
+def test_only_cloudwatch_and_only_over_tls_may_tell_of_alarms() -> None:
+    """Anybody's messages could come as alarms, or alarms go in the clear."""
+    refusal, allowed = of_type("AWS::SNS::TopicPolicy")["AlarmTopicPolicy"]["PolicyDocument"]["Statement"]
+    assert (refusal["Effect"], refusal["Principal"]) == ("Deny", "*")
+    assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert allowed["Condition"] == {"StringEquals": {"aws:SourceAccount": "AWS::AccountId"}}
+
+
+# ---- the switch ----
+
+
+def test_without_monitoring_none_of_it_is_made() -> None:
+    """`Monitoring: false` would cost all the same, or fail to deploy."""
+    conditions = {
+        name: resource.get("Condition") for name, resource in RESOURCES.items() if resource["Type"] in NEEDS_MONITORING
+    }
+    assert set(conditions.values()) == {"Monitors", "AlarmsByEmail"}
+    assert {"Condition": "Monitors"} in TEMPLATE["Conditions"]["AlarmsByEmail"]["Fn::And"]
+    assert TEMPLATE["Conditions"]["Monitors"] == {"Fn::Equals": [{"Ref": "Monitoring"}, "true"]}
+    outputs = [output for output in TEMPLATE["Outputs"].values() if "Dashboard" in str(output["Value"])]
+    assert [output["Condition"] for output in outputs] == ["Monitors", "Monitors"]
+
+
+# ---- the runbook's commands ----
+
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL)).replace("\\\n", " ")
+COMMANDS = re.findall(r"\baws ([a-z]+) ([a-z-]+)((?:(?!\baws )[^\n])*)", re.sub(r"(?m)'[^'\n]*'", "''", SHELL))
+
+
+def test_the_runbook_has_commands_and_they_are_looked_at() -> None:
+    """The next test would look at nothing."""
+    assert len(COMMANDS) == len(re.findall(r"\baws ", SHELL)) >= 20
+
+
+@pytest.mark.parametrize(("service", "command", "rest"), COMMANDS, ids=[" ".join(one[:2]) for one in COMMANDS])
+def test_the_commands_of_the_runbook_exist(service: str, command: str, rest: str) -> None:
+    """Who is woken up would type a command that the AWS CLI doesn't know."""
+    if command == "wait":
+        return
+    model = botocore.session.get_session().get_service_model(service)
+    (operation,) = [name for name in model.operation_names if xform_name(name, "-") == command]
+    shape = model.operation_model(operation).input_shape
+    members = {xform_name(name, "-") for name in shape.members} if shape else set()
+    options = set(re.findall(r"(?<!\S)--(?:no-)?([a-z-]+)", rest))
+    assert options <= members | {"query", "output"}
+
+
+OPERATORS = re.findall(r"flash-call-relay --stack flash-call-relay ([a-z][^`\n]*)", RUNBOOK)
+OPERATORS += re.findall(r"`((?:doctor|story|send|parked|dead) ?[^`]*)`", RUNBOOK)
+OPERATORS += [re.findall(r"--stack a-stack (.+) Runbook", alarm["AlarmDescription"])[0] for alarm in ALARMS.values()]
+
+
+@pytest.mark.parametrize("command", sorted(set(OPERATORS)))
+def test_the_operators_commands_of_the_runbook_and_the_alarms_exist(command: str) -> None:
+    """Who is woken up would begin with a command that is refused."""
+    tried = CliRunner().invoke(relay, ["--stack", "a-stack", *command.split(), "--help"])
+    assert tried.exit_code == 0, tried.output
+
+
+def test_the_runbook_names_outputs_and_parameters_that_exist() -> None:
+    """Who is woken up would look for something that the stack doesn't have."""
+    named = set(re.findall(r"\$\(output (\w+)\)", RUNBOOK)) | {"ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"}
+    assert named <= TEMPLATE["Outputs"].keys()
+    changed = set(re.findall(r"(?m)(?:^|`)change (\w+) ", RUNBOOK))
+    assert changed
+    assert changed <= TEMPLATE["Parameters"].keys()
