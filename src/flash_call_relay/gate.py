@@ -83,6 +83,12 @@ class Gate:
                     self._news.append("credentials.rejected")
                 self._refused, self._refused_until = credentials, now + HOLD_S
 
+    @property
+    def failing(self) -> bool:
+        """Whether the endpoint has failed often enough to be held, and not been heard of since."""
+        with self._lock:
+            return self._endpoint_held_until is not None
+
     def news(self) -> list[str]:
         """Return what has changed since the last call, as dotted event names."""
         with self._lock:

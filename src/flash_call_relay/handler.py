@@ -77,7 +77,7 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     if page:
         page.close()
         batch.log_ledger(page.faults, page.clashes)
-    batch.close(failures)
+    batch.close(failures, failing=gate.failing)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}

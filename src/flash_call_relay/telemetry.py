@@ -60,7 +60,6 @@ class Batch:
         """Begin with the invocation's id, which every line carries."""
         logger.append_keys(function_request_id=request_id)
         self._settled: list[Settled] = []
-        self._failing = False
         self._faults = self._clashes = 0
 
     def log_outcomes(self, settled: Sequence[Settled]) -> None:
@@ -75,7 +74,6 @@ class Batch:
 
     def log_news(self, news: Sequence[str]) -> None:
         """Log what has changed at the gate."""
-        self._failing |= "endpoint.failing" in news
         for event in news:
             with _harmless():
                 log = logger.info if event in ("endpoint.recovered", "credentials.accepted") else logger.error
@@ -90,15 +88,20 @@ class Batch:
             for uuid in clashes:
                 logger.error("ledger.conflict", extra={"uuid": uuid})
 
-    def close(self, failures: Mapping[str, str]) -> None:
-        """Log what SQS did not do, by message id, and the batch's counts; emit the metrics."""
+    def close(self, failures: Mapping[str, str], *, failing: bool) -> None:
+        """Log what SQS did not do, by message id, and the batch's counts; emit the metrics.
+
+        Args:
+            failures: what SQS did not do, by message id.
+            failing: whether the endpoint is failing by now.
+        """
         with _harmless():
             for message_id, failure in failures.items():
                 logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
             counts = Counter(map(_name_of, self._settled))
             logger.info("batch.settled", extra={"records": len(self._settled), **counts})
         with _harmless():
-            _emit(self._health())
+            _emit(self._health(failing=failing))
         with _harmless():
             delivered = Counter(_status(one) for one in self._settled if isinstance(one.outcome, Delivered))
             _emit(_counts(CallsVerified=delivered["Success"], CallsFailed=delivered["Failed"]))
@@ -107,7 +110,7 @@ class Batch:
                 with _harmless():
                     _emit(_counts(**{name: count}), reason=reason)
 
-    def _health(self) -> Metrics:
+    def _health(self, *, failing: bool) -> Metrics:
         kinds = Counter(type(one.outcome) for one in self._settled)
         parked = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Parked))
         deferred = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Deferred))
@@ -123,7 +126,7 @@ class Batch:
                 DuplicateResults=kinds[Duplicate],
                 ConflictingResults=parked[Reason.CONFLICTING_STATUS] + self._clashes,
                 CredentialsRejected=deferred[Reason.CREDENTIALS_REJECTED],
-                EndpointFailing=int(self._failing or deferred[Reason.ENDPOINT_FAILING] > 0),
+                EndpointFailing=int(failing or deferred[Reason.ENDPOINT_FAILING] > 0),
                 LedgerErrors=self._faults,
             ),
             "OldestPendingAge": (MetricUnit.Seconds, [round(max(pending, default=0.0), 1)]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flash_call_relay import gate
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
@@ -160,6 +161,17 @@ def test_a_failing_endpoint_counts_from_the_invocation_that_finds_out(relay: Rel
     relay.invoke_with(relay.send(result("held")))
     assert relay.counted("EndpointFailing") == [found_out, found_out], "held back, or delivered"
     assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * found_out
+
+
+def test_an_endpoint_fails_on_while_single_attempts_find_it_so(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an outage with little traffic the alarm would say that all is well, whenever one result is tried."""
+    monkeypatch.setattr(gate, "HOLD_S", 0.0)  # the next attempt is let through
+    relay.configure(CONNECTIONS_PER_FUNCTION="1")
+    relay.endpoint.spell(error(503))
+    relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(5))))
+    relay.invoke_with(relay.send(result("lone")))
+    assert relay.counted("ResultsDeferred", reason="endpoint_error") == [5, 1]
+    assert relay.counted("EndpointFailing") == [1, 1]
 
 
 def test_a_clash_in_the_ledger_is_a_conflict(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
