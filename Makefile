@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench picture test check lint scan types clean doctor send parked replay story pause resume
+.PHONY: help ready setup demo up down bench picture test check lint scan types clean doctor send parked replay discard story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -18,11 +18,15 @@ EMULATOR_PORT ?= 4566
 ENDPOINT_PORT ?= 8787
 RESULTS ?= 400
 
-STACK ?= flash-call-relay
-OPS = @PYTHONPATH=src $(DEV)/python -m ops --stack '$(STACK)'
-option = $(if $($1),--$2 '$($1)')
-CHOICE = $(call option,REASON,reason) $(call option,STATUS,status) $(call option,HTTP_STATUS,http-status) \
-	$(call option,UUID,uuid) $(call option,SINCE,since) $(call option,UNTIL,until) $(call option,LIMIT,limit)
+# What is given to a target of the operators' command becomes its options of the same names: REASON=... is --reason.
+# So the command itself refuses what it doesn't know.
+given = $(foreach word,$(MAKEOVERRIDES),$(foreach name,$(firstword $(subst =, ,$(word))),$(if $(filter command,$(origin $(name))),$(name))))
+COMMON := STACK REGION PROFILE
+FLAGS := DRY_RUN YES PROBE SKIP_BAD JSON
+quoted = '$(subst ','\'',$($1))'
+option = --$(shell echo $1 | tr A-Z_ a-z-) $(if $(filter $1,$(FLAGS)),,$(call quoted,$1))
+options = $(foreach name,$(filter-out $(COMMON) QUEUE $1,$(given)),$(call option,$(name)))
+OPS = @PYTHONPATH=src $(DEV)/python -m ops $(foreach name,$(filter $(COMMON),$(given)),$(call option,$(name)))
 QUEUE ?= parked
 
 help: ## List the commands
@@ -61,25 +65,28 @@ picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the 
 	@.venv/picture/bin/python -m local.dashboard --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
 
 doctor: .venv/dev/ready ## Check a deployed stack: STACK=flash-call-relay PROBE=1
-	$(OPS) doctor $(if $(PROBE),--probe)
+	$(OPS) doctor $(options)
 
 send: .venv/dev/ready ## Send results to a stack: UUID=... STATUS=Success, or FILE=results.csv
-	$(OPS) send $(if $(FILE),--file '$(FILE)',--uuid '$(UUID)' --status '$(STATUS)') $(if $(DRY_RUN),--dry-run)
+	$(OPS) send $(options)
 
 parked: .venv/dev/ready ## List what is parked (or QUEUE=dead): REASON= UUID= SINCE=6h LIMIT=20
-	$(OPS) $(QUEUE) list $(CHOICE)
+	$(OPS) $(QUEUE) list $(options)
 
 replay: .venv/dev/ready ## Replay what is parked (or QUEUE=dead): REASON= UUID= LIMIT= DRY_RUN=1 YES=1
-	$(OPS) $(QUEUE) replay $(CHOICE) $(if $(DRY_RUN),--dry-run) $(if $(YES),--yes)
+	$(OPS) $(QUEUE) replay $(options)
+
+discard: .venv/dev/ready ## Write what is parked (or QUEUE=dead) to a file and delete it: REASON= UUID= TO=
+	$(OPS) $(QUEUE) discard $(options)
 
 story: .venv/dev/ready ## Tell what happened to one result: UUID=...
-	$(OPS) story '$(UUID)'
+	$(OPS) story $(call quoted,UUID) $(call options,UUID)
 
 pause: .venv/dev/ready ## Stop a deployed relay; results wait on the queue
-	$(OPS) pause
+	$(OPS) pause $(options)
 
 resume: .venv/dev/ready ## Start it again
-	$(OPS) resume
+	$(OPS) resume $(options)
 
 ready:
 	@ls $(CHECKS) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
@@ -96,5 +103,5 @@ types: ## mypy --strict
 	@echo "==> mypy --strict" && $(DEV)/mypy
 
 clean: down ## Remove all that the other commands made
-	@rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .local build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +

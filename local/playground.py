@@ -170,6 +170,7 @@ def write_env(deployment: Deployment, url: str) -> None:
     """Write what points a shell, its AWS CLI and its SAM to the emulator, and to nothing else."""
     outputs = deployment.outputs
     values = {
+        "FLASH_CALL_RELAY_STACK": STACK_NAME,
         **deployment.stack.environment,
         "AWS_PAGER": "",
         "RESULT_QUEUE_URL": outputs["ResultQueueUrl"],
@@ -220,9 +221,9 @@ Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
 
 Check it, look at what is parked, follow one result (docs/operating.md has more):
-    make doctor PROBE=1 STACK={STACK_NAME}
-    make parked STACK={STACK_NAME}
-    make story STACK={STACK_NAME} UUID={FIRST_CALL}
+    make doctor PROBE=1
+    make parked
+    make story UUID={FIRST_CALL}
 
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text

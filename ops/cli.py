@@ -1,9 +1,10 @@
 """`flash-call-relay`: the commands, and what they have in common."""
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from ops.problems import EXPLAINED, Problem, explain
 from ops.stack import Stack
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+COMMON = ("--stack", "--region", "--profile")
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the terminal is closed
 
 
@@ -38,6 +40,8 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     All commands find the queues, the function and the secret by the stack's outputs. Exit status: 0 if all is well, 1
     if something is wrong or was refused, 2 if the command can't be carried out, 130 if it was interrupted.
     """
+    if not stack:
+        raise Problem("The stack's name is empty: give it with --stack.")
     context.obj = lambda: Stack(stack, region=region, profile=profile)
 
 
@@ -75,10 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     except EXPLAINED as error:
         return _say(explain(error), UNUSABLE)
     except (KeyboardInterrupt, click.Abort):
-        return _say("Interrupted. Nothing is lost: what was not finished is where it was.", INTERRUPTED)
-    except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _say("Interrupted. Nothing is lost.", INTERRUPTED)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        head_is_gone = isinstance(error, BrokenPipeError)  # of `| head`
+        return FAILED if head_is_gone else _say(f"The output can't be written: {error.strerror}.", UNUSABLE)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -91,8 +96,28 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _run(group: Callable[..., Any], arguments: list[str] | None) -> int:
-    status = group(args=arguments, prog_name="flash-call-relay", standalone_mode=False)
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    status = group(
+        args=_common_first(sys.argv[1:] if arguments is None else arguments),
+        prog_name="flash-call-relay",
+        standalone_mode=False,
+        color=False if plain else None,
+    )
     return status if isinstance(status, int) else 0
+
+
+def _common_first(arguments: Sequence[str]) -> list[str]:
+    """Put --stack and its like before the command: most people type them after it."""
+    first, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word in COMMON:
+            first += [word, *itertools.islice(words, 1)]
+        elif word.partition("=")[0] in COMMON:
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest
 
 
 def _say(sentence: str, status: int) -> int:

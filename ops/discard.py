@@ -10,7 +10,7 @@ import click
 
 from ops import show
 from ops.messages import Filter, Message
-from ops.places import MakeStack, Place, filters, go_ahead, sum_up
+from ops.places import MakeStack, Place, filters, go_ahead, sum_up, take
 from ops.problems import Problem
 from ops.queue import Pace
 
@@ -32,19 +32,21 @@ def command(place: Place) -> click.Command:
     ) -> int:
         """Delete messages for good, after writing all that they say to a file.
 
-        The file has a JSON object a line, and `send --file` takes it as it is, if it was a mistake.
+        The file has a JSON object a line, and `send --file` takes the results in it, if it was a mistake; what was no
+        result is in `body`.
         """
         stack = make_stack()
         choice = place.choose(stack, hold_s, Filter(**wanted))
         choice.show(None if dry_run else 0)
         path = path or f"{place.name}-{stack.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
         question = f"Delete {show.count(len(choice.messages), 'message')} for good, after writing them to {path}?"
+        if choice.messages:
+            click.echo()
         if not choice.messages or not go_ahead(question, dry_run=dry_run, yes=yes):
             return 0
         write(path, choice.messages)
         click.echo(f"What they say is in {path} now.")
-        with show.progress("deleting", len(choice.messages)) as tell:
-            deleted = place.queue(stack, hold_s).take(choice.ids, _all_of_them, Pace(FAST), tell)
+        deleted = take(place.queue(stack, hold_s), choice, _all_of_them, Pace(FAST), "deleted")
         return sum_up("deleted", len(choice.messages), deleted, {})
 
     return discard

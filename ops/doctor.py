@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from flash_call_relay.credentials import Credentials, CredentialsUnavailableErro
 from flash_call_relay.models import FlashCallResult, NoReply
 from flash_call_relay.settings import Settings, SettingsError
 from flash_call_relay.webhook import Webhook
-from ops import show
+from ops import logs, show
 from ops.problems import EXPLAINED, NOT_ALLOWED, explain
 from ops.stack import Stack
 
@@ -25,6 +26,7 @@ OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 CONNECT_S = 5
 CERTIFICATE_S = 14 * show.DAY_S  # less than that left is worth a word
+MOST_LINES = 10_000  # one call's
 RECENT = timedelta(minutes=15)  # SQS reports a queue's age every minute or five
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 
@@ -69,6 +71,7 @@ def _checks(stack: Stack, *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "events", lambda: _events(stack)
     yield "credentials", secret.check
     yield "result queue", lambda: _queue(stack, "ResultQueueUrl", "")
+    yield "deferred", lambda: _deferred(stack)
     yield "parked queue", lambda: _queue(stack, "ParkedQueueUrl", "parked")
     yield "dead-letter queue", lambda: _queue(stack, "DeadLetterQueueUrl", "dead")
     yield "alarms", lambda: _alarms(stack)
@@ -198,6 +201,17 @@ def _queue(stack: Stack, output: str, group: str) -> Iterator[Finding]:
         yield Finding(OK, f"{visible:,} waiting, {hidden + delayed:,} hidden until their next try or at work{oldest}")
 
 
+def _deferred(stack: Stack) -> Iterator[Finding]:
+    since = (datetime.now(UTC) - RECENT).timestamp()
+    lines = logs.lines(stack, '{ $.message = "result.deferred" }', since, most=MOST_LINES)
+    reasons = Counter(str(line.get("reason")) for line in lines if line.get("message") == "result.deferred")
+    if not reasons:
+        yield Finding(OK, "no result in the last quarter of an hour")
+        return
+    said = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
+    yield Finding(NOTE, f"in the last quarter of an hour: {said}", _command(stack, "doctor --probe"))
+
+
 def _age(stack: Stack, url: str) -> float | None:
     now = datetime.now(UTC)
     with suppress(ClientError):  # the depth says most of it
@@ -283,4 +297,7 @@ def _probe(stack: Stack, secret: _Secret) -> Iterator[Finding]:
         case status, _:
             level = NOTE if 200 <= status < 300 else WRONG
             kind = "a JSON object" if answer.json_object is not None else "no JSON object"
-            yield Finding(level, f"expected HTTP 404 for a call that never was; the endpoint answered {said} ({kind})")
+            says = f"expected HTTP 404 for a call that never was; the endpoint answered {said} ({kind})"
+            yield Finding(
+                level, says, "tell BetaTel if it lasts; what waits is tried by itself" if level == WRONG else ""
+            )

@@ -58,11 +58,15 @@ def read(name: str) -> Lines:
             for one, another, status in ((earlier, number, content.status), (number, earlier, other.status)):
                 lines.bad[one] = f"contradicts line {another}, which says {status}; a call has one verdict"
     lines.bad = dict(sorted(lines.bad.items()))
+    if not lines.good and not lines.bad:
+        raise Problem(f"{name} has a header and no results.")
     return lines
 
 
 def _text(name: str) -> str:
     try:
+        if name == "-" and sys.stdin is None:
+            raise Problem("There is no standard input.")
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except IsADirectoryError:
         raise Problem(f"{name} is a directory: name a file, or - for standard input.") from None

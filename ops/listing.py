@@ -36,7 +36,7 @@ def command(place: Place) -> click.Command:
         choice.show(SHOWN if limit is None else limit or None)
         if limit is None and len(choice.messages) > SHOWN:
             click.echo(
-                f"... and {len(choice.messages) - SHOWN:,} more: --limit 0 shows all, --json all that each says."
+                f"\n... and {len(choice.messages) - SHOWN:,} more: --limit 0 shows all, --json all that each says."
             )
 
     return list_messages

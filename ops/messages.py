@@ -67,6 +67,12 @@ class Message:
         """The results in it."""
         return [content for content in self.contents if isinstance(content, FlashCallResult)]
 
+    def is_about(self, uuid: str) -> bool:
+        """Tell whether it reports this call, or is no result and has the uuid in its text, in quotes."""
+        if self.results:
+            return any(result.uuid == uuid for result in self.results)
+        return any(f'"{uuid}{end}' in self.body for end in ('"', '\\"'))  # the latter: JSON as text in JSON
+
     @property
     def http_status(self) -> int | None:
         """What the endpoint answered last."""
@@ -141,6 +147,7 @@ class Filter:
     statuses: tuple[str, ...] = ()
     http_statuses: tuple[int, ...] = ()
     uuids: tuple[str, ...] = ()
+    message_ids: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
     limit: int = 0
@@ -155,7 +162,8 @@ class Filter:
             (not self.reasons or message.reason in self.reasons)
             and (not self.http_statuses or message.http_status in self.http_statuses)
             and (not self.statuses or any(result.status in self.statuses for result in message.results))
-            and (not self.uuids or any(result.uuid in self.uuids for result in message.results))
+            and (not self.uuids or any(map(message.is_about, self.uuids)))
+            and (not self.message_ids or message.message_id in self.message_ids)
             and (self.since is None or message.sent_at >= self.since)
             and (self.until is None or message.sent_at < self.until)
         )

@@ -14,7 +14,7 @@ import click
 from ops import show
 from ops.messages import PARKED_REASONS, DeadReason, Filter, Message
 from ops.problems import Problem
-from ops.queue import Queue
+from ops.queue import Pace, Queue
 from ops.stack import Stack
 
 REFUSALS_SHOWN = 10
@@ -40,14 +40,17 @@ class Place:
 
     def choose(self, stack: Stack, hold_s: int, wanted: Filter) -> "Choice":
         """Look at all that is visible on it, and choose."""
+        if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+            raise Problem("There is no time between --since and --until.")
         queue = self.queue(stack, hold_s)
-        attributes = queue.attributes()
         with show.progress(f"looking at the {self.title}", None) as tell:
             found = queue.look(tell)
+        attributes = queue.attributes()
+        there = sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
         return Choice(
             where=f"the {self.title} of {stack.name} ({stack.region})",
             found=len(found),
-            hidden=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
+            hidden=max(0, there - len(found)),
             retention_s=int(attributes["MessageRetentionPeriod"]),
             messages=wanted.choose(found),
         )
@@ -55,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """The messages that are wanted, of those found on a queue; `hidden` ones were in somebody else's hands."""
+    """The messages that are wanted, of those found on a queue; about so many `hidden` ones are in other hands."""
 
     where: str
     found: int
@@ -77,14 +80,13 @@ class Choice:
             click.echo(f"Nothing to be seen on {self.where}.")
         if self.hidden:
             click.echo(
-                f"{show.count(self.hidden, 'message')} more hidden there: somebody looks at them, or a command was "
-                "killed; they come back by themselves within its --hold."
+                f"About {self.hidden:,} more are hidden: somebody looks at them, or a command was killed; they come "
+                "back by themselves within its --hold."
             )
         if self.messages:
             _show_counts(self.messages)
             if limit != 0:
                 _show_messages(self.messages[:limit], self.retention_s)
-            click.echo()
 
 
 PARKED = Place("parked", "parked queue", "ParkedQueueUrl", dead=False, reasons=tuple(map(str, PARKED_REASONS)))
@@ -100,8 +102,8 @@ class Moment(click.ParamType[float]):
         """Return seconds since the epoch."""
         if isinstance(value, float):
             return value
-        if ago := re.fullmatch(r"(\d{1,5}) ?(min|h|d)", value):
-            unit = {"min": "minutes", "h": "hours", "d": "days"}[ago[2]]
+        if ago := re.fullmatch(r"(\d{1,5}) ?(s|min|m|h|d)", value):
+            unit = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}[ago[2]]
             return max((datetime.now(UTC) - timedelta(**{unit: int(ago[1])})).timestamp(), 0.0)
         try:
             moment = datetime.fromisoformat(value)
@@ -118,6 +120,7 @@ def filters(place: Place) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         click.option("--status", "statuses", multiple=True, type=click.Choice(["Success", "Failed"])),
         click.option("--http-status", "http_statuses", multiple=True, type=int, help="What the endpoint said last."),
         click.option("--uuid", "uuids", multiple=True, help="Repeatable."),
+        click.option("--message-id", "message_ids", multiple=True, help="As --json shows it. Repeatable."),
         click.option("--since", type=Moment(), help="There since: 90min, 6h, 2d, or 2026-11-22T03:00 (UTC)."),
         click.option("--until", type=Moment(), help="There before: as --since."),
         click.option(
@@ -151,7 +154,34 @@ def go_ahead(question: str, *, dry_run: bool, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise Problem("There is nobody to ask: add --yes, or --dry-run to see what it would do.")
-    return click.confirm(question)
+    if click.confirm(question):
+        return True
+    click.echo("Nothing was done.")
+    return False
+
+
+def take(
+    queue: Queue,
+    choice: Choice,
+    act: Callable[[Sequence[Message]], Collection[str]],
+    pace: Pace,
+    did: str,
+) -> set[str]:
+    """Act on the chosen messages, and delete those that `act` names; return their ids. Says so if it is interrupted."""
+    deleted = 0
+
+    def tell(number: int) -> None:
+        nonlocal deleted
+        deleted = number
+        tell_bar(number)
+
+    try:
+        with show.progress(f"to be {did}", len(choice.messages)) as tell_bar:
+            return queue.take(choice.ids, act, pace, tell)
+    except BaseException:
+        if deleted:
+            click.echo(f"{deleted:,} of {show.count(len(choice.messages), 'message')} {did}.", err=True)
+        raise
 
 
 def sum_up(did: str, chosen: int, deleted: Collection[str], refused: Mapping[str, str]) -> int:
@@ -207,7 +237,7 @@ def _row(message: Message, retention_s: int) -> tuple[object, ...]:
         ("! " if left_s < NEAR_END_S else "") + show.span(left_s),
         message.reason,
         message.http_status,
-        (first.uuid if first else "-") + more,
+        (show.shortened(first.uuid) if first else "-") + more,
         first and first.status,
         message.detail,
     )

@@ -15,6 +15,7 @@ WORKERS = 4
 MAX_ENTRIES = 10  # of SQS, in one call
 POLL_S = 1  # long polling: a short poll may miss what is there
 GLANCE_S = 0.1
+PATIENCE_S = 10  # for chosen messages that an empty queue doesn't show: somebody else may look at them
 
 
 class Queue:
@@ -41,7 +42,7 @@ class Queue:
         def visit(messages: Sequence[Message]) -> bool:
             new = [message for message in messages if message.message_id not in found]
             found.update({message.message_id: message for message in messages})
-            return bool(new)  # all seen before: we have come round
+            return bool(new)  # nothing more, or all seen before: we have come round
 
         self._go_through(visit, lambda: seen(len(found)), MAX_ENTRIES)
         return list(found.values())
@@ -76,8 +77,9 @@ class Queue:
                 finished = act(wanted)
                 deleted.update(self._delete([one for one in wanted if one.message_id in finished]))
                 acted.update(one.message_id for one in wanted)
-            # A whole round without a chosen one: those that are missing are in somebody else's hands.
-            return len(met) < len(chosen) and time.monotonic() < last_met + self._hold_s
+            # Those that don't turn up any more are in somebody else's hands, or done.
+            limit_s = self._hold_s if messages else PATIENCE_S
+            return len(met) < len(chosen) and time.monotonic() < last_met + limit_s
 
         size = min(MAX_ENTRIES, max(1, int(pace.rate / WORKERS)))
         self._go_through(
@@ -97,7 +99,7 @@ class Queue:
         before: Callable[[threading.Event], object] = lambda _over: None,
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Receive until polls are empty, visits want no more, or it is enough. Interrupted, it ends between calls."""
+        """Receive until visits want no more, or it is enough. Interrupted, it ends between two calls."""
         over = threading.Event()
 
         def work() -> None:
@@ -105,8 +107,10 @@ class Queue:
                 while not over.is_set():
                     before(over)
                     messages = [] if over.is_set() else self._receive(size)
-                    if not messages or not visit(messages):
+                    if not visit(messages):
                         return
+                    if not messages:
+                        over.wait(GLANCE_S)
             finally:
                 tell()
 

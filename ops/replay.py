@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from flash_call_relay.models import Reason, Status
 from ops import show
 from ops.messages import Filter, Message
-from ops.places import MakeStack, Place, filters, go_ahead, sum_up
+from ops.places import MakeStack, Place, filters, go_ahead, sum_up, take
 from ops.problems import Problem
 from ops.queue import Pace
 from ops.sending import send
@@ -50,13 +50,13 @@ def command(place: Place) -> click.Command:
         choice.show(None if dry_run else 0)
         if not choice.messages:
             return 0
+        click.echo()
         warn(choice.messages, set_status)
         where = f"the result queue of {stack.name} ({stack.region})"
         if not go_ahead(f"Send {show.count(len(choice.messages), 'message')} to {where}?", dry_run=dry_run, yes=yes):
             return 0
         sender = Sender(stack, set_status)
-        with show.progress("replaying", len(choice.messages)) as tell:
-            deleted = place.queue(stack, hold_s).take(choice.ids, sender.send, Pace(rate), tell)
+        deleted = take(place.queue(stack, hold_s), choice, sender.send, Pace(rate), "replayed")
         return sum_up("replayed", len(choice.messages), deleted, sender.refused)
 
     return replay
@@ -109,10 +109,10 @@ def warn(chosen: Sequence[Message], set_status: Status | None) -> None:
     """Say which of these the relay will only park again."""
     unreadable = sum(1 for message in chosen if not message.results)
     if unreadable:
-        click.echo(f"{show.count(unreadable, 'message')} of these are no results: the relay will park them again.")
+        click.echo(f"{unreadable:,} of these messages are no results: the relay will park them again.")
     conflicting = sum(1 for message in chosen if message.reason == Reason.CONFLICTING_STATUS)
     if conflicting and not set_status:
         click.echo(
-            f"{show.count(conflicting, 'message')} of these contradict what is confirmed: the relay will park them "
+            f"{conflicting:,} of these messages contradict what is confirmed: the relay will park them "
             "again, unless --set-status says what is true."
         )

@@ -48,9 +48,10 @@ def send(
     else:
         raise Problem("Say what to send: --uuid and --status, or --file.")
     good, bad = lines.good, lines.bad
-    for number in list(bad)[:BAD_SHOWN]:
+    shown = None if skip_bad else BAD_SHOWN  # what is left out for good is named
+    for number in list(bad)[:shown]:
         click.echo(f"line {number}: {bad[number]}", err=True)
-    if len(bad) > BAD_SHOWN:
+    if shown and len(bad) > shown:
         click.echo(f"... and {len(bad) - BAD_SHOWN:,} more bad lines", err=True)
     if lines.copies:
         click.echo(f"{show.count(lines.copies, 'line')} left out: they repeat others.", err=True)
@@ -66,7 +67,8 @@ def send(
     for line, fault in list(refused.items())[:BAD_SHOWN]:
         click.echo(f"SQS refused line {line}: {fault}", err=True)
     sent = show.count(len(good) - len(refused), "result")
-    click.echo(f"{sent} sent to the result queue of {stack.name} ({stack.region}).")
+    left_out = f" {show.count(len(bad), 'bad line')} left out." if bad else ""
+    click.echo(f"{sent} sent to the result queue of {stack.name} ({stack.region}).{left_out}")
     return 1 if refused else 0
 
 

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+CELL = 40  # characters
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
@@ -20,7 +21,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
             cell.rjust(width) if name in right else cell.ljust(width)
             for name, cell, width in zip(columns, line, widths, strict=True)
         ]
-        click.secho("  ".join(padded).rstrip(), bold=line is columns)
+        click.secho("  ".join(padded).rstrip(), bold=True if line is columns else None)
 
 
 @contextlib.contextmanager
@@ -36,6 +37,11 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def shortened(text: str) -> str:
+    """Return text for a cell of a table."""
+    return text if len(text) <= CELL else text[: CELL - 1] + "…"
 
 
 def moment(at: float) -> str:

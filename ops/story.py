@@ -1,15 +1,16 @@
 """`story`: all that happened to one result, from the logs, the queues and the ledger, in order."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import click
 
-from ops import show
+from ops import logs, show
 from ops.places import DEAD, PARKED, Moment, Place
+from ops.problems import Problem
 from ops.stack import Stack
 
 LOOK_BACK = "3d"
@@ -34,6 +35,8 @@ def story(make_stack: Callable[[], Stack], *, uuid: str, since: float) -> int:
 
     Exit status 1 if nothing is known of it.
     """
+    if not uuid:
+        raise Problem("Say of which result: its uuid is missing.")
     stack = make_stack()
     lines = _lines(stack, uuid, since)
     events = [_event(line) for line in lines]
@@ -52,30 +55,16 @@ def story(make_stack: Callable[[], Stack], *, uuid: str, since: float) -> int:
 
 
 def _lines(stack: Stack, uuid: str, since: float) -> list[dict[str, Any]]:
-    lines = [line for line in _log(stack, f"{{ $.uuid = {json.dumps(uuid)} }}", since) if line.get("uuid") == uuid]
+    lines = [
+        line for line in logs.lines(stack, f"{{ $.uuid = {json.dumps(uuid)} }}", since) if line.get("uuid") == uuid
+    ]
     messages = {line.get("message_id") for line in lines} - {None}
     troubled = any(line.get("outcome") in ("deferred", "parked") for line in lines)
     if troubled:  # what SQS did not do is logged by message id
         wanted = {("settle.failed", message_id) for message_id in messages}
-        trouble = _log(stack, '{ $.message = "settle.failed" }', since)
+        trouble = logs.lines(stack, '{ $.message = "settle.failed" }', since)
         lines += [line for line in trouble if (line.get("message"), line.get("message_id")) in wanted]
     return sorted(lines, key=lambda line: str(line.get("timestamp")))
-
-
-def _log(stack: Stack, pattern: str, since: float) -> Iterator[dict[str, Any]]:
-    pages = (
-        stack.client("logs")
-        .get_paginator("filter_log_events")
-        .paginate(logGroupName=stack.output("LogGroupName"), startTime=int(since * 1000), filterPattern=pattern)
-    )
-    for page in pages:
-        for event in page["events"]:
-            try:
-                line = json.loads(event["message"])
-            except ValueError:
-                continue
-            if isinstance(line, dict) and "timestamp" in line:
-                yield line
 
 
 def _event(line: dict[str, Any]) -> Event:
@@ -98,9 +87,9 @@ def _ledger(stack: Stack, uuid: str) -> list[Event]:
 def _queue(stack: Stack, place: Place, uuid: str) -> list[Event]:
     events = []
     for message in place.queue(stack, hold_s=60).look(lambda _seen: None):
-        if any(result.uuid == uuid for result in message.results):
+        if message.is_about(uuid):
             statuses = ", ".join(result.status for result in message.results if result.uuid == uuid)
-            what = f"waits there with status {statuses}: {message.reason} {message.detail}".rstrip()
+            what = f"waits there as {statuses or 'no result'}: {message.reason} {message.detail}".rstrip()
             events.append(Event(message.sent_at, place.title, what))
     return events
 

@@ -165,8 +165,8 @@ def test_missing_permissions_are_named(emulator: LocalStack, swept: Relay, opera
     swept.put("ParkedQueueUrl", ('{"uuid": "one", "status": "Success"}', {"reason": "rejected"}))
     keys = iam_user(emulator, "cloudformation:DescribeStacks")
     for command, call in (
-        (("parked", "list"), "GetQueueAttributes"),
-        (("parked", "replay", "--yes"), "GetQueueAttributes"),
+        (("parked", "list"), "ReceiveMessage"),
+        (("parked", "replay", "--yes"), "ReceiveMessage"),
         (("send", "--uuid", "one", "--status", "Success"), "SendMessageBatch"),
         (("pause",), "GetEventSourceMapping"),
         (("story", "one"), "FilterLogEvents"),

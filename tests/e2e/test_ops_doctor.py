@@ -1,12 +1,14 @@
 """`doctor`, `pause` and `resume` on the deployed stack."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
+from local.misbehaviour import error
 from local.stack import free_port
 from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
 
@@ -27,6 +29,7 @@ def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
     assert (found.status, found.err) == (0, "")
     levels = findings(found.out)
     levels.pop("alarms")  # the emulator has none
+    levels.pop("deferred")  # as other tests have it
     assert levels == dict.fromkeys(
         [
             *("stack", "function", "intake", "events", "credentials"),
@@ -39,6 +42,18 @@ def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
     probe = swept.endpoint.requests[-1]
     assert (probe.uuid or "").startswith("probe-")
     assert probe.answer == 404
+
+
+def test_an_outage_is_noticed_without_being_asked_to_probe(swept: Relay, operator: Operator) -> None:
+    """In an outage the first command of the runbook would say that all is well."""
+    waiting = result()
+    swept.endpoint.issue(waiting["uuid"])
+    swept.endpoint.misbehave(waiting["uuid"], error(503))
+    swept.send(waiting)
+    swept.accepted(waiting)
+    found = operator("--stack", "relay", "doctor")
+    assert findings(found.out)["deferred"] == "note"
+    assert re.search(r"deferred: in the last quarter of an hour: .*endpoint_error \d", found.out)
 
 
 def test_without_being_asked_nothing_is_posted(swept: Relay, operator: Operator) -> None:

@@ -130,7 +130,7 @@ def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None
     lines = told(parked)
     assert f"parked {parked['status']}: reason=rejected" in lines[1]
     assert "not like this" in lines[2]
-    assert f"waits there with status {parked['status']}: rejected" in lines[2]
+    assert f"waits there as {parked['status']}: rejected" in lines[2]
     assert lines[-1].startswith(f"It needs a person: see `parked list --uuid {parked['uuid']}`")
 
     relay.endpoint.heal()

@@ -264,6 +264,11 @@ def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
         assert len(sqs.left) == 200
 
 
+@pytest.fixture(autouse=True)
+def _in_no_hurry_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "PATIENCE_S", 0)
+
+
 def test_what_is_handed_out_again_is_acted_upon_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A result whose deletion failed would be sent again and again while the command runs."""
     monkeypatch.setattr(queue, "WORKERS", 1)  # two that get it at the same moment may both act
