@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench picture test check lint scan types clean doctor send parked replay discard story pause resume
+.PHONY: help ready setup demo up down bench picture soak test check lint scan types clean doctor send parked replay discard story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -13,10 +13,12 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 
 DEV := .venv/dev/bin
 ENVIRONMENTS := .venv/dev/ready .venv/sam/ready .venv/emulator/ready
-CHECKS := $(ENVIRONMENTS) .venv/scan/ready
+CHECKS := $(ENVIRONMENTS) .venv/runtime/ready .venv/scan/ready
 EMULATOR_PORT ?= 4566
 ENDPOINT_PORT ?= 8787
 RESULTS ?= 400
+N ?= 10000
+SEED ?=
 
 # What is given to a target of the operators' command becomes its options of the same names: REASON=... is --reason.
 # So the command itself refuses what it doesn't know.
@@ -63,6 +65,9 @@ bench: $(ENVIRONMENTS) ## Measure what the ledger costs in CPU, beside one POST 
 
 picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the README, with the figures of a demo run
 	@.venv/picture/bin/python -m local.dashboard --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
+
+soak: $(ENVIRONMENTS) .venv/runtime/ready ## Prove the promises: N=10000 results under every fault at once, in the real Lambda runtime; SEED= repeats a plan
+	@$(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
 doctor: .venv/dev/ready ## Check a deployed stack: STACK=flash-call-relay PROBE=1
 	$(OPS) doctor $(options)

@@ -294,6 +294,19 @@ class Deployment:
             QueueUrl=self.outputs["ResultQueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
         )
 
+    @contextlib.contextmanager
+    def receives_limited(self, count: int) -> Iterator[None]:
+        """Have SQS give messages up after fewer receives than the template has it."""
+        url = self.outputs["ResultQueueUrl"]
+        reply = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+        before = reply["Attributes"]["RedrivePolicy"]
+        fewer = json.dumps({**json.loads(before), "maxReceiveCount": count})
+        self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": fewer})
+        try:
+            yield
+        finally:
+            self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": before})
+
     def send(self, bodies: list[str]) -> list[str]:
         """Put bodies on the result queue; return their message ids."""
         ids = []
@@ -303,8 +316,9 @@ class Deployment:
             ids += [entry["MessageId"] for entry in reply["Successful"]]
         return ids
 
-    def put_events(self, details: list[str], source: str = "flash-call.verification") -> None:
-        """Put results on the event bus."""
+    def put_events(self, details: list[str], source: str = "flash-call.verification") -> list[str]:
+        """Put results on the event bus; return the events' ids."""
+        ids = []
         for start in range(0, len(details), 10):
             entries = [
                 {
@@ -318,6 +332,8 @@ class Deployment:
             reply = self.bus.put_events(Entries=entries)
             if reply["FailedEntryCount"]:
                 raise StackError(f"the bus refused events: {reply['Entries']}")
+            ids += [entry["EventId"] for entry in reply["Entries"]]
+        return ids
 
     def invoke(self, event: object) -> dict[str, Any]:
         """Invoke the function with an event; return its reply, with `FunctionError` where it raised."""
@@ -331,6 +347,19 @@ class Deployment:
         names = ["", "NotVisible", "Delayed"]
         attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[output], AttributeNames=["All"])["Attributes"]
         return sum(int(attributes[f"ApproximateNumberOfMessages{name}"]) for name in names)
+
+    def peek(self, output: str) -> list[dict[str, Any]]:
+        """Return all messages of a queue as the emulator holds them, hidden ones too, and leave them there."""
+        url = f"{self.stack.url}/_ministack/sqs/messages"
+        with urllib3.PoolManager(ca_certs=str(self.stack.ca_bundle), retries=False, timeout=60) as http:
+            held = http.request("GET", url, fields={"QueueUrl": self.outputs[output]}).json()["messages"]
+        return [
+            message
+            for regions in held.values()
+            for queues in regions.values()
+            for messages in queues.values()
+            for message in messages
+        ]
 
     def take_all(self, output: str) -> list[dict[str, Any]]:
         """Receive and delete what is visible on a queue; `Reasons` holds the attributes' values by name."""
@@ -374,12 +403,14 @@ class Deployment:
             token = {"nextToken": page["nextToken"]}
 
 
-def start_session(ending: contextlib.ExitStack, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+def start_session(
+    ending: contextlib.ExitStack, command: list[str], *, cwd: Path = ROOT, **options: Any
+) -> "subprocess.Popen[bytes]":
     """Start a process as the leader of a session of its own; `ending` ends it. So Ctrl-C is for us alone."""
     with signals_held():
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,0 +1,168 @@
+"""What a soak sends, and what the endpoint does to it: made up from a seed."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from local import misbehaviour
+from local.conservation import DEAD, DELIVERED, OTHER, Pair
+from local.misbehaviour import Behaviour, answer, error
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is sent, how the endpoint treats it, and what may become of it.
+
+    Attributes:
+        text: the message's body or the event's detail.
+        pair: uuid and status; None if it is no result.
+        fates: as in `conservation.Sent`.
+        kind: "plain", "early" (its call is not known at first), "unknown" (nor ever), "doomed" (never delivered) or
+            "poison" (kills the function).
+        behaviours: what the endpoint does to its first attempts.
+        always: what the endpoint does to every attempt.
+    """
+
+    text: str
+    pair: Pair | None
+    fates: frozenset[str]
+    kind: str = "plain"
+    behaviours: tuple[Behaviour, ...] = ()
+    always: Behaviour | None = None
+
+    @property
+    def uuid(self) -> str:
+        """The result's uuid."""
+        return self.pair[0] if self.pair else ""
+
+
+def named(behaviour: Behaviour, name: str) -> Behaviour:
+    """Return a behaviour that is noted under a name instead of its HTTP status."""
+    return replace(behaviour, name=name, status=None)
+
+
+def troubles(trap_url: str) -> Sequence[Behaviour]:
+    """Return what the endpoint does to single attempts; the traps would carry credentials elsewhere."""
+    page = "<html><body>We'll be back soon</body></html>"
+    return (
+        error(500),
+        error(503, html=True),
+        error(429, retry_after=2),
+        named(answer(200, page), "a web page with 200"),
+        named(answer(200, {"uuid": "01ANOTHERCALL", "status": "Success"}), "a reply about another call"),
+        named(misbehaviour.echo_headers(500), "an error that echoes the credentials"),
+        misbehaviour.redirect(302, trap_url),
+        misbehaviour.redirect(307, trap_url),
+        misbehaviour.drip_headers(0.5),
+        misbehaviour.drip_body(0.5),
+        misbehaviour.hang(),
+        misbehaviour.reset(),
+        misbehaviour.lost(),
+        misbehaviour.close_early(),
+        misbehaviour.half_reply(),
+    )
+
+
+INVALID = (
+    "a flash call that was no JSON",
+    json.dumps(["01JV5V54KPYK9GB29265EQRZ2P", "Success"]),
+    json.dumps({"uuid": "01JV5V54KPYK9GB29265EQRZ2P", "status": "Answered"}),
+    json.dumps({"status": "Success"}),
+    json.dumps({"uuid": 7, "status": "Failed"}),
+)
+INVALID_DETAILS = (json.dumps({"uuid": 7, "status": "Success"}), json.dumps({"status": "Failed"}))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is sent.
+
+    Attributes:
+        seed: repeats it.
+        to_queue: the messages, in order.
+        to_bus: the events, in order.
+        late: what is sent once the rest is delivered: copies and contradictions.
+        poison: what is sent last.
+        source: of the events.
+    """
+
+    seed: str
+    to_queue: Sequence[Item]
+    to_bus: Sequence[Item] = ()
+    late: Sequence[Item] = ()
+    poison: Sequence[Item] = ()
+    source: str = "flash-call.verification"
+
+    @classmethod
+    def of(cls, count: int, seed: str, trap_url: str, source: str = "flash-call.verification") -> "Plan":
+        """Make a plan of about so many results.
+
+        Args:
+            count: how many.
+            seed: repeats the plan.
+            trap_url: where nobody must go.
+            source: of the events.
+        """
+        rng = random.Random(f"{seed} plan")  # noqa: S311 - it is to be repeated
+        trouble, result = troubles(trap_url), partial(_made_up, rng)
+        few, some = max(2, count // 1000), max(4, count // 100)
+        items = [result(behaviours=(kind,)) for kind in trouble for _ in range(few)]
+        items += [result(behaviours=tuple(rng.sample(trouble, 3))) for _ in range(few)]
+        items += [result(kind="early") for _ in range(some)]
+        # They are tried to the end, and an endpoint that mostly fails is spared: so there are not many.
+        items += [result({"unknown_call"}, kind="unknown") for _ in range(min(few, 20))]
+        items += [result({"retries_exhausted"}, kind="doomed", always=error(503)) for _ in range(min(few, 5))]
+        items += [result({"rejected"}, always=error(status)) for status in (400, 409, 422) for _ in range(few)]
+        items += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID for _ in range(few)]
+        either = {DELIVERED, "conflicting_status"}
+        for first in [result(either) for _ in range(some)]:  # contradictions in flight at once
+            items += [first, _contradicting(first)]
+        for one in [result() for _ in range(some)]:  # copies at once
+            items += [one, one]
+        plain = [result() for _ in range(max(0, count - len(items) - 3 * some))]
+        late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
+        half = len(plain) // 2
+        to_queue, to_bus = [*items, *plain[:half]], plain[half:]
+        to_bus += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID_DETAILS for _ in range(few)]
+        rng.shuffle(to_queue)
+        rng.shuffle(to_bus)
+        # An event that kills its function takes its neighbours along, so it comes last.
+        poison = [result({DEAD}, kind="poison") for _ in range(2)]
+        return cls(seed, to_queue, to_bus, late, poison, source)
+
+    @classmethod
+    def short(cls, seed: str, trap_url: str) -> "Plan":
+        """Make a plan of some dozens of results, which takes seconds."""
+        rng = random.Random(f"{seed} plan")  # noqa: S311 - it is to be repeated
+        result = partial(_made_up, rng)
+        plain = [result() for _ in range(10)]
+        doomed = result({"retries_exhausted"}, kind="doomed", always=error(503))
+        items = [*plain, doomed, *(Item(text, None, frozenset({"invalid_event"})) for text in INVALID)]
+        for trouble in troubles(trap_url):
+            # Alternating, since an endpoint that fails five times in a row is spared for long.
+            items += [result(behaviours=(trouble,)), result()]
+        return cls(seed, items, late=[*plain[:3], *map(_contradicting, plain[3:6])])
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """All that is sent."""
+        return [*self.to_queue, *self.to_bus, *self.late, *self.poison]
+
+
+def _made_up(rng: random.Random, fates: set[str] | None = None, **treatment: Any) -> Item:
+    pair = "01" + "".join(rng.choices(ALPHABET, k=24)), rng.choice(("Success", "Failed"))
+    return _item(pair, fates or {DELIVERED}, **treatment)
+
+
+def _item(pair: Pair, fates: set[str], **treatment: Any) -> Item:
+    return Item(json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(fates), **treatment)
+
+
+def _contradicting(item: Item) -> Item:
+    """The other verdict on the same call: parked, unless a fault keeps the ledger from telling."""
+    return _item((item.uuid, OTHER[item.pair[1] if item.pair else ""]), {DELIVERED, "conflicting_status"})

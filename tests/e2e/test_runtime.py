@@ -1,0 +1,113 @@
+"""The package that `sam build` made, under AWS's own Lambda runtime, behind the emulator's queue."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from local.misbehaviour import late
+from local.runtime import Environment, Invocation, Runtime
+from tests.e2e.conftest import Relay, pairs, result, wait_for
+
+TIMEOUT_S = 14  # of which the relay keeps 10 to settle
+VISIBILITY_S = 16
+
+
+@pytest.fixture
+def package(built: Path) -> Path:
+    """What `sam build` made of the function."""
+    return built.parent / "RelayFunction"
+
+
+def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp_path: Path) -> None:
+    """The function would start, or end, or log otherwise on Lambda than wherever else it was tested."""
+    results = [result("Success" if number % 2 else "Failed") for number in range(20)]
+    relay.endpoint.issue(*(one["uuid"] for one in results))
+    with Runtime(relay.deployment, package, tmp_path) as runtime:
+        ids = relay.send(*results, "no result")
+        assert relay.accepted(*results) == pairs(*results)
+        assert relay.parked(1).keys() == {ids[-1]}
+        relay.settled()
+        lines = [line for line in runtime.log() if line.get("outcome")]
+    assert {line["message_id"]: line["outcome"] for line in lines} == {
+        message_id: "parked" if message_id == ids[-1] else "delivered" for message_id in ids
+    }
+    by_number = {(invocation.environment, invocation.number): invocation for invocation in runtime.invocations}
+    for line in lines:
+        records = by_number[line["environment"], line["invocation"]].records
+        assert line["message_id"] in {record["messageId"] for record in records}
+    assert any(line.startswith("REPORT RequestId: ") for line in runtime.raw_log())
+
+
+def test_the_role_is_enforced(relay: Relay, package: Path, tmp_path: Path) -> None:
+    """A permission that the template lacks would be found missing on AWS only."""
+    one = result()
+    iam, role = relay.deployment.stack.client("iam"), relay.deployment.role
+    document = iam.get_role_policy(RoleName=role, PolicyName="relay")["PolicyDocument"]
+    less = [s for s in document["Statement"] if s["Sid"] != "ReadCredentials"]
+    iam.put_role_policy(RoleName=role, PolicyName="relay", PolicyDocument=json.dumps({**document, "Statement": less}))
+    try:
+        with Runtime(relay.deployment, package, tmp_path) as runtime:
+            relay.send(one)
+            wait_for(lambda: "AccessDenied" in str(runtime.log()), "the refusal in the log")
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName="relay", PolicyDocument=json.dumps(document))
+    relay.endpoint.issue(one["uuid"])
+    assert relay.accepted(one) == pairs(one)
+    relay.settled()
+
+
+def test_a_missing_dependency_fails(relay: Relay, package: Path, tmp_path: Path) -> None:
+    """A package that lacks a library would pass every test and fail on Lambda."""
+    lacking = tmp_path / "package"
+    shutil.copytree(package, lacking)
+    shutil.rmtree(lacking / "urllib3")
+    with Runtime(relay.deployment, lacking, tmp_path / "logs") as runtime:
+        reply = relay.deployment.invoke({"Records": []})
+    assert reply["FunctionError"]
+    assert "Runtime.ImportModuleError" in runtime.invocations[0].error
+    assert "urllib3" in runtime.invocations[0].error
+
+
+def test_what_a_lost_function_had_comes_back(relay: Relay, package: Path, tmp_path: Path) -> None:
+    """A crash or a time-out would lose the batch, or the test of it would prove nothing about Lambda."""
+    crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
+    strikes = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
+    relay.endpoint.issue(*(one["uuid"] for one in [*crashed, *frozen]))
+
+    def strike_once(runtime: Runtime, event: bytes) -> Invocation:
+        with runtime.environment() as environment:
+            for uuid in [uuid for uuid in strikes if uuid.encode() in event]:
+                strike = strikes.pop(uuid)
+                threading.Thread(target=strike_in_mid_batch, args=(uuid, environment, strike)).start()
+            return runtime.run(environment, event)
+
+    def strike_in_mid_batch(uuid: str, environment: Environment, strike: Callable[[Environment], None]) -> None:
+        relay.endpoint.wait_until(lambda endpoint: uuid in {r.uuid for r in endpoint.requests}, 30, "an attempt")
+        strike(environment)
+
+    def was_struck(uuid: str) -> bool:
+        return uuid not in strikes
+
+    relay.deployment.shorten_visibility(VISIBILITY_S)
+    try:
+        with Runtime(relay.deployment, package, tmp_path, timeout_s=TIMEOUT_S, on_event=strike_once) as runtime:
+            for results in (frozen, crashed):
+                relay.endpoint.misbehave(results[0]["uuid"], late(1))
+                relay.send(*results)
+                wait_for(partial(was_struck, results[0]["uuid"]), "an invocation to strike")
+            assert set(relay.accepted(*crashed, *frozen)) == set(pairs(*crashed, *frozen))
+            relay.settled()
+    finally:
+        relay.deployment.shorten_visibility(30)
+    lost = [invocation for invocation in runtime.invocations if invocation.error]
+    assert sorted(invocation.error.split()[0] for invocation in lost) == ["Runtime.ExitError:", "Task"]
+    assert any(invocation.error.startswith(f"Task timed out after {TIMEOUT_S}") for invocation in lost)
+    for invocation in lost:
+        later = [other for other in runtime.invocations if other.began > invocation.began and not other.error]
+        back = {record["messageId"] for other in later for record in other.records}
+        assert back >= {record["messageId"] for record in invocation.records}

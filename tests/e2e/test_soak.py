@@ -1,0 +1,209 @@
+"""Every fault at once under AWS's own runtime; and relays that break a promise each, which must be found out."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from local.conservation import PROMISES, Facts, check
+from local.endpoint import WEBHOOK_PATH, StandIn
+from local.plan import Plan
+from local.soak import PARAMETERS, Soak, show
+from local.stack import Deployment, LocalStack, free_port
+
+RESULTS = 300
+HORIZON_S = 60
+CALM_S = 5
+SOURCE = "tests.soak"
+FOUND_OUT_S = 30
+
+LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
+
+
+@pytest.fixture(scope="module")
+def package(built: Path) -> Path:
+    """What `sam build` made of the function."""
+    return built.parent / "RelayFunction"
+
+
+@dataclass
+class Stage:
+    """Where the soaks play: a deployed relay, the endpoint's port, and the host that redirects lead to."""
+
+    deployment: Deployment
+    port: int
+    trap: StandIn
+
+
+@pytest.fixture(scope="module")
+def stage(emulator: LocalStack, built: Path) -> Iterator[Stage]:
+    """Deploy the relay once for all of these."""
+    port = free_port()
+    places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOURCE}
+    with StandIn(api_key="none", user_id="none") as trap:
+        yield Stage(emulator.deploy("soak", built, {**PARAMETERS, **places}), port, trap)
+
+
+def test_every_promise_holds_under_every_fault(stage: Stage, package: Path, tmp_path: Path) -> None:
+    """A result would be lost, sent twice or shown to somebody, on the day when several things fail at once."""
+    plan = Plan.of(RESULTS, "pytest", stage.trap.url, SOURCE)
+    with Soak(stage.deployment, stage.port, package, tmp_path, plan, stage.trap) as soak:
+        outcome = soak.run(storms=1)
+    show(outcome, Console())
+    assert {line.promise: line.broken for line in outcome.broken} == {}
+    assert outcome.missed == []
+    assert outcome.drained
+    assert all(line.checked for line in outcome.report)
+
+
+# Appended to a module of a copy of the package: what a relay would be like that breaks a promise.
+BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "drops a deferred result": (
+        LOST,
+        {
+            "queues": """
+_settle = Queues.settle
+Queues.settle = lambda *args, **options: _settle(*args, **options)[1:]
+"""
+        },
+    ),
+    "believes any 200": (
+        CONFIRMED,
+        {
+            "policy": """
+_judge = judge
+def judge(settings, result, answer):
+    return None if getattr(answer, "http_status", 0) == 200 else _judge(settings, result, answer)
+"""
+        },
+    ),
+    "forgets what is in the ledger": (ONCE, {"ledger": "\nLedger.open = lambda self, _: Page(self, {}, [])\n"}),
+    "posts twice": (
+        ONCE,
+        {
+            "webhook": """
+_post = Webhook.post
+Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
+"""
+        },
+    ),
+    "takes a contradiction for a copy": (
+        CONTRADICTIONS,
+        {"policy": "\n_repeated\ndef _repeated(*_): return models.Duplicate()\n"},
+    ),
+    "parks a good result for the endpoint's fault": (
+        FAULT,
+        {
+            "policy": """
+_judge = judge
+def judge(*args):
+    reason = _judge(*args)
+    return Reason.REJECTED if reason is Reason.ENDPOINT_ERROR else reason
+"""
+        },
+    ),
+    "gives up early": (
+        HORIZON,
+        {
+            "policy": """
+from dataclasses import replace
+_decide = decide
+def decide(settings, *args, **options):
+    return _decide(replace(settings, retry_horizon_seconds=settings.retry_horizon_seconds // 10), *args, **options)
+"""
+        },
+    ),
+    "parks what was refused": (
+        REFUSED,
+        {
+            "policy": """
+_judge = judge
+def judge(*args):
+    reason = _judge(*args)
+    return Reason.REJECTED if reason is Reason.CREDENTIALS_REJECTED else reason
+"""
+        },
+    ),
+    "overlooks the clock": (
+        CLOCK,
+        {"delivery": "\nSETTLE_S -= 100\n", "webhook": "\n_time_left\ndef _time_left(): return 100.0\n"},
+    ),
+    "logs the key": (
+        CREDENTIALS,
+        {
+            "webhook": """
+_post = Webhook.post
+Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
+"""
+        },
+    ),
+    "follows redirects": (
+        CREDENTIALS,
+        {
+            "webhook": """
+_init = Webhook.__init__
+def _following(self, settings):
+    _init(self, settings)
+    manager, url = urllib3.PoolManager(), settings.webhook_url
+    self._pool.urlopen = lambda method, path, **options: manager.urlopen(method, url, **{**options, "retries": 3})
+Webhook.__init__ = _following
+"""
+        },
+    ),
+    "fails when logging does": (
+        OBSERVED,
+        {
+            "telemetry": """
+_log_outcomes = log_outcomes
+def log_outcomes(settled):
+    _log_outcomes(settled)
+    raise OSError("no space left")
+"""
+        },
+    ),
+}
+
+
+def broken_promises(facts: Facts) -> set[str]:
+    """Return the promises that the check finds broken."""
+    return {line.promise for line in check(facts) if line.broken}
+
+
+@pytest.mark.parametrize("name", ["nothing", *BROKEN])
+def test_a_broken_relay_is_found_out(stage: Stage, package: Path, tmp_path: Path, name: str) -> None:
+    """The soak would pass a relay that breaks a promise, so it would prove nothing."""
+    promise, additions = BROKEN.get(name, ("", {}))
+    copy = tmp_path / "package"
+    shutil.copytree(package, copy)
+    for module, text in additions.items():
+        with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
+            source.write(text)
+    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+        stage.deployment.sqs.purge_queue(QueueUrl=stage.deployment.outputs[queue])
+    plan = Plan.short(name, stage.trap.url)
+    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.trap)
+    soak.fault_rate, soak.horizon_s = None, HORIZON_S
+    if promise == CLOCK:
+        soak.timeout_s = 4  # such a relay keeps nothing of it for settling, so it need not be long
+    with soak:
+        half = len(plan.to_queue) // 2
+        soak.send(plan.to_queue[:half])
+        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + FOUND_OUT_S)
+        with soak.rotation():
+            soak.send([*plan.to_queue[half:], *plan.late])
+        deadline = time.monotonic() + (FOUND_OUT_S if promise else CALM_S)
+        soak.watch(lambda: promise in broken_promises(soak.facts()), deadline)
+        soak.stop()
+        facts = soak.facts()
+    assert not [invocation.error for invocation in facts.invocations if "ImportModuleError" in invocation.error]
+    found = {line.promise: line.broken for line in check(facts) if line.broken}
+    assert (promise in found) if promise else not found, found
+
+
+def test_each_promise_has_a_relay_that_breaks_it() -> None:
+    """A promise could be broken unseen."""
+    assert {promise for promise, _ in BROKEN.values()} == set(PROMISES)

@@ -1,0 +1,292 @@
+"""The conservation check on facts made by hand: it passes what is right, and what is made wrong breaks its promise."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from local.conservation import DEAD, DELIVERED, PROMISES, Call, Facts, Held, Pair, Sent, check
+from local.endpoint import WEBHOOK_PATH, Request
+from local.runtime import Invocation
+
+HOST = "127.0.0.1:8787"
+KEY = "a-key-that-nobody-may-see"
+HORIZON_S, GRACE_S, CAP_S = 100.0, 50.0, 4.0
+
+GOOD, EVENT, DOOMED, UNKNOWN, POISON = (f"call-{number}" for number in range(5))
+
+
+def body(uuid: str, status: str = "Success") -> str:
+    """Return a message's body."""
+    return json.dumps({"uuid": uuid, "status": status})
+
+
+def envelope(event_id: str, detail: str) -> str:
+    """Return the body of a message that carries an event."""
+    return json.dumps({"id": event_id, "detail-type": "Flash Call Result", "detail": json.loads(detail)})
+
+
+def sent(key: str, uuid: str, *fates: str, status: str = "Success") -> Sent:
+    """Return what was sent; delivered is its only fate unless others are given."""
+    return Sent(key, body(uuid, status), (uuid, status), frozenset(fates or {DELIVERED}))
+
+
+def invocation(number: int, began: float, *messages: tuple[str, str], kept: tuple[str, ...] = ()) -> Invocation:
+    """Return an invocation of a second with these messages, of which some stay."""
+    records = tuple({"messageId": message_id, "body": text} for message_id, text in messages)
+    reply = {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+    return Invocation(0, number, records, began, began + 1, reply, "")
+
+
+def request(at: float, uuid: str, answer: int | str = 200, status: str = "Success", **changes: Any) -> Request:
+    """Return a request to the endpoint."""
+    headers = {
+        "Host": HOST,
+        "Content-Type": "application/json",
+        "x-api-key": KEY,
+        "x-user-id": "user",
+        "User-Agent": "flash-call-relay/0",
+    }
+    payload = body(uuid, status).encode()
+    fields = {"path": WEBHOOK_PATH, "headers": tuple(headers.items()), "body": payload} | changes
+    return Request(at=at, method="POST", uuid=uuid, status=status, answer=answer, **fields)
+
+
+def line(invocation_number: int, message_id: str, outcome: str, uuid: str, **fields: Any) -> dict[str, Any]:
+    """Return an outcome line of the log."""
+    origin = {"environment": 0, "invocation": invocation_number, "message_id": message_id}
+    return {"uuid": uuid, "status": "Success", "outcome": outcome, **origin, **fields}
+
+
+def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> Call:
+    """Return a look into the ledger."""
+    return Call(at, at + 0.1, 0, "BatchGetItem", fault, asked=frozenset(uuids), found=frozenset(found))
+
+
+def write(at: float, *pairs: Pair, fault: str = "") -> Call:
+    """Return an entry into the ledger."""
+    uuids = frozenset(uuid for uuid, _ in pairs)
+    return Call(at, at + 0.1, 0, "BatchExecuteStatement", fault, asked=uuids, written=frozenset(pairs))
+
+
+def right() -> Facts:
+    """A run in which everything went as it should: a copy, a contradiction, and each fate once."""
+    first = invocation(0, 10, ("m1", body(GOOD)), ("m2", envelope("e1", body(EVENT))))
+    second = invocation(1, 20, ("m3", body(GOOD)), ("m4", body(GOOD, "Failed")), ("m5", "nothing"))
+    third = invocation(2, 30, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)), kept=("m6", "m7"))
+    last = invocation(3, 200, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)))
+    crashed = replace(invocation(4, 300, ("m8", body(POISON))), reply=None, error="Runtime.ExitError: killed")
+    return Facts(
+        sent=[
+            sent("m1", GOOD),
+            sent("e1", EVENT),
+            sent("m3", GOOD),
+            sent("m4", GOOD, "conflicting_status", status="Failed"),
+            Sent("m5", "nothing", None, frozenset({"invalid_event"})),
+            sent("m6", DOOMED, "retries_exhausted"),
+            sent("m7", UNKNOWN, "unknown_call"),
+            sent("m8", POISON, DEAD),
+        ],
+        invocations=[first, second, third, last, crashed],
+        struck=frozenset({(0, 4)}),
+        copies=frozenset(),
+        requests=[
+            request(10.2, GOOD),
+            request(10.2, EVENT, 401),
+            request(10.3, EVENT),
+            request(30.2, DOOMED, 500),
+            request(30.2, UNKNOWN, 404),
+            request(200.2, DOOMED, 500),
+            request(200.2, UNKNOWN, 404),
+        ],
+        accepted=[(GOOD, "Success"), (EVENT, "Success")],
+        strays=[],
+        calls=[
+            read(10.1, GOOD, EVENT),
+            write(10.5, (GOOD, "Success"), (EVENT, "Success")),
+            read(20.1, GOOD, found=(GOOD,)),
+            read(30.1, DOOMED, UNKNOWN),
+            Call(30.5, 30.6, 0, "ChangeMessageVisibilityBatch", delays=(1, 5)),
+            read(200.1, DOOMED, UNKNOWN),
+        ],
+        parked=[
+            Held("m4", body(GOOD, "Failed"), "conflicting_status", parked_at=20.5, age_s=1),
+            Held("m5", "nothing", "invalid_event", parked_at=20.5, age_s=1),
+            Held("m6", body(DOOMED), "retries_exhausted", "500", parked_at=200.5, age_s=171),
+            Held("m7", body(UNKNOWN), "unknown_call", "404", parked_at=200.5, age_s=171),
+        ],
+        dead=[Held("m8", body(POISON))],
+        queued=[],
+        log=[
+            line(0, "m1", "delivered", GOOD),
+            line(0, "m2", "delivered", EVENT),
+            line(1, "m3", "duplicate", GOOD),
+            line(1, "m4", "parked", GOOD, status="Failed"),
+            line(1, "m5", "parked", "-"),
+            line(2, "m6", "deferred", DOOMED),
+            line(2, "m7", "deferred", UNKNOWN),
+            line(3, "m6", "parked", DOOMED),
+            line(3, "m7", "parked", UNKNOWN),
+        ],
+        raw_log=["START RequestId: 1"],
+        credentials=frozenset({KEY}),
+        host=HOST,
+        bounds=[(0.0, HORIZON_S, GRACE_S)],
+        visibility_s=18.0,
+        cap_s=CAP_S,
+    )
+
+
+def broken(facts: Facts) -> list[str]:
+    """Return which promises the check finds broken."""
+    return [one.promise for one in check(facts) if one.broken]
+
+
+def test_what_is_right_passes() -> None:
+    """A soak would fail without anything being wrong."""
+    report = check(right())
+    assert [one.broken for one in report] == [[]] * len(PROMISES)
+    assert all(one.checked for one in report), "a promise that nothing was checked for"
+
+
+def parked(facts: Facts, message_id: str, **changes: Any) -> Facts:
+    """Change a parked message."""
+    held = [replace(one, **changes) if one.message_id == message_id else one for one in facts.parked]
+    return replace(facts, parked=held)
+
+
+def failed(facts: Facts, number: int, error: str) -> Facts:
+    """That invocation fails without anybody's doing; its messages stay."""
+    of = facts.invocations[number]
+    changed = replace(of, reply=None, error=error)
+    kept = [Held(record["messageId"], record["body"]) for record in of.records]
+    invocations = [changed if one is of else one for one in facts.invocations]
+    return replace(facts, invocations=invocations, queued=kept, log=facts.log[2:])
+
+
+def more(facts: Facts, **added: Any) -> Facts:
+    """Add a value to each of these lists."""
+    changes: Mapping[str, Any] = {name: [*getattr(facts, name), value] for name, value in added.items()}
+    return replace(facts, **changes)
+
+
+LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
+
+WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
+    (LOST, "a parked message is gone", lambda f: replace(f, parked=[p for p in f.parked if p.message_id != "m5"])),
+    (LOST, "a dead-lettered message is gone", lambda f: replace(f, dead=[])),
+    (LOST, "an event never came to the queue", lambda f: more(f, sent=sent("e9", "call-9"))),
+    (LOST, "a message was deleted undelivered", lambda f: replace(f, accepted=[(EVENT, "Success")])),
+    (LOST, "a parked body was changed", lambda f: parked(f, "m5", body="nothing much")),
+    (LOST, "parked twice", lambda f: more(f, parked=f.parked[1])),
+    (LOST, "let go twice", lambda f: more(f, invocations=invocation(5, 15, ("m1", body(GOOD))))),
+    (CONFIRMED, "delivered, but never accepted", lambda f: replace(f, accepted=[(EVENT, "Success")])),
+    (ONCE, "sent again though in the ledger", lambda f: more(f, requests=request(20.5, GOOD))),
+    (
+        ONCE,
+        "sent again by a function that knew, and was killed",
+        lambda f: more(failed(f, 1, "Runtime.ExitError: killed"), requests=request(20.5, GOOD)),
+    ),
+    (ONCE, "sent by nobody who was asked to", lambda f: more(f, requests=request(99.0, GOOD))),
+    (ONCE, "sent twice before it was in the ledger", lambda f: more(f, requests=request(10.25, EVENT))),
+    (ONCE, "a duplicate of nothing", lambda f: more(f, log=line(3, "m7", "duplicate", UNKNOWN))),
+    (
+        CONTRADICTIONS,
+        "both statuses were confirmed, and nobody was told",
+        lambda f: more(f, accepted=(GOOD, "Failed")),
+    ),
+    (
+        CONTRADICTIONS,
+        "parked as a contradiction of nothing",
+        lambda f: parked(f, "m6", reason="conflicting_status"),
+    ),
+    (
+        CONTRADICTIONS,
+        "a contradiction was dropped as a duplicate",
+        lambda f: replace(
+            f,
+            parked=f.parked[1:],
+            log=[*f.log[:3], line(1, "m4", "duplicate", GOOD, status="Failed"), *f.log[4:]],
+        ),
+    ),
+    (FAULT, "parked for another reason", lambda f: parked(f, "m5", reason="rejected")),
+    (FAULT, "parked, but never sent", lambda f: more(f, parked=Held("m9", "what", "rejected"))),
+    (FAULT, "delivered, but not to be", lambda f: replace(f, parked=f.parked[1:])),
+    (HORIZON, "given up before the horizon", lambda f: parked(f, "m6", age_s=HORIZON_S - 10)),
+    (HORIZON, "given up within the grace", lambda f: parked(f, "m7", age_s=GRACE_S - 10)),
+    (HORIZON, "out of receives", lambda f: more(f, dead=Held("m6", body(DOOMED)))),
+    (
+        HORIZON,
+        "put off for longer than the cap",
+        lambda f: more(f, calls=Call(31, 31.1, 0, "ChangeMessageVisibilityBatch", delays=(600,))),
+    ),
+    (REFUSED, "parked since credentials were refused", lambda f: parked(f, "m6", http_status="401")),
+    (REFUSED, "refused and then forgotten", lambda f: replace(f, accepted=[(GOOD, "Success")])),
+    (CLOCK, "timed out by itself", lambda f: failed(f, 0, "Task timed out after 14.00 seconds")),
+    (CREDENTIALS, "the key is in the log", lambda f: more(f, raw_log=f"sending {KEY}")),
+    (CREDENTIALS, "the key is in a parked message", lambda f: parked(f, "m6", attributes=KEY)),
+    (CREDENTIALS, "the key is in an AWS call", lambda f: more(f, calls=Call(31, 32, 0, "GetSecretValue", leaks=True))),
+    (CREDENTIALS, "a redirect was followed", lambda f: more(f, strays=request(11, GOOD))),
+    (CREDENTIALS, "a POST with another body", lambda f: more(f, requests=request(9, GOOD, 400, body=b'{"uuid": 1}'))),
+    (CREDENTIALS, "a POST elsewhere", lambda f: more(f, requests=request(9, GOOD, 404, path="/"))),
+    (CREDENTIALS, "a POST with more headers", lambda f: more(f, requests=request(9, GOOD, 400, headers=(("a", "b"),)))),
+    (OBSERVED, "an invocation raised", lambda f: failed(f, 0, "ValueError: no log")),
+    (OBSERVED, "an outcome was not logged", lambda f: replace(f, log=f.log[1:])),
+    (OBSERVED, "an outcome was logged twice", lambda f: more(f, log=f.log[0])),
+]
+
+
+@pytest.mark.parametrize(("promise", "change"), [(p, c) for p, _, c in WRONG], ids=[name for _, name, _ in WRONG])
+def test_what_is_wrong_is_found(promise: str, change: Callable[[Facts], Facts]) -> None:
+    """A broken promise would pass the soak."""
+    assert promise in broken(change(right()))
+
+
+def test_every_promise_can_be_found_broken() -> None:
+    """A check that can't fail proves nothing."""
+    assert {promise for promise, _, _ in WRONG} == set(PROMISES)
+
+
+EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
+    (
+        "sent again, since the ledger could not be read",
+        lambda f: more(f, requests=request(20.5, GOOD), calls=read(20.2, GOOD, fault="500")),
+    ),
+    (
+        "sent again, since the invocation gave up on the ledger",
+        lambda f: more(
+            f, requests=request(20.5, GOOD), log={"message": "ledger.failed", "environment": 0, "invocation": 1}
+        ),
+    ),
+    (
+        "sent twice, since two looked it up before either wrote",
+        lambda f: more(
+            replace(f, copies=frozenset({(1, 0)})),
+            invocations=replace(invocation(0, 10, ("m1", body(GOOD))), environment=1),
+            calls=replace(read(10.15, GOOD), environment=1),
+            requests=request(10.7, GOOD),
+            log={**line(0, "m1", "delivered", GOOD), "environment": 1},
+        ),
+    ),
+    (
+        "parked twice, since SQS's reply was lost",
+        lambda f: more(f, parked=f.parked[1], calls=Call(20.4, 20.5, 0, "SendMessageBatch", "lost", frozenset({"m5"}))),
+    ),
+    (
+        "confirmed with both statuses, which was noticed",
+        lambda f: more(f, accepted=(GOOD, "Failed"), log={"message": "ledger.conflict", "uuid": GOOD}),
+    ),
+    (
+        "let go twice, since the first one took longer than SQS waits",
+        lambda f: more(f, invocations=invocation(5, 28.5, ("m1", body(GOOD))), log=line(5, "m1", "duplicate", GOOD)),
+    ),
+    ("still queued", lambda f: more(f, sent=sent("m9", "call-9"), queued=Held("m9", body("call-9")))),
+]
+
+
+@pytest.mark.parametrize("change", [change for _, change in EXCUSED], ids=[name for name, _ in EXCUSED])
+def test_what_at_least_once_allows_passes(change: Callable[[Facts], Facts]) -> None:
+    """A soak would fail for what nobody has promised."""
+    assert broken(change(right())) == []
