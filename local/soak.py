@@ -7,6 +7,7 @@ does not, since the relay works in parallel.
 import argparse
 import contextlib
 import json
+import pickle
 import secrets
 import sys
 import tempfile
@@ -435,6 +436,8 @@ def soak(options: argparse.Namespace) -> int:
 def _keep(outcome: Outcome, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "runtime.log").write_text("\n".join(outcome.facts.raw_log))
+    # For `conservation.check`, once more and at leisure. The credentials in it were made up.
+    (directory / "facts.pickle").write_bytes(pickle.dumps(outcome.facts))
 
 
 def main() -> int:
@@ -443,7 +446,7 @@ def main() -> int:
     parser.add_argument("--results", type=int, default=10_000, help="how many to send, about (default %(default)s)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeats a plan (default: a new one)")
     parser.add_argument("--concurrency", type=int, default=4, help="invocations side by side (default %(default)s)")
-    parser.add_argument("--keep", type=Path, help="a directory to keep the function's log in")
+    parser.add_argument("--keep", type=Path, help="a directory for the function's log and all facts")
     options = parser.parse_args()
     if options.results < LEAST_RESULTS:
         parser.error(f"--results must be at least {LEAST_RESULTS}: so many it takes for all kinds of trouble")
