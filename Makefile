@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench picture soak test check lint scan types clean doctor send parked replay discard story pause resume
+.PHONY: help ready setup demo up down bench picture soak fuzz audit test check lint scan types clean doctor send parked replay discard story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -19,6 +19,7 @@ ENDPOINT_PORT ?= 8787
 RESULTS ?= 400
 N ?= 10000
 SEED ?=
+SECONDS ?= 300
 
 # What is given to a target of the operators' command becomes its options of the same names: REASON=... is --reason.
 # So the command itself refuses what it doesn't know.
@@ -69,6 +70,13 @@ picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the 
 soak: $(ENVIRONMENTS) .venv/runtime/ready ## Prove the promises: N=10000 results under every fault at once, in the real Lambda runtime; SEED= repeats a plan
 	@$(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
+fuzz: .venv/fuzz/ready ## Fuzz what reads from outside for SECONDS=300; what is found joins tests/corpus
+	@PYTHONPATH=src .venv/fuzz/bin/python -m local.fuzz --seconds $(SECONDS)
+
+# Strict: else it calls packages that it can't look up free of vulnerabilities.
+audit: .venv/audit/ready ## Look up the requirements among the known vulnerabilities; asks PyPI
+	@.venv/audit/bin/pip-audit --strict --requirement local/requirements/dev.txt
+
 doctor: .venv/dev/ready ## Check a deployed stack: STACK=flash-call-relay PROBE=1
 	$(OPS) doctor $(options)
 
@@ -109,4 +117,6 @@ types: ## mypy --strict
 
 clean: down ## Remove all that the other commands made
 	@rm -rf .venv .local build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+	@rm -rf .venv .local .aws-sam .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +

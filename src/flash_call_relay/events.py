@@ -48,7 +48,7 @@ def _from_sqs(record: Mapping[str, Any]) -> Record:
         message_id, handle, body = (record[key] + "" for key in ("messageId", "receiptHandle", "body"))
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         receives = int(record["attributes"]["ApproximateReceiveCount"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         expected = "messageId, receiptHandle, body, and attributes with SentTimestamp and ApproximateReceiveCount"
         raise UnsupportedEventError(f"expected an SQS record with {expected}, got {_describe(record)}") from None
     return Record(message_id, handle, body, sent_at, receives, parse_body(body))

@@ -92,7 +92,8 @@ def decide(settings: Settings, record: Record, finding: models.Finding | None, *
 def _contradiction(result: FlashCallResult, reply: Reply) -> Reason | None:
     said = reply.json_object or {}
     uuid, status = said.get("uuid", result.uuid), said.get("status", result.status)
-    other_uuid = isinstance(uuid, str) and uuid.casefold() != result.uuid.casefold()
+    # Beyond ASCII there are other characters that are one of its letters in lower case: the Kelvin sign is no k here.
+    other_uuid = isinstance(uuid, str) and not (uuid.isascii() and uuid.lower() == result.uuid.lower())
     other_status = isinstance(status, str) and status.casefold() == models.OTHER[result.status].casefold()
     return Reason.CONTRADICTED if other_uuid or other_status else None
 

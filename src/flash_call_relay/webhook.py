@@ -60,7 +60,8 @@ class Webhook:
                     "x-user-id": credentials.user_id,
                     "User-Agent": USER_AGENT,
                 },
-                retries=False,  # nor a redirect, along which urllib3 would send the credentials
+                retries=False,
+                redirect=False,  # urllib3 would send the credentials along, and can lose the connection over a bad one
                 pool_timeout=self.timeout_s,
                 preload_content=False,
             )
@@ -85,6 +86,8 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
         while readable and len(body) <= MAX_REPLY_BYTES and (chunk := response.read(8192, decode_content=True)):
             body += chunk
         whole = readable and len(body) <= MAX_REPLY_BYTES
+    except ValueError as error:  # http.client goes by a chunk's negative size
+        raise http.client.HTTPException from error
     finally:
         if not whole:
             response.close()  # what is left must not be taken for the next reply
@@ -96,10 +99,17 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a repeated key: what it says is anybody's guess")
+    return members
 
 
 def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> str:
@@ -107,7 +117,9 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     if not isinstance(message, str):
         return ""
     values = sorted((credentials.api_key.lower(), credentials.user_id.lower()), key=len, reverse=True)
-    shown = re.sub("|".join(map(re.escape, values)), "***", message, flags=re.IGNORECASE)
+    # Made printable first: that could make a credential of what was none.
+    readable = printable(message, limit=MAX_REPLY_BYTES)
+    shown = re.sub("|".join(map(re.escape, values)), "***", readable, flags=re.IGNORECASE)
     # Cut short or encoded, an echo still holds a run of a credential's characters.
     runs = (value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1))
     return "(withheld)" if any(run in shown.lower() for run in runs) else printable(shown, 120)

@@ -94,6 +94,7 @@ def test_the_documented_errors_are_replies(standin: StandIn, webhook: Webhook) -
         (answer(200, []), Reply(200, None)),
         (answer(200, '"OK"', content_type="application/json"), Reply(200, None)),
         (answer(200, b"{\xff}"), Reply(200, None)),
+        (answer(200, '{"status": "Failed", "status": "Success"}'), Reply(200, None)),
         (answer(200, b"[" * 60_000), Reply(200, None)),
         (answer(200, b"9" * 60_000), Reply(200, None)),
         (answer(204), Reply(204, None)),
@@ -141,6 +142,26 @@ def test_redirects_are_not_followed(standin: StandIn, webhook: Webhook, status: 
     assert (said.http_status, said.json_object) == (status, None)
     assert len(standin.requests) == 1
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+@pytest.mark.parametrize("location", ["http://[", "https://x:y"])
+def test_a_redirect_to_nowhere_costs_no_connection(standin: StandIn, location: str) -> None:
+    """After some of them the relay would wait for a connection for ever, and deliver nothing."""
+    webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
+    standin.misbehave(UUID, redirect(302, location))
+    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(302, None)
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+@pytest.mark.parametrize("words", ["no\na\tkey of ours", "na\N{LATIN SMALL LETTER E WITH ACUTE}ve", "A KEY\x00OF ours"])
+def test_what_is_printed_for_an_echo_is_masked(standin: StandIn, words: str) -> None:
+    """A key would stand in the log, made of what was none before it was made fit to print."""
+    standin.misbehave(UUID, answer(400, {"message": words}))
+    odd = Credentials("a key of ours", r"na\xe9ve")
+    said = Webhook(webhook_settings(standin.url)).post(SUCCESS, odd)
+    assert isinstance(said, Reply)
+    assert "***" in said.message
+    assert not [secret for secret in (odd.api_key, odd.user_id) if secret in said.message.lower()]
 
 
 @pytest.mark.parametrize("words", [f"no key: {KEY[:10]}...", f"user%20{USER[3:]}", f"&quot;{KEY[4:].upper()}&quot;"])

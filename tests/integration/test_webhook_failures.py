@@ -228,12 +228,20 @@ def gzipped(layers: int) -> bytes:
     "reply",
     [
         b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b" " * 400_000,
+        b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}",
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
         b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
-    ids=["negative chunk", "chunk extension", "layers of gzip", "unknown encoding", "headers without end"],
+    ids=[
+        "negative chunk",
+        "chunk below -1",
+        "chunk extension",
+        "layers of gzip",
+        "unknown encoding",
+        "headers without end",
+    ],
 )
 def test_a_hostile_reply_costs_neither_memory_nor_time(standin: StandIn, reply: bytes) -> None:
     """One bad reply would take the function's memory or its CPU, and the whole batch with it."""

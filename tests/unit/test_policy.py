@@ -73,7 +73,11 @@ def test_a_2xx_that_does_not_contradict_confirms(status: int, said: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "said", [{"uuid": "another"}, {"uuid": ""}, {"status": "Failed"}, {"status": "fAILED"}, {"uuid": RESULT.uuid + " "}]
+    "said",
+    [
+        *({"uuid": "another"}, {"uuid": ""}, {"status": "Failed"}, {"status": "fAILED"}, {"uuid": RESULT.uuid + " "}),
+        {"uuid": RESULT.uuid.replace("K", "\N{KELVIN SIGN}")},  # whose lower case is a k
+    ],
 )
 def test_a_2xx_that_contradicts_does_not_confirm(said: dict[str, Any]) -> None:
     """A result that BetaTel took for another would count as delivered."""

@@ -78,6 +78,8 @@ def test_an_sqs_record_must_be_whole(key: str) -> None:
         {"attributes": "hunter2"},
         {"attributes": {"SentTimestamp": "hunter2", "ApproximateReceiveCount": "1"}},
         {"attributes": {"SentTimestamp": "1763800000000", "ApproximateReceiveCount": None}},
+        {"attributes": {"SentTimestamp": "9" * 400, "ApproximateReceiveCount": "1"}},
+        {"attributes": {"SentTimestamp": float("inf"), "ApproximateReceiveCount": "1"}},
     ],
     ids=str,
 )

@@ -1,0 +1,259 @@
+"""What must hold whatever comes in from outside, as functions of any bytes.
+
+A broken promise is an AssertionError, and so is a bug: any other exception. `tests/unit/test_fuzz_corpus.py` runs these
+with the saved cases of `tests/corpus/` and with random ones, `make fuzz` with inputs that coverage leads to.
+"""
+
+import contextlib
+import json
+import math
+import queue
+import re
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flash_call_relay import events, policy
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import (
+    OTHER,
+    Answer,
+    Deferred,
+    Delivered,
+    FlashCallResult,
+    NoResult,
+    Parked,
+    Record,
+    Reply,
+    printable,
+)
+from flash_call_relay.settings import Settings
+from flash_call_relay.webhook import Webhook, _json_object, _message
+from tests.template import defaults, environment
+
+CORPUS = Path(__file__).parent / "corpus"
+NOW = 1_800_000_000.0
+PATIENCE_S = 20  # many times what an attempt may take
+RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
+# The second ones look like what is made of other characters to print them.
+CREDENTIALS = (
+    Credentials("key-4f1c-hunter2", "user-93aa-hunter2"),
+    Credentials("key  \\x0a\\xe9 4f1c", "a user of ours"),
+)
+SETTINGS = Settings.from_environment(environment(defaults()))
+GOOD_REPLY = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'
+
+
+def cases(target: str) -> dict[str, bytes]:
+    """Return the saved inputs of a target, by name."""
+    return {name: to_bytes(text) for name, text in _read(target).items()}
+
+
+def tokens(target: str) -> list[bytes]:
+    """Return what inputs of a target are pieced together from, so that luck need not find the words."""
+    return [to_bytes(token) for token in _read("tokens")[target]]
+
+
+def save(target: str, name: str, data: bytes) -> None:
+    """Add an input to the saved ones."""
+    saved = _read(target) | {name: to_text(data)}
+    (CORPUS / f"{target}.json").write_text(json.dumps(saved, indent=0) + "\n")
+
+
+def _read(name: str) -> Any:
+    return json.loads((CORPUS / f"{name}.json").read_text())
+
+
+def to_bytes(text: str) -> bytes:
+    """Return what `to_text` has made text of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(data: bytes) -> str:
+    """Return any bytes as text; what is no UTF-8 becomes lone surrogates."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def body(data: bytes) -> None:
+    """A message's body is a result that BetaTel can be told of, or has a short fault; never an exception.
+
+    A result is the one that the JSON names, and stays the same when it is written and read again. Where no key is
+    repeated, that is all that decides: a uuid of 1 to 128 visible ASCII characters, and one of the two statuses.
+    """
+    text = to_text(data)
+    content = events.parse_body(text)
+    _check_content(content)
+    if isinstance(content, FlashCallResult):
+        assert _named(json.loads(text)) == content, "another result than the body names"
+        own = {"uuid": content.uuid, "status": content.status}
+        for again in (own, {"detail-type": "any", "detail": own}):
+            assert events.parse_body(json.dumps(again)) == content, "not the same when read again"
+    with contextlib.suppress(ValueError, RecursionError):
+        once = json.dumps(json.loads(text))  # the same without repeated keys
+        read, expected = events.parse_body(once), _named(json.loads(once))
+        assert read == expected if expected else isinstance(read, NoResult), "refused or taken wrongly"
+
+
+def event(data: bytes) -> None:
+    """A trigger event becomes one record per message, each with its own body, or is refused in short words.
+
+    What comes straight from EventBridge is read the same once it comes back from the queue.
+    """
+    try:
+        document = json.loads(to_text(data))
+    except (ValueError, RecursionError):
+        return
+    try:
+        records = events.read(document, now=NOW)
+    except events.UnsupportedEventError as refused:
+        words = str(refused)
+        assert 1 <= len(words) <= 512, "an endless error"
+        return
+    for record in records:
+        _check_content(record.content)
+        assert record.content == events.parse_body(record.body), "not what its body says"
+        assert math.isfinite(record.sent_at), "no age"
+    if "Records" in document and isinstance(document["Records"], list) and records:
+        direct = records[0].receipt_handle is None
+        sent = [] if direct else [(one["messageId"], one["body"]) for one in document["Records"]]
+        assert direct or [(record.message_id, record.body) for record in records] == sent, "a message lost or changed"
+
+
+def reply(data: bytes) -> None:
+    """A reply's body confirms a result only if it is a JSON object that names no other uuid and not the other status.
+
+    Its own words are short, printable and hold no run of six characters of the credentials.
+    """
+    said = _json_object(data)
+    confirmed = policy.judge(SETTINGS, RESULT, Reply(200, said)) is None
+    pairs = _pairs(data)
+    assert not (confirmed and pairs is None), "confirmed by what is no JSON object"
+    for key, value in pairs or ():
+        if not (confirmed and isinstance(value, str)):
+            continue
+        assert key != "uuid" or re.fullmatch(RESULT.uuid, value, re.IGNORECASE | re.ASCII), "another uuid confirms"
+        assert key != "status" or value.lower() != OTHER[RESULT.status].lower(), "the other status confirms"
+    for credentials in CREDENTIALS:
+        _check_words(_message(said, credentials), credentials, limit=120)
+
+
+def retry_after(data: bytes) -> None:
+    """Whatever `Retry-After` says, it asks for 0 to 900 whole seconds; a number or an HTTP date for just that many."""
+    text = to_text(data)
+    seconds = policy.retry_after_s(text, NOW)
+    assert type(seconds) is int
+    assert 0 <= seconds <= policy.MAX_RETRY_AFTER_S
+    if re.fullmatch("[0-9]{1,9}", text):
+        assert seconds == min(int(text), policy.MAX_RETRY_AFTER_S), "another number"
+    elif re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} [1-9]\d{3} \d\d:\d\d:\d\d GMT", text, re.ASCII):
+        try:
+            moment = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+        except ValueError:
+            return
+        wait_s = moment.timestamp() - NOW
+        assert seconds == max(0, min(wait_s, policy.MAX_RETRY_AFTER_S)), "another date"
+
+
+def http(data: bytes) -> None:
+    """Any bytes on the wire are an answer, in bounded time and without credentials; and the next attempt works."""
+    wire = _wire()
+    answer = wire.answer_to(data)
+    outcome = policy.decide(SETTINGS, Record("id", "handle", "", NOW, 1, RESULT), answer, now=NOW, jitter=1.0)
+    assert isinstance(outcome, Delivered) <= (isinstance(answer, Reply) and 200 <= answer.http_status < 300)
+    if isinstance(answer, Reply):
+        assert 100 <= answer.http_status <= 999
+        _check_words(answer.message, CREDENTIALS[0], limit=120)
+    else:
+        assert answer.detail
+    if isinstance(outcome, Deferred | Parked):
+        assert outcome.detail == printable(outcome.detail)
+        _check_words(outcome.detail, CREDENTIALS[0], limit=256)
+    following = wire.answer_to(GOOD_REPLY)
+    if following != Reply(200, {"message": "OK"}, "OK"):
+        _wire.cache_clear()
+        raise AssertionError("the next attempt is spoilt")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    function.__name__: function for function in (body, event, reply, retry_after, http)
+}
+
+
+def _check_content(content: FlashCallResult | NoResult) -> None:
+    if isinstance(content, FlashCallResult):
+        assert re.fullmatch("[!-~]{1,128}", content.uuid), "no uuid that can be sent"
+        assert content.status in OTHER
+    else:
+        assert 1 <= len(content.fault) <= 640, "an endless fault"
+        assert re.fullmatch("[ -~]{1,256}", printable(content.fault)), "a fault that can't be shown"
+
+
+def _named(document: Any) -> FlashCallResult | None:
+    """Return the result that a JSON document is, told apart from `events` by a rule of its own."""
+    if isinstance(document, dict):
+        if {"detail", "detail-type"} <= document.keys():
+            document = document["detail"]
+        elif {"TopicArn", "Message"} <= document.keys():
+            return None
+    match document:
+        case {"uuid": str(uuid), "status": "Success" | "Failed" as status} if re.fullmatch("[!-~]{1,128}", uuid):
+            return FlashCallResult(uuid, status)
+    return None
+
+
+def _pairs(data: bytes) -> list[tuple[str, Any]] | None:
+    """Return the members of a JSON object, repeated ones too; None for anything else."""
+    try:
+        document = json.loads(data, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    return list(document) if isinstance(document, tuple) else None
+
+
+def _check_words(words: str, credentials: Credentials, *, limit: int) -> None:
+    assert re.fullmatch(f"[ -~]{{0,{limit}}}", words), "words that can't be shown"
+    for secret in (credentials.api_key.lower(), credentials.user_id.lower()):
+        runs = {secret[start : start + 6] for start in range(len(secret) - 5)}
+        assert not [run for run in runs if run in words.lower()], "a part of the credentials is shown"
+
+
+class _Wire:
+    """A server on a loopback port that answers each request with given bytes and closes; and a client of it."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
+        numbers = {"WEBHOOK_URL": url, "REQUEST_TIMEOUT_SECONDS": "1", "CONNECTIONS_PER_FUNCTION": "1"}
+        self._webhook = Webhook(Settings.from_environment({**environment(defaults()), **numbers}))
+        self._thread = ThreadPoolExecutor(1)  # so that an attempt without an end is seen
+        self._wire, self._closed = b"", queue.SimpleQueue[None]()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def answer_to(self, wire: bytes) -> Answer:
+        """Make an attempt that is answered with these bytes."""
+        self._wire = wire
+        answer = self._thread.submit(self._webhook.post, RESULT, CREDENTIALS[0]).result(PATIENCE_S)
+        self._closed.get(timeout=PATIENCE_S)  # or the next attempt may meet a connection that is about to close
+        return answer
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._server.accept()
+            # The client may hang up on what it has seen enough of.
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(PATIENCE_S)
+                request = b""
+                while not request.endswith(b"}") and (more := connection.recv(65536)):
+                    request += more
+                connection.sendall(self._wire)
+            self._closed.put(None)
+
+
+@cache
+def _wire() -> _Wire:
+    return _Wire()
