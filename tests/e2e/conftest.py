@@ -123,6 +123,11 @@ class Relay:
         finally:
             client.delete_function_concurrency(FunctionName=function)
 
+    def poll(self, *, on: bool) -> None:
+        """Let Lambda take messages from the result queue, or not."""
+        mapping = self.deployment.outputs["EventSourceMappingId"]
+        self.deployment.stack.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+
     def _environment(self) -> dict[str, str]:
         function = self.deployment.outputs["FunctionName"]
         configuration = self.deployment.stack.client("lambda").get_function_configuration(FunctionName=function)
@@ -249,6 +254,15 @@ def function_route(emulator: LocalStack, built: Path) -> Iterator[Relay]:
 def without_credentials(emulator: LocalStack, built: Path) -> Iterator[Relay]:
     """Deploy the relay and leave its secret empty, as it is after a first `sam deploy`."""
     yield from _deployed(emulator, built, "without-credentials", {"EventRoute": "none"}, fill_secret=False)
+
+
+@pytest.fixture(scope="session")
+def permitted(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+    """Deploy the relay with each permission that its role can have; its mapping is off: a test is the poller."""
+    key = "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11"
+    for relay in _deployed(emulator, built, "permitted", {"EventRoute": "none", "CredentialsKmsKeyArn": key}):
+        relay.poll(on=False)
+        yield relay
 
 
 @pytest.fixture
