@@ -66,7 +66,7 @@ def fuzz(target: str, seconds: int) -> Ran:
         "-max_len=4096",
         "-len_control=0",
         "-keep_seed=1",  # each saved case has its point, whether coverage sees it or not
-        "-use_value_profile=1",  # leads to bounds: without it, a uuid of 129 characters is not found in a million inputs
+        "-use_value_profile=1",  # leads to bounds: else a million inputs find no uuid of 129 characters
     ]
     # So many seconds for one input or so many MB in all are a broken promise, too.
     command += ["-timeout=30", "-rss_limit_mb=1024", f"-max_total_time={seconds}", f"-artifact_prefix={broken}/"]
