@@ -218,6 +218,21 @@ class _View:
         """The invocations after which SQS deleted the message."""
         return [i for i in self.containing[message_id] if not i.error and message_id not in i.kept]
 
+    def came_back(self, message_id: str, one: Invocation, later: Invocation) -> bool:
+        """Whether SQS had to hand the message over again while the first invocation may still have had it.
+
+        Its time was up; or a second delivery of the very same event had put the message off for less than that.
+        """
+        if later.began - one.began >= self.facts.visibility_s - ROUNDING_S:
+            return True
+        event = [record["messageId"] for record in one.records]
+        copies = (i for i in self.containing[message_id] if _id(i) in self.facts.copies)
+        return any(
+            message_id in copy.kept and copy.ended <= later.began
+            for copy in copies
+            if [record["messageId"] for record in copy.records] == event
+        )
+
     def lost_track(self, message_id: str) -> bool:
         """Whether a recorded failure explains that the message came twice."""
         return any(i.error or _id(i) in self.facts.copies for i in self.containing[message_id])
@@ -275,10 +290,9 @@ def _nothing_is_lost(view: _View, line: Line) -> None:
 
 def _one_fate(view: _View, line: Line, message_id: str) -> None:
     gone, parked = view.let_go(message_id), view.parked.get(message_id, ())
-    first = [invocation for invocation in gone if _id(invocation) not in view.facts.copies]
-    starts = sorted(invocation.began for invocation in first)
-    if len(first) > 1 and all(b - a >= view.facts.visibility_s - ROUNDING_S for a, b in pairwise(starts)):
-        line.excused += 1  # the one before took too long, so SQS handed the message over again
+    first = sorted((i for i in gone if _id(i) not in view.facts.copies), key=lambda invocation: invocation.began)
+    if len(first) > 1 and all(view.came_back(message_id, a, b) for a, b in pairwise(first)):
+        line.excused += 1
     elif len(first) > 1:
         when = ", ".join(f"{_id(i)} from {i.began:.1f} to {i.ended:.1f}" for i in first)
         line.broken.append(f"{message_id} was let go {len(first)} times: in {when}")

@@ -18,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from local.conservation import Call, Pair
 from local.runtime import Environment, Invocation, Runtime
@@ -150,6 +153,14 @@ class FaultyAws:
         names = ("Content-Type", "x-amzn-RequestId", "x-amz-crc32")
         return response.status, {n: response.headers[n] for n in names if n in response.headers}, response.data
 
+    def _signed(self, headers: Mapping[str, str], path: str, body: bytes) -> Mapping[str, str]:
+        """Return headers for another body, signed anew; as the account, since the role's key is the function's."""
+        *_, region, service, _ = headers["Authorization"].partition("Credential=")[2].partition(",")[0].split("/")
+        kept = {name: headers[name] for name in ("Content-Type", "X-Amz-Target") if name in headers}
+        request = AWSRequest("POST", f"{self._stack.url}{path}", kept, body)
+        SigV4Auth(Credentials("test", "test"), service, region).add_auth(request)
+        return dict(request.headers)
+
     def _partly(
         self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]
     ) -> tuple[int, Mapping[str, str], bytes]:
@@ -162,10 +173,12 @@ class FaultyAws:
         status, passed = 200, {"Content-Type": "application/x-amz-json-1.0"}
         if taken:
             holder[name] = taken
-            status, _, body = self._forward(path, headers, json.dumps(asked).encode())
+            part = json.dumps(asked).encode()
+            status, _, body = self._forward(path, self._signed(headers, path, part), part)
             said = json.loads(body)
+            holder[name] = [*taken, *failed]  # what was asked for, faults or no
         if status != 200:
-            return status, passed, json.dumps(said).encode()
+            raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":
             (table,) = asked["RequestItems"]
             said["UnprocessedKeys"] = {table: {**holder, "Keys": failed}}
@@ -177,7 +190,6 @@ class FaultyAws:
         else:
             refused = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in failed]
             said["Failed"] = [*said.get("Failed", ()), *refused]
-        holder[name] = [*taken, *failed]  # what was asked for, faults or no
         return status, passed, json.dumps(said).encode()
 
 

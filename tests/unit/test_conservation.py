@@ -157,6 +157,23 @@ def parked(facts: Facts, message_id: str, **changes: Any) -> Facts:
     return replace(facts, parked=held)
 
 
+def delivered_twice(facts: Facts, *, kept: bool) -> Facts:
+    """The first event comes a second time, beside it; its m1 comes back sooner than its time was up."""
+    original = facts.invocations[0]
+    of_m1 = [record for record in original.records if record["messageId"] == "m1"]
+    reply = {"batchItemFailures": [{"itemIdentifier": "m1"}] if kept else []}
+    copy = replace(original, environment=1, number=0, ended=original.began + 0.2, reply=reply)
+    later = replace(invocation(5, original.began + 3), records=tuple(of_m1))
+    outcomes = [("m1", "deferred" if kept else "duplicate", GOOD), ("m2", "duplicate", EVENT)]
+    lines = [{**line(0, *one), "environment": 1} for one in outcomes]
+    return replace(
+        facts,
+        copies=frozenset({(1, 0)}),
+        invocations=[*facts.invocations, copy, later],
+        log=[*facts.log, *lines, line(5, "m1", "duplicate", GOOD)],
+    )
+
+
 def failed(facts: Facts, number: int, error: str) -> Facts:
     """That invocation fails without anybody's doing; its messages stay."""
     of = facts.invocations[number]
@@ -190,6 +207,7 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
         lambda f: more(failed(f, 1, "Runtime.ExitError: killed"), requests=request(20.5, GOOD)),
     ),
     (ONCE, "sent by nobody who was asked to", lambda f: more(f, requests=request(99.0, GOOD))),
+    (LOST, "let go again, and no second delivery put it off", lambda f: delivered_twice(f, kept=False)),
     (ONCE, "sent twice before it was in the ledger", lambda f: more(f, requests=request(10.25, EVENT))),
     (ONCE, "a duplicate of nothing", lambda f: more(f, log=line(3, "m7", "duplicate", UNKNOWN))),
     (
@@ -281,6 +299,10 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
     (
         "let go twice, since the first one took longer than SQS waits",
         lambda f: more(f, invocations=invocation(5, 28.5, ("m1", body(GOOD))), log=line(5, "m1", "duplicate", GOOD)),
+    ),
+    (
+        "let go twice, since a second delivery of the event put it off for less",
+        lambda f: delivered_twice(f, kept=True),
     ),
     ("still queued", lambda f: more(f, sent=sent("m9", "call-9"), queued=Held("m9", body("call-9")))),
 ]
