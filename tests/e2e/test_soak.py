@@ -149,7 +149,8 @@ _init = Webhook.__init__
 def _following(self, settings):
     _init(self, settings)
     manager, url = urllib3.PoolManager(), settings.webhook_url
-    self._pool.urlopen = lambda method, path, **options: manager.urlopen(method, url, **{**options, "retries": 3})
+    on = {"retries": 3, "redirect": True}
+    self._pool.urlopen = lambda method, path, **options: manager.urlopen(method, url, **{**options, **on})
 Webhook.__init__ = _following
 """
         },
