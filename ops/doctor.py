@@ -185,20 +185,18 @@ class _Secret:
 
 
 def _queue(stack: Stack, output: str, group: str) -> Iterator[Finding]:
-    url = stack.output(output)
-    names = ["", "NotVisible", "Delayed"]
-    found = stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    visible, hidden, delayed = (int(found[f"ApproximateNumberOfMessages{name}"]) for name in names)
-    if not visible + hidden + delayed:
+    depth = stack.depth(output)
+    if not depth.total:
         yield Finding(OK, "empty")
         return
-    age_s = _age(stack, url) if visible else None
+    age_s = _age(stack, stack.output(output)) if depth.visible else None
     oldest = "" if age_s is None else f", the oldest received less than three times {show.span(age_s)} old"
     if group:
-        says = f"{show.count(visible + hidden, 'message')}{oldest}"
+        says = f"{show.count(depth.visible + depth.hidden, 'message')}{oldest}"
         yield Finding(NOTE, says, _command(stack, f"{group} list"))
     else:
-        yield Finding(OK, f"{visible:,} waiting, {hidden + delayed:,} hidden until their next try or at work{oldest}")
+        hidden = f"{depth.hidden + depth.delayed:,} hidden until their next try or at work"
+        yield Finding(OK, f"{depth.visible:,} waiting, {hidden}{oldest}")
 
 
 def _deferred(stack: Stack) -> Iterator[Finding]:

@@ -26,15 +26,12 @@ def pause(make_stack: Callable[[], Stack]) -> None:
     if _retarget(stack, stack.output("ResultQueueArn")):
         click.echo("The rule sends events to the result queue now.")
     _switch(stack, enabled=False)
-    asked = {"QueueUrl": stack.output("ResultQueueUrl"), "AttributeNames": ["All"]}
-    attributes = stack.client("sqs").get_queue_attributes(**asked)["Attributes"]
-    kept_s = int(attributes["MessageRetentionPeriod"])
-    waiting = sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
+    depth = stack.depth("ResultQueueUrl")
     horizon_s = int(stack.environment["RETRY_HORIZON_SECONDS"])
     click.echo(
-        f"{stack.name} is paused; {show.count(waiting, 'result')} waiting. The queue keeps each for "
-        f"{show.span(kept_s)}. Those older than {show.span(horizon_s)} by then are tried once after `resume`, and "
-        "parked if that fails."
+        f"{stack.name} is paused; {show.count(depth.total, 'result')} waiting. The queue keeps each for "
+        f"{show.span(depth.retention_s)}. Those older than {show.span(horizon_s)} by then are tried once after "
+        "`resume`, and parked if that fails."
     )
 
 

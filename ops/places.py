@@ -42,16 +42,14 @@ class Place:
         """Look at all that is visible on it, and choose."""
         if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
             raise Problem("There is no time between --since and --until.")
-        queue = self.queue(stack, hold_s)
         with show.progress(f"looking at the {self.title}", None) as tell:
-            found = queue.look(tell)
-        attributes = queue.attributes()
-        there = sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
+            found = self.queue(stack, hold_s).look(tell)
+        depth = stack.depth(self.output)
         return Choice(
             where=f"the {self.title} of {stack.name} ({stack.region})",
             found=len(found),
-            hidden=max(0, there - len(found)),
-            retention_s=int(attributes["MessageRetentionPeriod"]),
+            hidden=max(0, depth.total - len(found)),
+            retention_s=depth.retention_s,
             messages=wanted.choose(found),
         )
 

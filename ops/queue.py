@@ -29,12 +29,6 @@ class Queue:
         self._sqs, self.url, self._dead, self._hold_s = sqs, url, dead, hold_s
         self._held: dict[str, str] = {}  # receipt handles by message id
 
-    def attributes(self) -> dict[str, str]:
-        """Return what SQS says of the queue."""
-        reply = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
-        attributes: dict[str, str] = reply["Attributes"]
-        return attributes
-
     def look(self, seen: Callable[[int], object]) -> list[Message]:
         """Return all visible messages and let them go again; `seen` is told how many there are so far."""
         found: dict[str, Message] = {}

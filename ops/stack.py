@@ -1,5 +1,6 @@
 """A deployed stack, found by its name: its outputs, and clients for what they name."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,21 @@ CLIENTS = Config(
     max_pool_connections=20,
     user_agent_extra="flash-call-relay-ops",
 )
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What SQS says of a queue: about how many messages it holds, and how long it keeps each."""
+
+    visible: int
+    hidden: int
+    delayed: int
+    retention_s: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.visible + self.hidden + self.delayed
 
 
 class Stack:
@@ -100,6 +116,14 @@ class Stack:
         )
         bus, _, rule = resource["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}
+
+    def depth(self, output: str) -> Depth:
+        """Ask SQS about the queue whose URL is this output."""
+        asked = {"QueueUrl": self.output(output), "AttributeNames": ["All"]}
+        said = self.client("sqs").get_queue_attributes(**asked)["Attributes"]
+        kinds = ("", "NotVisible", "Delayed")
+        visible, hidden, delayed = (int(said[f"ApproximateNumberOfMessages{kind}"]) for kind in kinds)
+        return Depth(visible, hidden, delayed, int(said["MessageRetentionPeriod"]))
 
     @cached_property
     def environment(self) -> dict[str, str]:
