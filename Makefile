@@ -68,7 +68,7 @@ picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the 
 	@.venv/picture/bin/python -m local.dashboard --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
 
 soak: $(ENVIRONMENTS) .venv/runtime/ready ## Prove the promises: N=10000 results under every fault at once, in the real Lambda runtime; SEED= repeats a plan
-	@$(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
 fuzz: .venv/fuzz/ready ## Fuzz what reads from outside for SECONDS=300; what is found joins tests/corpus
 	@PYTHONPATH=src .venv/fuzz/bin/python -m local.fuzz --seconds $(SECONDS)

@@ -22,6 +22,7 @@ HEADERS = frozenset(
     {"host", "accept-encoding", "content-length", "content-type", "x-api-key", "x-user-id", "user-agent"}
 )
 MAX_RETRY_AFTER_S = 900
+RECOVERY_S = 120.0  # within which what waits is tried again after an outage, while it is fresh
 ROUNDING_S = 1.0  # a queue's clock and ours may differ, and ages are compared in whole seconds
 
 Pair = tuple[str, str]  # uuid and status
@@ -99,8 +100,9 @@ class Facts:
         host: the endpoint's.
         bounds: since when (in seconds since the epoch) which retry horizon and which grace for unknown calls were in
             force, oldest first.
+        recoveries: when the endpoint was well again after an outage, in seconds since the epoch.
         visibility_s: after how long SQS hands a message over again.
-        cap_s: the longest retry delay, before jitter.
+        cap_s: the longest retry delay of a fresh result, before jitter; all of a run are.
     """
 
     sent: Sequence[Sent]
@@ -119,6 +121,7 @@ class Facts:
     credentials: frozenset[str]
     host: str
     bounds: Sequence[tuple[float, float, float]]
+    recoveries: Sequence[float]
     visibility_s: float
     cap_s: float
 
@@ -186,6 +189,14 @@ class _View:
             if sent is not None:
                 self.sent_as[message_id] = sent
                 self.messages[sent.key].add(message_id)
+
+    @cached_property
+    def asked_for(self) -> dict[str, list[float]]:
+        """When the endpoint was asked, by uuid."""
+        asked_for: dict[str, list[float]] = defaultdict(list)
+        for request in self.facts.requests:
+            asked_for[request.uuid or ""].append(request.at)
+        return asked_for
 
     @cached_property
     def outcomes(self) -> dict[str, list[str]]:
@@ -390,12 +401,29 @@ def _the_horizon_is_kept(view: _View, line: Line) -> None:
         sent = view.sent_as.get(held.message_id)
         if sent is None or DEAD not in sent.fates:
             line.broken.append(f"{held.message_id} used up its receives")
+    for recovered_at in view.facts.recoveries:
+        _tried_soon_after(view, line, recovered_at)
     longest = max(view.facts.cap_s * 1.2 + 1, MAX_RETRY_AFTER_S if _asked_to_wait(view) else 0)
     for call in view.facts.calls:
         for delay in call.delays:
             line.checked += 1
             if delay > longest:
                 line.broken.append(f"a result was put off for {delay} s")
+
+
+def _tried_soon_after(view: _View, line: Line, recovered_at: float) -> None:
+    run_ended = max(invocation.ended for invocation in view.facts.invocations)
+    for message_id, invocations in view.containing.items():
+        sent = view.sent_as.get(message_id)
+        gone = [i.ended for i in view.let_go(message_id)]
+        was_received = any(i.ended <= recovered_at for i in invocations)
+        if sent is None or sent.pair is None or not was_received or any(at <= recovered_at for at in gone):
+            continue
+        tries = [at for at in [*view.asked_for[sent.pair[0]], *gone] if at > recovered_at]
+        soonest = min(tries, default=run_ended)
+        line.checked += 1
+        if soonest > recovered_at + RECOVERY_S:
+            line.broken.append(f"{message_id} was not tried for {soonest - recovered_at:.0f} s after the recovery")
 
 
 def _asked_to_wait(view: _View) -> bool:

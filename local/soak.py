@@ -7,6 +7,7 @@ does not, since the relay works in parallel.
 import argparse
 import contextlib
 import json
+import math
 import pickle
 import secrets
 import sys
@@ -24,6 +25,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.table import Table
 
+from flash_call_relay import budget
 from local import conservation
 from local.conservation import Facts, Held, Report, Sent
 from local.endpoint import StandIn
@@ -36,14 +38,14 @@ from local.stack import Deployment, LocalStack, free_port, run_command, running,
 LEAST_RESULTS = 300
 HORIZON_S, GRACE_S = 7200, 3600  # while faults come and go
 FINAL_HORIZON_S, FINAL_GRACE_S = 10, 5  # at the end, for what is never delivered
-TIMEOUT_S = 14
-VISIBILITY_S = 18
+TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
+VISIBILITY_S = TIMEOUT_S + 4
 FINAL_VISIBILITY_S = 2
 FINAL_RECEIVES = 2
 PARAMETERS: dict[str, str | int] = {
     "RequestTimeoutSeconds": 2,
     "RetryBaseSeconds": 1,
-    "RetryCapSeconds": 4,
+    "FreshRetryCapSeconds": 4,
     "RetryHorizonSeconds": HORIZON_S,
     "UnknownCallGraceSeconds": GRACE_S,
     "MaxReceiveCount": 1000,
@@ -110,7 +112,7 @@ class Soak:
         concurrency: invocations side by side.
         fault_rate: how many of the AWS calls and of the invocations meet a fault, once each was met; None: none ever.
         horizon_s: the retry horizon while faults come and go, in seconds.
-        timeout_s: the function's time-out, in seconds; it keeps 10 of them for settling.
+        timeout_s: the function's time-out, in seconds; it keeps `budget.SETTLE_S` of them for settling.
         limit_s: how long each part of the run may take, in seconds.
     """
 
@@ -132,6 +134,7 @@ class Soak:
         self._sent: list[Sent] = []
         self._secrets: set[str] = set()
         self._storms: Counter[str] = Counter()
+        self._recoveries: list[float] = []
         self._seen, self._strays = 0, len(self.trap.requests)
         self._bounds = [(0.0, float(self.horizon_s), float(GRACE_S))]
         self.deployment.shorten_visibility(VISIBILITY_S)
@@ -251,6 +254,7 @@ class Soak:
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
+        self._recoveries.append(time.time() + OUTAGE_S)
         self.endpoint.spell(error(500), OUTAGE_S)
         self._storms += Counter(["endpoint: connections refused", "endpoint: an outage", "endpoint: the key rotated"])
 
@@ -331,7 +335,8 @@ class Soak:
             host=f"127.0.0.1:{self.port}",
             bounds=self._bounds,
             visibility_s=VISIBILITY_S,
-            cap_s=float(PARAMETERS["RetryCapSeconds"]),
+            recoveries=self._recoveries,
+            cap_s=float(PARAMETERS["FreshRetryCapSeconds"]),
         )
 
 

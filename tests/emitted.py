@@ -77,7 +77,7 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.Metric]]:
         batch.log_outcomes(every_outcome())
         batch.log_news(["endpoint.failing", "endpoint.recovered", "credentials.rejected", "credentials.accepted"])
         batch.log_ledger(["read: TimeoutError"], ["uuid"])
-        batch.close({"message": "park: AccessDenied"}, failing=True)
+        batch.close({"message": "park: AccessDenied"}, failing=True, late_after_s=SETTINGS.fresh_seconds)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     return lines, [metric for line in printed.getvalue().splitlines() for metric in emf.read(json.loads(line))]
 

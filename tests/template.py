@@ -1,8 +1,10 @@
 """What the tests ask of `template.yaml`."""
 
-from local.template import template
+from typing import Any
 
-__all__ = ["defaults", "environment", "template"]
+from local.template import resolved, template
+
+__all__ = ["alarms", "defaults", "environment", "template"]
 
 
 def defaults() -> dict[str, str]:
@@ -15,3 +17,12 @@ def environment(parameters: dict[str, str]) -> dict[str, str]:
     variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
     named = {name: value["Ref"] if "Ref" in value else str(value) for name, value in variables.items()}
     return {name: parameters.get(value, value) for name, value in named.items()}
+
+
+def alarms() -> dict[str, dict[str, Any]]:
+    """Return the alarms' properties, resolved, by their names without the stack's."""
+    loaded = template()
+    known = defaults() | {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
+    found = [one["Properties"] for one in loaded["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    properties = [resolved(one, known, loaded["Mappings"]) for one in found]
+    return {one["AlarmName"].removeprefix("a-stack-"): one for one in properties}

@@ -45,6 +45,11 @@ class CredentialsStore:
         self._fault = ""
         self._fetched_at = self._stale_at = -math.inf
 
+    @property
+    def known(self) -> Credentials | None:
+        """The last good credentials, without a look at Secrets Manager; None if none were ever read."""
+        return self._good
+
     def current(self) -> Credentials:
         """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
 

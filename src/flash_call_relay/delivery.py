@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from flash_call_relay import models, policy
+from flash_call_relay.budget import SETTLE_S
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Deferred, FlashCallResult, NoReply, Reason, Record, Settled
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
-
-SETTLE_S = 10.0  # kept back at the end of an invocation to park, hide and report: some SQS calls with their retries
 
 Lane = list[tuple[Record, FlashCallResult]]
 Known = dict[str, models.Finding]  # of a lane, by status: copies share it, each with its own age and receive count
@@ -28,15 +27,24 @@ class Delivery:
         self._threads = ThreadPoolExecutor(settings.connections_per_function, thread_name_prefix="lane")
 
     def deliver(
-        self, records: Sequence[Record], confirmed: Mapping[str, models.Confirmed], *, deadline: float
+        self,
+        records: Sequence[Record],
+        confirmed: Mapping[str, models.Confirmed],
+        closed: NoReply | None,
+        *,
+        deadline: float,
     ) -> Iterator[list[Settled]]:
         """Yield every record once, with its outcome, in groups: all that is ready, so that none waits.
 
         Args:
             records: one invocation's.
             confirmed: which of their uuids are confirmed already.
+            closed: why none of them may be sent; None if the gate is to be asked for each.
             deadline: the function's end, in seconds of the monotonic clock.
         """
+        if closed:
+            yield [self._settle_unsent(record, confirmed, closed) for record in records]
+            return
         last_moment = deadline - SETTLE_S
         lanes: dict[str, Lane] = {}
         outbox: queue.SimpleQueue[Settled] = queue.SimpleQueue()
@@ -63,6 +71,24 @@ class Delivery:
         # Each attempt is over by the last moment, so this is for what no bound of ours holds.
         late = NoReply(Reason.OUT_OF_TIME, "the function's time is over")
         yield [self._settle(record, late) for record in waiting.values()]
+
+    def closed(self) -> NoReply | None:
+        """Return why nothing may be sent now, without a look at the secret; None if something may."""
+        return self._gate.closed(self._credentials.known)
+
+    def to_look_up(self, records: Sequence[Record], closed: NoReply | None) -> list[str]:
+        """Return the uuids that the ledger is to be asked about: of what may be sent or given up now."""
+        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
+        return [
+            record.content.uuid
+            for record in records
+            if isinstance(record.content, FlashCallResult) and (not closed or policy.age(record, now) >= horizon_s)
+        ]
+
+    def _settle_unsent(self, record: Record, confirmed: Mapping[str, models.Confirmed], closed: NoReply) -> Settled:
+        if not isinstance(record.content, FlashCallResult):
+            return self._settle(record, None)
+        return self._settle(record, confirmed.get(record.content.uuid, closed))
 
     def _run_lane(self, lane: Lane, known: Known, last_moment: float, outbox: "queue.SimpleQueue[Settled]") -> None:
         for record, result in lane:

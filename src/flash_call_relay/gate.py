@@ -16,14 +16,16 @@ ACCEPTED_LATELY_S = 60.0  # a refusal this soon after an acceptance is that reco
 class Gate:
     """The state is this execution environment's own, shared by its lanes.
 
-    A held endpoint, and held credentials, are asked for nothing for 30 s; then one attempt is let through each
-    `timeout_s` (within which it is over), until one is answered.
+    A held endpoint, and held credentials, are asked for nothing for 30 s; then one attempt, the probe, is let through.
+    The others of its batch wait for what it ends with, so that all are delivered if the endpoint is well again. If the
+    probe fails, nothing is asked for `timeout_s`.
     """
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Open the gate; `timeout_s` is the bound on one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._probe_until: float | None = None
         self._failures = self._refusals = 0
         self._endpoint_held_until: float | None = None
         self._refused: Credentials | None = None
@@ -32,38 +34,60 @@ class Gate:
         self._accepted_at = 0.0
         self._news: list[str] = []
 
+    def closed(self, credentials: Credentials | None) -> NoReply | None:
+        """Return why nothing may be asked now with these credentials; None if something may."""
+        with self._lock:
+            return self._closed(self._clock(), credentials)
+
     def hold(self, credentials: Credentials, last_moment: float) -> NoReply | None:
         """Return why the endpoint may not be asked now; None lets one attempt through, which must `learn` its end.
+
+        Waits for a probe that is under way, for `timeout_s` at most.
 
         Args:
             credentials: those the attempt would use.
             last_moment: when the attempt has to be over, by the same clock.
         """
         with self._lock:
+            if self._is_doubtful(credentials) and self._probe_until is not None:
+                self._lock.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
             now = self._clock()
             if now + self._timeout_s > last_moment:
                 return NoReply(Reason.OUT_OF_TIME, "the function's time is over")
-            if credentials == self._refused and now < self._refused_until:
-                return NoReply(
-                    Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now"
-                )
-            if self._endpoint_held_until is not None:
-                if now < self._endpoint_held_until:
-                    return NoReply(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
-                self._endpoint_held_until = now + self._timeout_s
-            if credentials == self._refused:
-                self._refused_until = now + self._timeout_s
+            if closed := self._closed(now, credentials):
+                return closed
+            if self._is_doubtful(credentials):
+                self._probe_until = now + self._timeout_s
+                # Should the probe never be heard of again, these let the next one through.
+                if self._endpoint_held_until is not None:
+                    self._endpoint_held_until = self._probe_until
+                if credentials == self._refused:
+                    self._refused_until = self._probe_until
             return None
+
+    def _is_doubtful(self, credentials: Credentials) -> bool:
+        return self._endpoint_held_until is not None or credentials == self._refused
+
+    def _closed(self, now: float, credentials: Credentials | None) -> NoReply | None:
+        if credentials is not None and credentials == self._refused and now < self._refused_until:
+            return NoReply(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
+        if self._endpoint_held_until is not None and now < self._endpoint_held_until:
+            return NoReply(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
+        return None
 
     def learn(self, reason: Reason | None, credentials: Credentials) -> None:
         """Take what an attempt with these credentials ended with: what stands against it, or None."""
         with self._lock:
             now = self._clock()
+            was_probing, self._probe_until = self._probe_until is not None, None
+            self._lock.notify_all()
             if reason in ENDPOINT_FAILURES:
                 self._failures += 1
                 if self._failures == IN_A_ROW:
                     self._endpoint_held_until = now + HOLD_S
                     self._news.append("endpoint.failing")
+                elif self._endpoint_held_until is not None and was_probing:
+                    self._endpoint_held_until = now + self._timeout_s
                 return
             self._failures = 0
             if self._endpoint_held_until is not None:

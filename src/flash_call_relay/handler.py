@@ -3,17 +3,16 @@
 import functools
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 
-from flash_call_relay import events, telemetry
+from flash_call_relay import budget, events, telemetry
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Ledger
-from flash_call_relay.models import FlashCallResult
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
@@ -21,17 +20,18 @@ from flash_call_relay.webhook import Webhook
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# For a function with 60 s to live: a call takes 8 s at worst, its one retry included.
-AWS_CLIENTS = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+
+def _bounded(call: budget.Call, **options: Any) -> Config:
+    return Config(
+        connect_timeout=call.connect,
+        read_timeout=call.read,
+        retries={"mode": "standard", "total_max_attempts": call.attempts},
+        **options,
+    )
 
 
-# What the ledger can't say within a second is not waited for. To check parameters would cost a third of its CPU.
-DYNAMODB = Config(
-    connect_timeout=0.3,
-    read_timeout=0.5,
-    retries={"mode": "standard", "total_max_attempts": 2},
-    parameter_validation=False,
-)
+AWS_CLIENTS = _bounded(budget.AWS_CALL)
+DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False)  # to check parameters costs a third of its CPU
 
 
 class NotSettledError(RuntimeError):
@@ -39,7 +39,7 @@ class NotSettledError(RuntimeError):
 
 
 @functools.cache
-def wire() -> tuple[Delivery, Gate, Queues, Ledger | None]:
+def wire() -> tuple[Settings, Delivery, Gate, Queues, Ledger | None]:
     """Wire the rooms from the environment's settings, once per execution environment."""
     settings = Settings.from_environment(os.environ)
     secrets = boto3.client("secretsmanager", config=AWS_CLIENTS)
@@ -51,7 +51,7 @@ def wire() -> tuple[Delivery, Gate, Queues, Ledger | None]:
     if settings.ledger_table_name:
         ledger = Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
     telemetry.log_start(settings)
-    return Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger
+    return settings, Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger
 
 
 def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
@@ -64,11 +64,12 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
     batch = telemetry.Batch(context.aws_request_id)
     records = events.read(event, now=time.time())
-    delivery, gate, queues, ledger = wire()
-    page = ledger and ledger.open([r.content.uuid for r in records if isinstance(r.content, FlashCallResult)])
+    settings, delivery, gate, queues, ledger = wire()
+    closed = delivery.closed()
+    page = ledger and ledger.open(delivery.to_look_up(records, closed))
     kept: list[str] = []
     failures: dict[str, str] = {}
-    for ready in delivery.deliver(records, page.confirmed if page else {}, deadline=deadline):
+    for ready in delivery.deliver(records, page.confirmed if page else {}, closed, deadline=deadline):
         batch.log_outcomes(ready)
         batch.log_news(gate.news())
         if page:
@@ -77,7 +78,7 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     if page:
         page.close()
         batch.log_ledger(page.faults, page.clashes)
-    batch.close(failures, failing=gate.failing)
+    batch.close(failures, failing=gate.failing, late_after_s=settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
+from flash_call_relay.budget import LEDGER_S
 from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Settled, Status, error_code
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 MAX_KEYS = 100
 MAX_STATEMENTS = 25
 
-BUDGET_S = 1.0  # the most that reading may add to an invocation, and that writing may
 PAUSE_S = 0.05  # before what DynamoDB has left undone is tried again
 KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14 parked
 
@@ -33,7 +33,7 @@ class Ledger:
         """Look up which of these uuids are confirmed, for a second at most."""
         confirmed: dict[str, Confirmed] = {}
         reading = self._thread.submit(self._read, sorted(set(uuids)), confirmed)
-        done, _ = wait([reading], timeout=BUDGET_S)
+        done, _ = wait([reading], timeout=LEDGER_S)
         return Page(
             self, dict(confirmed), [_fault("read", reading)] if reading not in done or reading.exception() else []
         )
@@ -43,7 +43,7 @@ class Ledger:
         return self._thread.submit(self._write, results, at)
 
     def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed]) -> None:
-        deadline = time.monotonic() + BUDGET_S
+        deadline = time.monotonic() + LEDGER_S
         for start in range(0, len(uuids), MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
             wanted: Any = {self._table: {"Keys": keys, "ConsistentRead": True}}
@@ -56,7 +56,7 @@ class Ledger:
                 _pause_before(wanted, deadline)
 
     def _write(self, results: dict[str, Status], at: float) -> list[str]:
-        deadline = time.monotonic() + BUDGET_S
+        deadline = time.monotonic() + LEDGER_S
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'uuid': ?, 'status': ?, 'confirmed_at': ?, 'expires_at': ?}}"
         times = [{"N": str(int(at))}, {"N": str(int(at + KEPT_S))}]
         undone, there = results, dict[str, Confirmed]()
@@ -102,7 +102,7 @@ class Page:
         """Write the rest down, and wait for all that is being written for a second at most."""
         if self._slice:
             self._write()
-        done, _ = wait(self._writes, timeout=BUDGET_S)
+        done, _ = wait(self._writes, timeout=LEDGER_S)
         for write in self._writes:
             if write in done and not write.exception():
                 self.clashes += write.result()

@@ -83,7 +83,7 @@ def decide(settings: Settings, record: Record, finding: models.Finding | None, *
     if age_s >= settings.retry_horizon_seconds:
         last = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {detail}")
         return Parked(Reason.RETRIES_EXHAUSTED, last, http_status)
-    delay_s = schedule_s(settings, record.receive_count, jitter)
+    delay_s = schedule_s(settings, record.receive_count, age_s, jitter)
     if reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
         delay_s = max(delay_s, retry_after_s(retry_after, now))
     return Deferred(reason, detail, delay_s, http_status)
@@ -106,10 +106,17 @@ def _repeated(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
     return Parked(Reason.CONFLICTING_STATUS, detail)
 
 
-def schedule_s(settings: Settings, receive_count: int, jitter: float) -> int:
-    """Return the delay after the n-th receive in whole seconds: min(cap, base * 2^(n-1)) * jitter, rounded up."""
+def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: float) -> int:
+    """Return the delay after the n-th receive in whole seconds: min(cap, base * 2^(n-1)) * jitter, rounded up.
+
+    The cap is lower while the result is fresh: comparable report APIs count a result that comes after 5 to 60 minutes
+    as failed.
+    """
+    cap_s = settings.retry_cap_seconds
+    if age_s < settings.fresh_seconds:
+        cap_s = min(cap_s, settings.fresh_retry_cap_seconds)
     doubled = settings.retry_base_seconds << min(receive_count - 1, 30)
-    return math.ceil(min(settings.retry_cap_seconds, doubled) * jitter)
+    return math.ceil(min(cap_s, doubled) * jitter)
 
 
 def retry_after_s(value: str | None, now: float) -> int:
@@ -129,10 +136,14 @@ def earliest_exhaustion_s(settings: Settings) -> int:
     """Return the age in seconds below which SQS can't have used up `MaxReceiveCount`, whatever happens to the receives.
 
     After the n-th receive a message comes back after the schedule's shortest delay; or, where it was not hidden (the
-    call failed, the function was killed or throttled), after the queue's visibility time-out.
+    call failed, the function was killed or throttled), after the queue's visibility time-out. No delay gets shorter
+    with the age, so the shortest delay each time leads to the earliest end.
     """
-    shortest = (schedule_s(settings, n, JITTER[0]) for n in range(1, settings.max_receive_count))
-    return sum(min(delay_s, settings.visibility_timeout_seconds) for delay_s in shortest)
+    age_s = 0
+    for receive in range(1, settings.max_receive_count):
+        delay_s = schedule_s(settings, receive, age_s, JITTER[0])
+        age_s += min(delay_s, settings.visibility_timeout_seconds)
+    return age_s
 
 
 def age(record: Record, now: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flash_call_relay.budget import LAST_CALL_S
 from flash_call_relay.models import Deferred, Parked, Record, Settled, error_code
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_DELAY_S = 900
-CALL_S = 8.0  # a call at worst, its one retry included (see handler.py); and a second for the ledger
 
 Entries = Mapping[str, dict[str, Any]]  # what SQS is asked, by the id of the message it is about
 
@@ -62,7 +62,7 @@ def _in_batches(
 ) -> dict[str, str]:
     failures: dict[str, str] = {}
     for chunk in chunks(entries):
-        if time.monotonic() + CALL_S > deadline:
+        if time.monotonic() + LAST_CALL_S > deadline:
             failures |= dict.fromkeys(chunk, f"{name}: no time left")
             continue
         numbered = dict(zip(map(str, range(MAX_ENTRIES)), chunk, strict=False))  # entry ids → message ids

@@ -13,6 +13,8 @@ _RANGES = {
     "request_timeout_seconds": range(1, 21),
     "retry_base_seconds": range(1, 901),
     "retry_cap_seconds": range(1, 3601),
+    "fresh_seconds": range(86_401),
+    "fresh_retry_cap_seconds": range(1, 3601),
     "retry_horizon_seconds": range(1, 777_601),
     "max_receive_count": range(1, 1001),
     "visibility_timeout_seconds": range(43_201),
@@ -37,6 +39,8 @@ class Settings:
     request_timeout_seconds: int
     retry_base_seconds: int
     retry_cap_seconds: int
+    fresh_seconds: int  # 0: never fresh
+    fresh_retry_cap_seconds: int
     retry_horizon_seconds: int
     max_receive_count: int
     visibility_timeout_seconds: int

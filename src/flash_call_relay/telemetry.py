@@ -88,12 +88,13 @@ class Batch:
             for uuid in clashes:
                 logger.error("ledger.conflict", extra={"uuid": uuid})
 
-    def close(self, failures: Mapping[str, str], *, failing: bool) -> None:
+    def close(self, failures: Mapping[str, str], *, failing: bool, late_after_s: float) -> None:
         """Log what SQS did not do, by message id, and the batch's counts; emit the metrics.
 
         Args:
             failures: what SQS did not do, by message id.
             failing: whether the endpoint is failing by now.
+            late_after_s: the age from which on a confirmation is late; 0: none is.
         """
         with _harmless():
             for message_id, failure in failures.items():
@@ -101,7 +102,7 @@ class Batch:
             counts = Counter(map(_name_of, self._settled))
             logger.info("batch.settled", extra={"records": len(self._settled), **counts})
         with _harmless():
-            _emit(self._health(failing=failing))
+            _emit(self._health(failing=failing, late_after_s=late_after_s))
         with _harmless():
             delivered = Counter(_status(one) for one in self._settled if isinstance(one.outcome, Delivered))
             _emit(_counts(CallsVerified=delivered["Success"], CallsFailed=delivered["Failed"]))
@@ -110,11 +111,16 @@ class Batch:
                 with _harmless():
                     _emit(_counts(**{name: count}), reason=reason)
 
-    def _health(self, *, failing: bool) -> Metrics:
+    def _health(self, *, failing: bool, late_after_s: float) -> Metrics:
         kinds = Counter(type(one.outcome) for one in self._settled)
         parked = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Parked))
         deferred = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Deferred))
-        pending = [one.age_s for one in self._settled if isinstance(one.outcome, Deferred)]
+        # A call that the endpoint doesn't know yet waits by design.
+        pending = [
+            one.age_s
+            for one in self._settled
+            if isinstance(one.outcome, Deferred) and one.outcome.reason is not Reason.UNKNOWN_CALL
+        ]
         confirmed = [round(one.age_s, 1) for one in self._settled if isinstance(one.outcome, Delivered)]
         attempts = [round(one.duration_ms, 1) for one in self._settled if one.duration_ms is not None]
         return {
@@ -127,7 +133,8 @@ class Batch:
                 ConflictingResults=parked[Reason.CONFLICTING_STATUS] + self._clashes,
                 CredentialsRejected=deferred[Reason.CREDENTIALS_REJECTED],
                 EndpointFailing=int(failing or deferred[Reason.ENDPOINT_FAILING] > 0),
-                LedgerErrors=self._faults,
+                LedgerErrors=int(self._faults > 0),
+                ConfirmedLate=sum(age_s >= late_after_s > 0 for age_s in confirmed),
             ),
             "OldestPendingAge": (MetricUnit.Seconds, [round(max(pending, default=0.0), 1)]),
             "ConfirmationAge": (MetricUnit.Seconds, confirmed),

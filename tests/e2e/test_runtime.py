@@ -1,6 +1,7 @@
 """The package that `sam build` made, under AWS's own Lambda runtime, behind the emulator's queue."""
 
 import json
+import math
 import shutil
 import threading
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from flash_call_relay import budget
 from local.misbehaviour import late
 from local.runtime import Environment, Invocation, Runtime
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
-TIMEOUT_S = 14  # of which the relay keeps 10 to settle
-VISIBILITY_S = 16
+TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
+VISIBILITY_S = TIMEOUT_S + 2
 
 
 @pytest.fixture

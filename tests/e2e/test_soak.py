@@ -81,7 +81,10 @@ def judge(settings, result, answer):
 """
         },
     ),
-    "forgets what is in the ledger": (ONCE, {"ledger": "\nLedger.open = lambda self, _: Page(self, {}, [])\n"}),
+    "forgets what is in the ledger": (
+        ONCE,
+        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: Page(self, {}, [])\n"},
+    ),
     "posts twice": (
         ONCE,
         {
@@ -159,10 +162,11 @@ Webhook.__init__ = _following
         OBSERVED,
         {
             "telemetry": """
-_log_outcomes = log_outcomes
-def log_outcomes(settled):
-    _log_outcomes(settled)
+_log_outcomes = Batch.log_outcomes
+def _log_and_fail(*args):
+    _log_outcomes(*args)
     raise OSError("no space left")
+Batch.log_outcomes = _log_and_fail
 """
         },
     ),
@@ -200,7 +204,8 @@ def test_a_broken_relay_is_found_out(stage: Stage, package: Path, tmp_path: Path
         soak.watch(lambda: promise in broken_promises(soak.facts()), deadline)
         soak.stop()
         facts = soak.facts()
-    assert not [invocation.error for invocation in facts.invocations if "ImportModuleError" in invocation.error]
+    started = any("outcome" in line for line in facts.log)
+    assert started, {invocation.error for invocation in facts.invocations}
     found = {line.promise: line.broken for line in check(facts) if line.broken}
     assert (promise in found) if promise else not found, found
 

@@ -41,7 +41,7 @@ def test_what_is_deferred_joins_the_result_queue(relay: Relay, event: Any) -> No
 @pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
 def test_its_delay_is_what_sqs_allows(relay: Relay, event: Any, base: int, least: int, most: int) -> None:
     """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
-    relay.configure(RETRY_BASE_SECONDS=str(base))
+    relay.configure(RETRY_BASE_SECONDS=str(base), FRESH_SECONDS="0")
     relay.invoke(event)
     (asked,) = relay.asked("SendMessageBatch")
     assert least <= asked["Entries"][0]["DelaySeconds"] <= most

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flash_call_relay import budget
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
@@ -62,11 +63,19 @@ def test_a_mixed_batch(relay: Relay) -> None:
     assert len(relay.endpoint.accepted) == 9
 
 
-@pytest.mark.parametrize(("receives", "least", "most"), [(1, 8, 12), (2, 16, 24), (5, 128, 192), (300, 720, 1080)])
-def test_what_is_deferred_is_hidden_for_longer_each_time(relay: Relay, receives: int, least: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("age_s", "receives", "least", "most"),
+    [(0, 1, 8, 12), (0, 2, 16, 24), (0, 5, 48, 72), (3595, 300, 48, 72), (3605, 5, 128, 192), (3605, 300, 720, 1080)],
+)
+def test_what_is_deferred_is_hidden_for_longer_each_time(
+    relay: Relay, age_s: int, receives: int, least: int, most: int
+) -> None:
     """In an outage BetaTel would be flooded with retries, or a result would wait for hours after it."""
-    records = relay.send(result("unknown"))
-    records[0]["attributes"]["ApproximateReceiveCount"] = str(receives)
+    relay.endpoint.misbehave("throttled", error(429))
+    records = relay.send(result("throttled"))
+    attributes = records[0]["attributes"]
+    attributes["ApproximateReceiveCount"] = str(receives)
+    attributes["SentTimestamp"] = str(int(attributes["SentTimestamp"]) - age_s * 1000)
     assert relay.invoke_with(records) == [records[0]["messageId"]]
     (asked,) = relay.asked("ChangeMessageVisibilityBatch")
     (entry,) = asked["Entries"]
@@ -154,7 +163,9 @@ def test_nothing_is_asked_when_the_time_is_over(relay: Relay) -> None:
     """A POST would be cut off by the function's end, and the whole batch sent again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), "malformed")
-    assert relay.invoke_with(records, Context(remaining_ms=9000)) == [records[0]["messageId"]]
+    assert relay.invoke_with(records, Context(remaining_ms=int(budget.SETTLE_S * 1000) - 1000)) == [
+        records[0]["messageId"]
+    ]
     assert relay.endpoint.requests == []
     assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
     assert len(relay.parked(1)) == 1
@@ -171,8 +182,9 @@ def test_an_attempt_that_nothing_ends_costs_only_its_own_record(relay: Relay, mo
     monkeypatch.setattr(Webhook, "post", hang_for_one)
     relay.endpoint.issue("prompt")
     prompt, stuck = relay.send(result("prompt"), result("stuck"))
-    # So little that the attempt may just begin: 10 s are kept back, and 1 s is its time-out.
-    assert relay.invoke_with([prompt, stuck], Context(remaining_ms=11_500)) == [stuck["messageId"]]
+    # So little that the attempt may just begin: 1 s is its time-out.
+    remaining = Context(remaining_ms=int(budget.SETTLE_S * 1000) + 1500)
+    assert relay.invoke_with([prompt, stuck], remaining) == [stuck["messageId"]]
     over.set()
     assert [line.get("reason") for line in relay.lines("result.")] == [None, "out_of_time"]
 
@@ -215,7 +227,7 @@ def test_an_outage_of_sqs_costs_no_confirmed_result(relay: Relay, *, answers: bo
         if answers:
             threading.Thread(target=close, daemon=True).start()
         relay.configure(AWS_ENDPOINT_URL_SQS=f"http://127.0.0.1:{sqs.getsockname()[1]}")
-        kept = relay.invoke_with(records, Context(remaining_ms=20_000))
+        kept = relay.invoke_with(records, Context(remaining_ms=30_000))
     assert sorted(kept) == sorted(record["messageId"] for record in records[1:])
     failures = {line["message_id"]: line["detail"] for line in relay.lines("settle.failed")}
     assert failures.keys() == set(kept)

@@ -79,7 +79,7 @@ class Sequences(RuleBasedStateMachine):
         def die(*_: object) -> None:
             raise Killed
 
-        delivery = handler.wire()[0]
+        _, delivery, *_ = handler.wire()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(telemetry.Batch, "log_outcomes", die)
             with pytest.raises(Killed):

@@ -139,7 +139,7 @@ def test_a_line_that_fails_costs_no_other(relay: Relay) -> None:
     batch = telemetry.Batch("request")
     with redirect_stdout(relay.printed):
         batch.log_outcomes([ageless, good])
-        batch.close({}, failing=False)
+        batch.close({}, failing=False, late_after_s=0)
     assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}
     assert relay.lines("batch.settled")[0]["records"] == 2

@@ -21,7 +21,7 @@ from tests.integration.relay import Relay, result
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
     **dict.fromkeys(("DuplicateResults", "ConflictingResults", "CredentialsRejected"), "Count"),
-    **dict.fromkeys(("EndpointFailing", "LedgerErrors", "CallsVerified", "CallsFailed"), "Count"),
+    **dict.fromkeys(("EndpointFailing", "LedgerErrors", "ConfirmedLate", "CallsVerified", "CallsFailed"), "Count"),
     "PostLatency": "Milliseconds",
     "ConfirmationAge": "Seconds",
     "OldestPendingAge": "Seconds",
@@ -49,7 +49,7 @@ def test_the_metrics_are_those_that_are_documented() -> None:
 
 def test_a_thousand_records(relay: Relay) -> None:
     """CloudWatch would drop what exceeds its limits, and the figures would be wrong when it matters most."""
-    verified = [aged(5, result(f"verified-{n}"), f"v{n}") for n in range(600)]
+    verified = [aged(5, result(f"verified-{n}"), f"v{n}") for n in range(598)]
     failed = [aged(7, result(f"failed-{n}", "Failed"), f"f{n}") for n in range(250)]
     copies = [aged(4, result(f"verified-{n}"), f"c{n}") for n in range(80)]
     contradictions = [aged(4, result(f"verified-{n}", "Failed"), f"x{n}") for n in range(10)]
@@ -57,8 +57,11 @@ def test_a_thousand_records(relay: Relay) -> None:
     too_late = [aged(4000, result(f"late-{n}"), f"l{n}") for n in range(10)]
     waiting = relay.send(*(result(f"waiting-{n}") for n in range(30)))
     waiting[7]["attributes"] |= aged(1800, "", "")["attributes"]
+    relay.endpoint.misbehave("waiting-7", error(429))
+    late = [aged(3700, result("late"), "late"), aged(3500, result("in-time"), "in-time")]
+    relay.endpoint.issue("late", "in-time")
     relay.endpoint.issue(*(json.loads(record["body"])["uuid"] for record in [*verified, *failed]))
-    records = [*verified, *failed, *copies, *contradictions, *malformed, *too_late, *waiting]
+    records = [*late, *verified, *failed, *copies, *contradictions, *malformed, *too_late, *waiting]
     assert len(records) == 1000
 
     assert sorted(relay.invoke_with(records)) == sorted(record["messageId"] for record in waiting)
@@ -73,6 +76,7 @@ def test_a_thousand_records(relay: Relay) -> None:
         "CredentialsRejected": [0],
         "EndpointFailing": [0],
         "LedgerErrors": [0],
+        "ConfirmedLate": [1],
         "CallsVerified": [600],
         "CallsFailed": [250],
     }
@@ -84,7 +88,7 @@ def test_a_thousand_records(relay: Relay) -> None:
     assert sorted(relay.counted("ConfirmationAge")) == ages
     assert len(ages) == 850
     assert ages[0] >= 5
-    assert ages[-250] >= 7
+    assert ages[-252] >= 7
     latencies = sorted(line["duration_ms"] for line in lines if "duration_ms" in line)
     assert sorted(relay.counted("PostLatency")) == latencies
     assert len(latencies) == len(relay.endpoint.requests) == 890
@@ -92,7 +96,8 @@ def test_a_thousand_records(relay: Relay) -> None:
         (one.name, one.dimensions["reason"]): one.values for one in relay.metrics() if "reason" in one.dimensions
     }
     assert reasons == {
-        ("ResultsDeferred", "unknown_call"): [30],
+        ("ResultsDeferred", "unknown_call"): [29],
+        ("ResultsDeferred", "throttled"): [1],
         ("ResultsParked", "unknown_call"): [10],
         ("ResultsParked", "invalid_event"): [20],
         ("ResultsParked", "conflicting_status"): [10],
@@ -121,6 +126,23 @@ def test_a_quiet_invocation_has_all_figures(relay: Relay) -> None:
     relay.invoke_with([])
     figures = {metric.name: metric.values for metric in relay.metrics()}
     assert figures == {name: [0] for name in UNITS.keys() - ONLY_WHERE_THERE_ARE_SOME}
+
+
+def test_what_waits_by_design_is_not_late(relay: Relay) -> None:
+    """Each call that BetaTel doesn't know yet would wake people up, and the alarm would have to wait for an hour."""
+    (unknown,) = relay.send(result("unknown"))
+    unknown["attributes"] |= aged(800, "", "")["attributes"]
+    assert relay.invoke_with([unknown]) == [unknown["messageId"]]
+    assert relay.counted("OldestPendingAge") == [0]
+
+
+@pytest.mark.parametrize(("fresh_s", "age_s", "late"), [(60, 59, 0), (60, 61, 1), (0, 5000, 0)])
+def test_a_confirmation_is_late_once_it_is_not_fresh(relay: Relay, fresh_s: int, age_s: int, late: int) -> None:
+    """Nobody would know how many reports may have come too late to count."""
+    relay.configure(FRESH_SECONDS=str(fresh_s))
+    relay.endpoint.issue("call")
+    assert relay.invoke_with([aged(age_s, result("call"), "id")]) == []
+    assert relay.counted("ConfirmedLate") == [late]
 
 
 def test_copies_are_no_attempts_and_no_calls(relay: Relay) -> None:

@@ -1,6 +1,7 @@
 """Refused credentials: no result is lost, none accepted twice, and the endpoint is spared."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,50 @@ def test_a_failing_endpoint_is_spared_and_counted(relay: Relay) -> None:
     assert reasons(relay) == {"endpoint_error", "endpoint_failing"}
     assert len(relay.lines("endpoint.failing")) == 1
     assert relay.counted("EndpointFailing") == [1, 1]
+
+
+def held(relay: Relay, *, horizon_s: int = 86_400) -> list[dict[str, Any]]:
+    """Return a batch of ten that the gate holds, in an outage and with a ledger; AWS calls are noted from here on."""
+    relay.remember(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))
+    relay.endpoint.issue("confirmed")
+    relay.invoke_with(relay.send(result("confirmed")))
+    relay.endpoint.spell(error(503))
+    relay.invoke_with(relay.send(*map(result, calls(relay, 5))))
+    records = relay.send(result("confirmed"), *(result(f"held-{number}") for number in range(9)))
+    relay.requests.clear()
+    return records
+
+
+def test_what_the_gate_holds_costs_one_call_a_batch(relay: Relay) -> None:
+    """In an outage each waiting result would be looked up in the ledger every minute, and the secret be read."""
+    records = held(relay)
+    asked = len(relay.endpoint.requests)
+    assert len(relay.invoke_with(records)) == 10
+    assert [operation for operation, _ in relay.requests] == ["ChangeMessageVisibilityBatch"]
+    assert len(relay.endpoint.requests) == asked
+    assert reasons(relay) == {None, "endpoint_error", "endpoint_failing"}
+
+
+def test_credentials_that_are_held_cost_one_call_a_batch(relay: Relay) -> None:
+    """While a key is wrong, each waiting result would cost a look into the ledger and at the secret every minute."""
+    relay.remember()
+    relay.endpoint.rotate(**ROTATED)
+    relay.invoke_with(relay.send(*map(result, calls(relay, 5))))
+    relay.requests.clear()
+    asked = len(relay.endpoint.requests)
+    assert len(relay.invoke_with(relay.send(*(result(f"held-{number}") for number in range(10))))) == 10
+    assert [operation for operation, _ in relay.requests] == ["ChangeMessageVisibilityBatch"]
+    assert len(relay.endpoint.requests) == asked
+
+
+def test_a_copy_that_is_held_is_not_given_up_at_its_horizon(relay: Relay) -> None:
+    """After a long outage a person would have to deal with copies of what was confirmed before it."""
+    records = held(relay, horizon_s=1)
+    for record in records:
+        record["attributes"]["SentTimestamp"] = str(int(record["attributes"]["SentTimestamp"]) - 2000)
+    assert relay.invoke_with(records) == []
+    assert [line["uuid"] for line in relay.lines("result.duplicate")] == ["confirmed"]
+    assert [line["reason"] for line in relay.lines("result.parked")] == ["retries_exhausted"] * 9
 
 
 def test_copies_in_a_batch_cost_one_post(relay: Relay) -> None:

@@ -134,6 +134,7 @@ def right() -> Facts:
         credentials=frozenset({KEY}),
         host=HOST,
         bounds=[(0.0, HORIZON_S, GRACE_S)],
+        recoveries=[100.0],
         visibility_s=18.0,
         cap_s=CAP_S,
     )
@@ -239,6 +240,12 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
         HORIZON,
         "put off for longer than the cap",
         lambda f: more(f, calls=Call(31, 31.1, 0, "ChangeMessageVisibilityBatch", delays=(600,))),
+    ),
+    (HORIZON, "not tried for minutes after a recovery", lambda f: replace(f, recoveries=[60.0])),
+    (
+        HORIZON,
+        "never tried again after a recovery",
+        lambda f: more(f, invocations=invocation(5, 10, ("m9", body("x")), kept=("m9",)), sent=sent("m9", "x")),
     ),
     (REFUSED, "parked since credentials were refused", lambda f: parked(f, "m6", http_status="401")),
     (REFUSED, "refused and then forgotten", lambda f: replace(f, accepted=[(GOOD, "Success")])),

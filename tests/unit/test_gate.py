@@ -1,5 +1,7 @@
 """The gate, by a clock of the test's own."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 
 from flash_call_relay.credentials import Credentials
@@ -9,7 +11,8 @@ from flash_call_relay.policy import ENDPOINT_FAILURES
 
 OLD, NEW = Credentials("old", "user"), Credentials("new", "user")
 FAR = 1e9
-TIMEOUT_S = 10.0
+TIMEOUT_S = 0.5  # by the clock below; but who waits for a probe waits for real
+PATIENCE_S = 30
 
 
 class Clock:
@@ -83,12 +86,73 @@ def test_one_attempt_at_a_time_probes_a_failing_endpoint(gate: Gate, clock: Cloc
     assert held(gate) is None
     assert held(gate) is Reason.ENDPOINT_FAILING, "the probe is under way"
     fail(gate, 1)
+    assert held(gate) is Reason.ENDPOINT_FAILING, "it failed"
     clock.now += TIMEOUT_S
     assert held(gate) is None, "the next probe"
     assert held(gate) is Reason.ENDPOINT_FAILING
     gate.learn(None, NEW)
     assert [held(gate) for _ in range(20)] == [None] * 20
     assert gate.news() == ["endpoint.failing", "endpoint.recovered"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(None, None), (Reason.THROTTLED, None), (Reason.TIMEOUT, Reason.ENDPOINT_FAILING)],
+    ids=["confirmed", "answered", "failed"],
+)
+def test_others_of_a_batch_wait_for_what_the_probe_ends_with(
+    clock: Clock, answer: Reason | None, told: Reason | None
+) -> None:
+    """A batch that finds the endpoint well again would be put off but for one result, batch after batch."""
+    gate = Gate(PATIENCE_S, clock=clock)
+    fail(gate, 5)
+    clock.now += 30
+    assert held(gate) is None
+    with ThreadPoolExecutor(4) as lanes:
+        others = [lanes.submit(held, gate) for _ in range(4)]
+        assert not wait(others, timeout=0.1).done
+        gate.learn(answer, NEW)
+        assert [other.result(PATIENCE_S) for other in others] == [told] * 4
+
+
+def test_others_wait_for_the_probe_of_refused_credentials_too(clock: Clock) -> None:
+    """After a key was accepted again, results would be put off once more, but for one in each batch."""
+    gate = Gate(PATIENCE_S, clock=clock)
+    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    clock.now += 30
+    assert held(gate, OLD) is None
+    with ThreadPoolExecutor(1) as lanes:
+        other = lanes.submit(held, gate, OLD)
+        assert held(gate, NEW) is None, "others are not doubted"
+        gate.learn(None, OLD)
+        assert other.result(PATIENCE_S) is None
+
+
+def test_a_failed_probe_holds_the_rest_of_a_long_batch(gate: Gate, clock: Clock) -> None:
+    """A batch of a hundred in an outage would last for a probe's time-out again and again, and be paid for."""
+    fail(gate, 5)
+    clock.now += 30
+    assert held(gate) is None
+    clock.now += TIMEOUT_S
+    fail(gate, 1, Reason.TIMEOUT)
+    assert held(gate) is Reason.ENDPOINT_FAILING
+
+
+def test_it_is_known_before_a_batch_that_nothing_may_be_asked(gate: Gate, clock: Clock) -> None:
+    """What waits would cost a look into the ledger and at the secret each minute."""
+    assert gate.closed(None) is None
+    fail(gate, 5)
+    assert (closed := gate.closed(None))
+    assert closed.reason is Reason.ENDPOINT_FAILING
+    clock.now += 30
+    assert gate.closed(NEW) is None
+    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    assert gate.closed(NEW) is None
+    assert gate.closed(None) is None
+    assert (closed := gate.closed(OLD))
+    assert closed.reason is Reason.CREDENTIALS_REJECTED
+    clock.now += 30
+    assert gate.closed(OLD) is None
 
 
 def test_a_probe_that_is_never_heard_of_again_does_not_close_the_gate_for_good(gate: Gate, clock: Clock) -> None:

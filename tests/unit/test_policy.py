@@ -32,7 +32,7 @@ from tests.template import defaults, environment
 SETTINGS = Settings.from_environment(environment(defaults()))
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
 NOW = 1_800_000_000.0
-GRACE_S, HORIZON_S = 3600, 86_400
+GRACE_S, HORIZON_S = 900, 86_400
 OBJECT: dict[str, Any] = {"message": "as documented"}
 JSON_BODIES = (OBJECT, None)
 
@@ -238,16 +238,43 @@ def test_every_reply_has_an_outcome(  # noqa: PLR0913, PLR0917
 
 def test_the_schedule_doubles_up_to_its_cap() -> None:
     """Results would be late after a short outage, or press on an endpoint that is down."""
-    delays = [policy.schedule_s(SETTINGS, n, 1.0) for n in range(1, 10)]
+    delays = [policy.schedule_s(SETTINGS, n, 3600, 1.0) for n in range(1, 10)]
     assert delays == [10, 20, 40, 80, 160, 320, 640, 900, 900]
-    assert policy.schedule_s(SETTINGS, 1000, 1.0) == 900
+    assert policy.schedule_s(SETTINGS, 1000, 3600, 1.0) == 900
 
 
-@given(receives=st.integers(1, 1000), jitter=st.floats(*policy.JITTER))
-def test_jitter_spreads_the_schedule_by_a_fifth(receives: int, jitter: float) -> None:
+def test_a_fresh_result_is_tried_every_minute() -> None:
+    """A result would be confirmed long after the endpoint is back, when it may no longer count."""
+    delays = [policy.schedule_s(SETTINGS, n, 3599.9, 1.0) for n in range(1, 6)]
+    assert delays == [10, 20, 40, 60, 60]
+    assert policy.schedule_s(SETTINGS, 1000, 0, policy.JITTER[1]) == 72
+    outcome = decide(reply(500), age_s=3599, receives=70)
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_in_s == 60
+    outcome = decide(reply(500), age_s=3600, receives=70)
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_in_s == 900
+
+
+@pytest.mark.parametrize(
+    ("settings", "delay_s"),
+    [
+        (replace(SETTINGS, fresh_seconds=0), 900),
+        (replace(SETTINGS, retry_cap_seconds=30), 30),
+        (replace(SETTINGS, retry_base_seconds=900), 60),
+    ],
+    ids=["never fresh", "a lower cap", "a longer base"],
+)
+def test_the_lower_cap_counts_while_there_is_one(settings: Settings, delay_s: int) -> None:
+    """FreshSeconds 0 would not switch it off, or a fresh result would wait longer than an old one."""
+    assert policy.schedule_s(settings, 100, 0, 1.0) == delay_s
+
+
+@given(receives=st.integers(1, 1000), jitter=st.floats(*policy.JITTER), age_s=st.floats(0, 86_400))
+def test_jitter_spreads_the_schedule_by_a_fifth(receives: int, jitter: float, age_s: float) -> None:
     """All results of an outage would come back at the same moment."""
-    plain = policy.schedule_s(SETTINGS, receives, 1.0)
-    delay = policy.schedule_s(SETTINGS, receives, jitter)
+    plain = policy.schedule_s(SETTINGS, receives, age_s, 1.0)
+    delay = policy.schedule_s(SETTINGS, receives, age_s, jitter)
     assert delay == math.ceil(plain * jitter)
     assert math.ceil(plain * 0.8) <= delay <= math.ceil(plain * 1.2)
 

@@ -7,6 +7,7 @@ import pytest
 
 from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
+from local.stack import ROOT
 from tests.template import defaults, environment, template
 
 RESOURCES = template()["Resources"]
@@ -23,8 +24,27 @@ def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
 def test_queues_outlive_the_stack_encrypted(name: str) -> None:
     """Deleting the stack would delete results, or they would lie in the clear."""
     queue = RESOURCES[name]
-    assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert queue["Properties"]["SqsManagedSseEnabled"] is True
+
+
+def test_the_secret_outlives_the_stack() -> None:
+    """Deleting the stack would delete the credentials; or a first deployment that fails would leave a secret behind."""
+    secret = RESOURCES["CredentialsSecret"]
+    assert (secret["DeletionPolicy"], secret["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+
+
+def test_what_one_result_went_through_is_indexed() -> None:
+    """At volume, the story of one result would scan all logs, and be paid by the gigabyte."""
+    assert RESOURCES["RelayLogGroup"]["Properties"]["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
+    story = RESOURCES["StoryQuery"]["Properties"]
+    assert [one["Name"] for one in story["Parameters"]] == ["uuid"]
+    assert 'filter uuid = "{{uuid}}"' in story["QueryString"]
+
+
+def test_the_template_is_ascii() -> None:
+    """CloudFormation would show a question mark in place of each other character."""
+    assert (ROOT / "template.yaml").read_bytes().isascii()
 
 
 @pytest.mark.parametrize("name", QUEUES)
@@ -50,7 +70,7 @@ def test_the_ledger_forgets_by_itself() -> None:
     table = RESOURCES["LedgerTable"]["Properties"]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
-    assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert "SSESpecification" not in table, "DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges"
     kept_s = sum(RESOURCES[name]["Properties"]["MessageRetentionPeriod"] for name in ("ResultQueue", "ParkedQueue"))
     assert kept_s < ledger.KEPT_S
 
