@@ -117,6 +117,4 @@ types: ## mypy --strict
 
 clean: down ## Remove all that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-
-	@rm -rf .venv .local .aws-sam .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,7 @@ def command(place: Place) -> click.Command:
         stack = make_stack()
         choice = place.choose(stack, hold_s, Filter(**wanted))
         choice.show(None if dry_run else 0)
+        choice = replace(choice, to_follow=0)  # what is not in the file is not deleted
         path = path or f"{place.name}-{stack.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
         question = f"Delete {show.count(len(choice.messages), 'message')} for good, after writing them to {path}?"
         if choice.messages:

@@ -17,17 +17,19 @@ from urllib3.util import parse_url
 from flash_call_relay.credentials import Credentials, CredentialsUnavailableError, parse
 from flash_call_relay.models import FlashCallResult, NoReply
 from flash_call_relay.settings import Settings, SettingsError
-from flash_call_relay.webhook import Webhook
+from flash_call_relay.webhook import Webhook, tls_context
 from ops import logs, show
+from ops.places import NEARLY_ALL_IN_FLIGHT
 from ops.problems import EXPLAINED, NOT_ALLOWED, explain
 from ops.stack import Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 CONNECT_S = 5
+LEAST_CONCURRENCY = 2  # a new account may have 10, of which others take their part
 CERTIFICATE_S = 14 * show.DAY_S  # less than that left is worth a word
-MOST_LINES = 10_000  # one call's
 RECENT = timedelta(minutes=15)  # SQS reports a queue's age every minute or five
+BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's word for it, and its API's documentation's
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 
 
@@ -67,6 +69,7 @@ def _checks(stack: Stack, *, probe: bool) -> Iterator[tuple[str, Check]]:
     secret = _Secret(stack)
     yield "stack", lambda: _stack(stack)
     yield "function", lambda: _function(stack)
+    yield "concurrency", lambda: _concurrency(stack)
     yield "intake", lambda: _intake(stack)
     yield "events", lambda: _events(stack)
     yield "credentials", secret.check
@@ -126,13 +129,31 @@ def _function(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"{name} is {state}, {found.get('Runtime')}, {found.get('MemorySize')} MB")
 
 
+def _concurrency(stack: Stack) -> Iterator[Finding]:
+    limits = stack.client("lambda").get_account_settings()["AccountLimit"]
+    account, unreserved = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
+    wanted = int(stack.parameters.get("MaximumConcurrency", 0))
+    says = f"this account may run {unreserved:,} invocations at once that are reserved for no function"
+    if max(wanted, LEAST_CONCURRENCY) <= unreserved:
+        yield Finding(OK, f"{says}; the relay takes up to {wanted or 'all'} of them")
+    else:
+        step = "ask AWS for more (Service Quotas, Lambda, concurrent executions), or lower MaximumConcurrency"
+        yield Finding(
+            NOTE, f"{says} ({account:,} in all), and the relay may take {wanted or 'all'}: it is throttled then", step
+        )
+
+
 def _intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
     state, last = mapping["State"], mapping.get("LastProcessingResult") or "nothing processed yet"
+    resume = _command(stack, "resume")
     if state == "Enabled":
         yield Finding(OK, f"the event source mapping is Enabled ({last})")
+    elif state.startswith("Disabl") and mapping.get("StateTransitionReason") in BY_A_PERSON:
+        yield Finding(NOTE, f"the relay is paused (the event source mapping is {state}): results wait", resume)
     elif state.startswith("Disabl"):
-        yield Finding(WRONG, f"the event source mapping is {state}: results wait", _command(stack, "resume"))
+        why = mapping.get("StateTransitionReason") or "no reason given"
+        yield Finding(WRONG, f"AWS has stopped the event source mapping ({why}): results wait", resume)
     else:
         yield Finding(NOTE, f"the event source mapping is {state}", "look again in a minute")
 
@@ -177,9 +198,14 @@ class _Secret:
         except CredentialsUnavailableError as error:
             yield Finding(WRONG, str(error), step)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
+            code, key = error.response.get("Error", {}).get("Code"), self._stack.parameters.get("CredentialsKmsKeyArn")
+            if code in NOT_ALLOWED and key:
+                says = f"not checked: {explain(error)}"
+                yield Finding(NOTE, says, f"you need secretsmanager:GetSecretValue, and kms:Decrypt with {key}")
+            elif code == "ResourceNotFoundException":
+                yield Finding(WRONG, "the secret is empty or does not exist", step)
+            else:
                 raise
-            yield Finding(WRONG, "the secret is empty or does not exist", step)
         else:
             yield Finding(OK, "the secret holds api_key and user_id")
 
@@ -196,12 +222,17 @@ def _queue(stack: Stack, output: str, group: str) -> Iterator[Finding]:
         yield Finding(NOTE, says, _command(stack, f"{group} list"))
     else:
         hidden = f"{depth.hidden + depth.delayed:,} hidden until their next try or at work"
-        yield Finding(OK, f"{depth.visible:,} waiting, {hidden}{oldest}")
+        says = f"{depth.visible:,} waiting, {hidden}{oldest}"
+        if depth.hidden < NEARLY_ALL_IN_FLIGHT:
+            yield Finding(OK, says)
+        else:
+            limit = "SQS has about 120,000 in flight at most: others wait until some come back; nothing is lost"
+            yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#so-much-waits-that-sqs-hands-out-no-more")
 
 
 def _deferred(stack: Stack) -> Iterator[Finding]:
     since = (datetime.now(UTC) - RECENT).timestamp()
-    lines = logs.lines(stack, '{ $.message = "result.deferred" }', since, most=MOST_LINES)
+    lines = logs.lines(stack, "message", "result.deferred", since)
     reasons = Counter(str(line.get("reason")) for line in lines if line.get("message") == "result.deferred")
     if not reasons:
         yield Finding(OK, "no result in the last quarter of an hour")
@@ -258,7 +289,7 @@ def _webhook(stack: Stack) -> Iterator[Finding]:
             if target.scheme != "https":
                 yield Finding(OK, f"{url} takes connections at {address} (plain http, loopback)")
                 return
-            with ssl.create_default_context().wrap_socket(connection, server_hostname=host) as tls:
+            with tls_context().wrap_socket(connection, server_hostname=host) as tls:
                 certificate = tls.getpeercert() or {}
     except (socket.gaierror, UnicodeError) as error:
         yield Finding(WRONG, f"{host} has no address ({error})", "is WebhookUrl right?")

@@ -56,7 +56,7 @@ def _switch(stack: Stack, *, enabled: bool) -> None:
             try:
                 client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
                 asked = True
-            except client.exceptions.ResourceInUseException:
+            except (client.exceptions.ResourceInUseException, client.exceptions.ResourceConflictException):
                 pass  # it is on its way to another state
         if time.monotonic() > deadline:
             raise Problem(

@@ -154,10 +154,11 @@ class Filter:
 
     def choose(self, messages: Iterable[Message]) -> list[Message]:
         """Return those that match, the oldest first."""
-        chosen = sorted(filter(self._matches, messages), key=lambda one: (one.sent_at, one.message_id))
+        chosen = sorted(filter(self.matches, messages), key=lambda one: (one.sent_at, one.message_id))
         return chosen[: self.limit or None]
 
-    def _matches(self, message: Message) -> bool:
+    def matches(self, message: Message) -> bool:
+        """Tell whether a message matches all but the limit."""
         return (
             (not self.reasons or message.reason in self.reasons)
             and (not self.http_statuses or message.http_status in self.http_statuses)

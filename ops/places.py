@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from ops.problems import Problem
 from ops.queue import Pace, Queue
 from ops.stack import Stack
 
+NEARLY_ALL_IN_FLIGHT = 100_000  # of the 120,000 or so that SQS has in flight at most
 REFUSALS_SHOWN = 10
 NEAR_END_S = 3 * show.DAY_S
 LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
@@ -42,32 +44,63 @@ class Place:
         """Look at all that is visible on it, and choose."""
         if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
             raise Problem("There is no time between --since and --until.")
+        began = time.time()
         with show.progress(f"looking at the {self.title}", None) as tell:
             found = self.queue(stack, hold_s).look(tell)
         depth = stack.depth(self.output)
+        others = max(0, depth.total - len(found))
+        is_cut = len(found) >= NEARLY_ALL_IN_FLIGHT
         return Choice(
             where=f"the {self.title} of {stack.name} ({stack.region})",
             found=len(found),
-            hidden=max(0, depth.total - len(found)),
+            hidden=0 if is_cut else others,
+            to_follow=others if is_cut else 0,
             retention_s=depth.retention_s,
             messages=wanted.choose(found),
+            wanted=wanted,
+            before=began,
         )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The messages that are wanted, of those found on a queue; about so many `hidden` ones are in other hands."""
+    """The messages that are wanted, of those found on a queue.
+
+    Attributes:
+        where: the queue, in words.
+        found: how many messages SQS showed.
+        hidden: how many others, about, are in other hands.
+        to_follow: how many others, about, SQS hands out once those found are gone.
+        retention_s: how long the queue keeps a message, in seconds.
+        messages: those of the found ones that are wanted.
+        wanted: what they were chosen by.
+        before: when the look began, in seconds since the epoch; what came since is not wanted.
+    """
 
     where: str
     found: int
     hidden: int
+    to_follow: int
     retention_s: int
     messages: list[Message]
+    wanted: Filter
+    before: float
 
-    @property
+    @cached_property
     def ids(self) -> set[str]:
         """Their message ids."""
         return {message.message_id for message in self.messages}
+
+    @property
+    def number(self) -> int:
+        """How many are to be taken, at most."""
+        return min(len(self.messages) + self.to_follow, self.wanted.limit or sys.maxsize)
+
+    def takes(self, message: Message) -> bool:
+        """Tell whether a message is to be taken: one of those found, or of those that follow."""
+        if not self.to_follow:
+            return message.message_id in self.ids
+        return message.sent_at < self.before and self.wanted.matches(message)
 
     def show(self, limit: int | None) -> None:
         """Show how many there are, and the oldest of them; None: all."""
@@ -80,6 +113,10 @@ class Choice:
             click.echo(
                 f"About {self.hidden:,} more are hidden: somebody looks at them, or a command was killed; they come "
                 "back by themselves within its --hold."
+            )
+        if self.to_follow:
+            click.echo(
+                f"SQS hands out about 120,000 at a time: about {self.to_follow:,} more follow once these are gone."
             )
         if self.messages:
             _show_counts(self.messages)
@@ -174,11 +211,11 @@ def take(
         tell_bar(number)
 
     try:
-        with show.progress(f"to be {did}", len(choice.messages)) as tell_bar:
-            return queue.take(choice.ids, act, pace, tell)
+        with show.progress(f"to be {did}", choice.number) as tell_bar:
+            return queue.take(choice.takes, choice.number, act, pace, tell)
     except BaseException:
         if deleted:
-            click.echo(f"{deleted:,} of {show.count(len(choice.messages), 'message')} {did}.", err=True)
+            click.echo(f"{deleted:,} of {show.count(choice.number, 'message')} {did}.", err=True)
         raise
 
 

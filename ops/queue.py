@@ -43,7 +43,8 @@ class Queue:
 
     def take(
         self,
-        chosen: Collection[str],
+        chosen: Callable[[Message], bool],
+        number: int,
         act: Callable[[Sequence[Message]], Collection[str]],
         pace: "Pace",
         done: Callable[[int], object],
@@ -51,7 +52,8 @@ class Queue:
         """Delete those of the chosen messages that `act` says it is done with; return the ids of those deleted.
 
         Args:
-            chosen: message ids.
+            chosen: tells whether a message is one of them.
+            number: how many they are.
             act: called from several threads with some of the chosen; returns the ids that may be deleted.
             pace: how fast.
             done: told how many are deleted so far.
@@ -63,7 +65,7 @@ class Queue:
 
         def visit(messages: Sequence[Message]) -> bool:
             nonlocal last_met
-            wanted = [one for one in messages if one.message_id in chosen and one.message_id not in met]
+            wanted = [one for one in messages if chosen(one) and one.message_id not in met][: number - len(met)]
             pace.give_back(size - len(wanted))
             met.update(one.message_id for one in wanted)
             if wanted:
@@ -73,7 +75,7 @@ class Queue:
                 acted.update(one.message_id for one in wanted)
             # Those that don't turn up any more are in somebody else's hands, or done.
             limit_s = self._hold_s if messages else PATIENCE_S
-            return len(met) < len(chosen) and time.monotonic() < last_met + limit_s
+            return len(met) < number and time.monotonic() < last_met + limit_s
 
         size = min(MAX_ENTRIES, max(1, int(pace.rate / WORKERS)))
         self._go_through(
@@ -81,7 +83,7 @@ class Queue:
             lambda: done(len(deleted)),
             size,
             before=lambda over: pace.wait_for(size, over),
-            enough=lambda: len(acted) == len(chosen),
+            enough=lambda: len(acted) >= number,
         )
         return deleted
 

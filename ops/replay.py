@@ -53,11 +53,16 @@ def command(place: Place) -> click.Command:
         click.echo()
         warn(choice.messages, set_status)
         where = f"the result queue of {stack.name} ({stack.region})"
-        if not go_ahead(f"Send {show.count(len(choice.messages), 'message')} to {where}?", dry_run=dry_run, yes=yes):
+        number = ("up to " if choice.to_follow else "") + show.count(choice.number, "message")
+        if not go_ahead(f"Send {number} to {where}?", dry_run=dry_run, yes=yes):
             return 0
         sender = Sender(stack, set_status)
         deleted = take(place.queue(stack, hold_s), choice, sender.send, Pace(rate), "replayed")
-        return sum_up("replayed", len(choice.messages), deleted, sender.refused)
+        done = len(deleted | sender.refused.keys())
+        status = sum_up("replayed", max(done, len(choice.messages)), deleted, sender.refused)
+        if choice.to_follow and (left := stack.depth(place.output).total):
+            click.echo(f"About {left:,} messages are left on the {place.title}: others, or those that came since.")
+        return status
 
     return replay
 

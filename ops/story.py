@@ -1,6 +1,5 @@
 """`story`: all that happened to one result, from the logs, the queues and the ledger, in order."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,14 +54,12 @@ def story(make_stack: Callable[[], Stack], *, uuid: str, since: float) -> int:
 
 
 def _lines(stack: Stack, uuid: str, since: float) -> list[dict[str, Any]]:
-    lines = [
-        line for line in logs.lines(stack, f"{{ $.uuid = {json.dumps(uuid)} }}", since) if line.get("uuid") == uuid
-    ]
+    lines = [line for line in logs.lines(stack, "uuid", uuid, since) if line.get("uuid") == uuid]
     messages = {line.get("message_id") for line in lines} - {None}
     troubled = any(line.get("outcome") in ("deferred", "parked") for line in lines)
     if troubled:  # what SQS did not do is logged by message id
         wanted = {("settle.failed", message_id) for message_id in messages}
-        trouble = logs.lines(stack, '{ $.message = "settle.failed" }', since)
+        trouble = logs.lines(stack, "message", "settle.failed", since)
         lines += [line for line in trouble if (line.get("message"), line.get("message_id")) in wanted]
     return sorted(lines, key=lambda line: str(line.get("timestamp")))
 

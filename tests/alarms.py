@@ -126,19 +126,18 @@ def _compiled(expression: str) -> Any:
     return compile(expression, expression, "eval")
 
 
-def _state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
+def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
+    """Return the state that follows from what was retrieved, the oldest first."""
     needed = alarm["EvaluationPeriods"]
     to_alarm = alarm.get("DatapointsToAlarm", needed)
     threshold, inclusive = alarm["Threshold"], alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
     real = [value > threshold or (inclusive and value == threshold) for value in points if value is not None]
     real = real[-needed:]
-    missing = needed - len(real)
     if sum(real) >= to_alarm:
         return "ALARM"
-    if not missing or alarm["TreatMissingData"] == "notBreaching":
+    if len(real) == needed or alarm["TreatMissingData"] == "notBreaching":
         return "OK"
-    # ignore: they might have decided it either way
-    return before if sum(real) + missing >= to_alarm else "OK"
+    return before if all(real) else "OK"  # ignore
 
 
 def states(
@@ -157,5 +156,5 @@ def states(
     every = 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1
     for minute in minutes:
         if minute % every == 0:
-            before = _state(alarm, _datapoints(alarm, reported, minute + 1, windows), before)
+            before = state(alarm, _datapoints(alarm, reported, minute + 1, windows), before)
         yield before

@@ -32,7 +32,7 @@ def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
     levels.pop("deferred")  # as other tests have it
     assert levels == dict.fromkeys(
         [
-            *("stack", "function", "intake", "events", "credentials"),
+            *("stack", "function", "concurrency", "intake", "events", "credentials"),
             *("result queue", "parked queue", "dead-letter queue", "webhook", "probe"),
         ],
         "ok",
@@ -186,7 +186,8 @@ def test_a_paused_relay_receives_nothing_and_loses_nothing(
         again = operator("--stack", name, "pause")
         assert (again.status, f"{len(results)} results waiting" in again.out) == (0, True)
         found = operator("--stack", name, "doctor")
-        assert (found.status, findings(found.out)["intake"]) == (1, "WRONG")
+        assert (found.status, findings(found.out)["intake"]) == (0, "note")
+        assert "intake: the relay is paused" in found.out
         assert f"-> flash-call-relay --stack {name} resume" in found.out
         assert relay.visible("ResultQueueUrl") == len(results)
     finally:

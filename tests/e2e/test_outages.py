@@ -1,8 +1,10 @@
 """Faults that pass, on the deployed stack: whoever is at fault, good results are delivered in the end, and once."""
 
 import json
+import math
 import secrets
 
+from flash_call_relay import budget
 from local.misbehaviour import error, hang
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
@@ -100,7 +102,7 @@ def test_a_batch_that_cannot_finish_is_put_off_in_time(relay: Relay) -> None:
     relay.endpoint.issue(*(other["uuid"] for other in slow))
     for other in slow:
         relay.endpoint.misbehave(other["uuid"], hang())
-    with relay.reconfigured(15, CONNECTIONS_PER_FUNCTION="1"):
+    with relay.reconfigured(math.ceil(budget.SETTLE_S) + 5, CONNECTIONS_PER_FUNCTION="1"):
         relay.send(*slow)
         assert relay.accepted(*slow) == pairs(*slow)
         relay.settled()

@@ -12,7 +12,7 @@ import pytest
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
 from local.stack import ROOT
-from tests.alarms import RETRIEVED_BEYOND, Metric, Reported, states
+from tests.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
 from tests.template import alarms, defaults, environment
 from tests.traffic import Traffic, between, one_in
 
@@ -234,6 +234,33 @@ def test_text_and_runbook_say_what_the_alarm_does(name: str) -> None:
 
 
 # ---- the simulator itself ----
+
+
+@pytest.mark.parametrize(
+    ("of_three", "points", "ignore", "not_breaching"),
+    [
+        (3, "0-X-X", "OK", "OK"),
+        (3, "0----", "OK", "OK"),
+        (3, "-----", "retain", "OK"),
+        (3, "0XX-X", "ALARM", "ALARM"),
+        (3, "----X", "retain", "OK"),
+        (3, "X----", "retain", "OK"),
+        (2, "0-X-X", "ALARM", "ALARM"),
+        (2, "00X0X", "ALARM", "ALARM"),
+        (2, "0-X--", "OK", "OK"),
+        (2, "----0", "OK", "OK"),
+        (2, "----X", "retain", "OK"),
+    ],
+)
+@pytest.mark.parametrize("before", ["OK", "ALARM"])
+def test_missing_data_is_treated_as_in_the_tables_of_aws(
+    of_three: int, points: str, ignore: str, not_breaching: str, before: str
+) -> None:
+    """All else that is simulated here would prove nothing."""
+    values = [{"0": 0.0, "X": 1.0}.get(point) for point in points]
+    alarm = statistic("any", "Maximum", Period=300, EvaluationPeriods=3, DatapointsToAlarm=of_three)
+    assert state(alarm, values, before) == (before if ignore == "retain" else ignore)
+    assert state(alarm | {"TreatMissingData": "notBreaching"}, values, before) == not_breaching
 
 
 def statistic(metric: str, name: str, **changes: Any) -> dict[str, Any]:

@@ -108,6 +108,11 @@ class Sqs:
         return {}
 
 
+def these(ids: Collection[str]) -> tuple[Callable[[Message], bool], int]:
+    """Return how messages with these ids are chosen."""
+    return (lambda message: message.message_id in ids), len(ids)
+
+
 class Swift(Pace):
     """Waits for nothing, and remembers what was asked of it."""
 
@@ -164,7 +169,7 @@ def test_taking_against_a_model(data: st.DataObject) -> None:
     deleted: set[str] | None = None
     try:
         act, done = doing(sqs, refused), lambda _number: sqs.step("done")
-        deleted = queue_of(sqs).take(chosen | elsewhere, act, Swift(), done)
+        deleted = queue_of(sqs).take(*these(chosen | elsewhere), act, Swift(), done)
     except (KeyboardInterrupt, ClientError):
         assert troubled
 
@@ -237,7 +242,7 @@ def test_an_interruption_waits_for_what_is_at_work_and_begins_nothing() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).take(names(200), act, pace, interrupt)
+        queue_of(sqs).take(*these(names(200)), act, pace, interrupt)
     assert not late
     acted, deleted = ([one for what, one in sqs.log if what == wanted] for wanted in ("act", "delete"))
     assert sorted(acted) == sorted(deleted)
@@ -256,7 +261,7 @@ def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
 
     taking: dict[str, Any] = {"act": doing(sqs), "pace": Swift(), "done": lambda _number: None, where: interrupt}
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(names(200), **taking)
+        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(*these(names(200)), **taking)
     assert all(sqs.left.values())
     deleted = [one for what, one in sqs.log if what == "delete"]
     assert set(deleted) <= {one for what, one in sqs.log if what == "act"}
@@ -274,7 +279,7 @@ def test_what_is_handed_out_again_is_acted_upon_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(queue, "WORKERS", 1)  # two that get it at the same moment may both act
     sqs = Sqs(names(30), seed=1)
     sqs.undeletable, sqs.premature = names(30)[:15], 10_000
-    deleted = queue_of(sqs).take(names(30), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
+    deleted = queue_of(sqs).take(*these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
     acted = [one for what, one in sqs.log if what == "act"]
     assert len(acted) == len(set(acted))
     assert deleted <= set(names(30)[15:25])
@@ -293,7 +298,7 @@ def test_failing_to_let_go_does_not_hide_what_went_wrong() -> None:
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")
 
     with pytest.raises(ClientError, match="SendMessageBatch"):
-        queue_of(sqs).take(names(3), act, Swift(), lambda _number: None)
+        queue_of(sqs).take(*these(names(3)), act, Swift(), lambda _number: None)
     assert [message.message_id for message in queue_of(Stubborn(["a"])).look(lambda _number: None)] == ["a"]
 
 
@@ -301,7 +306,7 @@ def test_failing_to_let_go_does_not_hide_what_went_wrong() -> None:
 def test_a_slow_pace_takes_little_at_once(rate: float, size: int) -> None:
     """At a result a second, ten would reach an endpoint that is just recovering together."""
     sqs, pace = Sqs(names(50)), Swift(rate)
-    queue_of(sqs).take(names(50)[::2], doing(sqs), pace, lambda _number: None)
+    queue_of(sqs).take(*these(names(50)[::2]), doing(sqs), pace, lambda _number: None)
     assert {asked for asked in pace.asked if asked > 0} == {size}
     # What was asked for and not done is given back; only a poll that found nothing keeps its share.
     acted = sum(what == "act" for what, _ in sqs.log)
