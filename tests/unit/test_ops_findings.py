@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from flash_call_relay.webhook import tls_context
 from local.stack import ROOT
-from ops import doctor
+from ops import doctor, intake
 from ops.doctor import Finding
 from ops.stack import Depth
 
@@ -103,6 +103,29 @@ def test_a_pause_is_told_from_a_mapping_that_aws_has_stopped(reason: str | None,
     found = only(doctor._intake(Stack({"get_event_source_mapping": mapping})))  # type: ignore[arg-type]
     assert (found.level, found.next_step) == (level, "flash-call-relay --stack a-stack resume")
     assert found.says.startswith(says)
+
+
+@pytest.mark.parametrize("busy", ["ResourceInUseException", "ResourceConflictException"])
+def test_a_mapping_that_is_being_changed_is_waited_for(monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
+    """A pause during a deployment, or twice in a row, would end with AWS's error, and the relay go on."""
+    monkeypatch.setattr(intake, "GLANCE_S", 0)
+    exceptions = {
+        name: type(name, (Exception,), {}) for name in ("ResourceInUseException", "ResourceConflictException")
+    }
+    states, refusals = iter(["Updating", "Enabled", "Enabled", "Disabled"]), iter([exceptions[busy], None])
+
+    def update(**_: object) -> None:
+        if refusal := next(refusals):
+            raise refusal
+
+    client = SimpleNamespace(
+        get_event_source_mapping=lambda **_: {"State": next(states)},
+        update_event_source_mapping=update,
+        exceptions=SimpleNamespace(**exceptions),
+    )
+    stack: Any = SimpleNamespace(client=lambda _: client, output=lambda name: name)
+    intake._switch(stack, enabled=False)
+    assert next(states, None) is None
 
 
 @pytest.mark.parametrize(("hidden", "level"), [(99_999, "ok"), (100_000, "note")])
