@@ -144,6 +144,7 @@ def percentile(values: list[float], percent: float) -> float:
 
 STATISTICS: dict[str, Callable[[list[float]], float]] = {
     "Sum": sum,
+    "Average": statistics.fmean,
     "Maximum": max,
     "p50": lambda values: percentile(values, 50),
     "p99": lambda values: percentile(values, 99),
