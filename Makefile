@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help ready setup demo up down bench picture soak fuzz audit test check lint scan types clean doctor send parked replay discard story pause resume
+.PHONY: help ready setup demo up down bench soak fuzz audit test check lint scan types clean doctor send parked replay discard story pause resume
 # Without compiled modules each start of SAM costs seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -51,10 +51,10 @@ demo: $(ENVIRONMENTS) ## Run the relay end to end on this machine, with RESULTS=
 	@$(DEV)/python -m local.demo --results $(RESULTS) --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
 
 up: $(ENVIRONMENTS) ## Deploy the relay on this machine and leave it running, to play with
-	@$(DEV)/python -m local.playground up --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
+	@$(DEV)/python -m local.demo.playground up --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
 
 down: ## End what `make up` left running
-	@test ! -e .local && echo "Nothing was up." || $(DEV)/python -m local.playground down
+	@test ! -e .local && echo "Nothing was up." || $(DEV)/python -m local.demo.playground down
 
 test: setup check ## Set up, then all that `make check` does: what CI runs
 
@@ -64,14 +64,11 @@ check: ready lint types ## Lint, types and all tests, without set-up
 bench: $(ENVIRONMENTS) ## Measure what the ledger costs in CPU, beside one POST and Powertools' idempotency
 	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
 
-picture: $(ENVIRONMENTS) .venv/picture/ready ## Draw the dashboard anew for the README, with the figures of a demo run
-	@.venv/picture/bin/python -m local.dashboard --emulator-port $(EMULATOR_PORT) --endpoint-port $(ENDPOINT_PORT)
-
 soak: $(ENVIRONMENTS) .venv/runtime/ready ## Prove the promises: N=10000 results under every fault at once, in the real Lambda runtime; SEED= repeats a plan
 	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
 fuzz: .venv/fuzz/ready ## Fuzz what reads from outside for SECONDS=300; what is found joins tests/corpus
-	@PYTHONPATH=src .venv/fuzz/bin/python -m local.fuzz --seconds $(SECONDS)
+	@PYTHONPATH=src .venv/fuzz/bin/python -m tests.fuzz --seconds $(SECONDS)
 
 # Strict: else it calls packages that it can't look up free of vulnerabilities.
 audit: .venv/audit/ready ## Look up the requirements among the known vulnerabilities; asks PyPI

@@ -32,8 +32,8 @@ from flash_call_relay.ledger import Ledger
 from flash_call_relay.models import Delivered, FlashCallResult, Record, Settled
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
-from local.endpoint import WEBHOOK_PATH
-from local.stack import REGION, ROOT, LocalStack, free_port, run_command, running, wait_until
+from local.emulator.stack import REGION, ROOT, LocalStack, free_port, run_command, running, wait_until
+from local.endpoint.standin import WEBHOOK_PATH
 
 RECORDS = 500
 ROUNDS = 7
@@ -77,7 +77,7 @@ def start_endpoint(stack: LocalStack, credentials: Credentials) -> tuple["subpro
     # Over https, as DynamoDB is asked, too.
     tls = ["--certificate", str(stack.state / "cert.pem"), "--key", str(stack.state / "key.pem")]
     os.environ["SSL_CERT_FILE"] = str(stack.ca_bundle)
-    command = [sys.executable, "-m", "local.endpoint", "--port", str(port), "--credentials", str(known), *tls]
+    command = [sys.executable, "-m", "local.endpoint.standin", "--port", str(port), "--credentials", str(known), *tls]
     process = subprocess.Popen([*command, "--every-call-exists"], cwd=ROOT)
     url = f"https://localhost:{port}{WEBHOOK_PATH}"
     webhook = Webhook(settings(url))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.stack import ROOT, LocalStack, free_port, running
+from local.emulator.stack import ROOT, LocalStack, free_port, running
 
 
 def payload(name: str) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from local.endpoint import StandIn
-from local.stack import ROOT, Deployment, LocalStack, wait_until
+from local.emulator.stack import ROOT, Deployment, LocalStack, wait_until
+from local.endpoint.standin import StandIn
 from ops import queue
 from ops.cli import main
 

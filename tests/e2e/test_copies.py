@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from local.endpoint import WEBHOOK_PATH, StandIn
-from local.misbehaviour import answer, hang
+from local.endpoint.behaviour import answer, hang
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 

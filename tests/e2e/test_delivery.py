@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.misbehaviour import error, hang
+from local.endpoint.behaviour import error, hang
 from tests.conftest import payload
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 

@@ -3,9 +3,9 @@
 import json
 import re
 
-from tests import emf
 from tests.e2e.conftest import Relay, result, wait_for
-from tests.emitted import emitted_fields, emitted_metrics
+from tests.support import emf
+from tests.support.emitted import emitted_fields, emitted_metrics
 
 HEAD = '"timestamp":"<time>","service":"relay","function_request_id":"<id>",'
 DELIVERED = [

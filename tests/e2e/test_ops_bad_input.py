@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 
 from flash_call_relay import __version__
-from local.stack import LocalStack, free_port
+from local.emulator.stack import LocalStack, free_port
 from ops.cli import relay as group
 from tests.e2e.conftest import Operator, Relay, ended, wait_for
 

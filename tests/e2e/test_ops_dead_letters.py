@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.misbehaviour import error
+from local.endpoint.behaviour import error
 from tests.conftest import payload
 from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
 

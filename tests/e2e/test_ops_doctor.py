@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.misbehaviour import error
-from local.stack import free_port
+from local.emulator.stack import free_port
+from local.endpoint.behaviour import error
 from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
 
 

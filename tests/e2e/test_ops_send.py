@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.misbehaviour import answer, error
+from local.endpoint.behaviour import answer, error
 from ops import logs
 from ops.stack import Stack
 from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for

@@ -5,7 +5,7 @@ import math
 import secrets
 
 from flash_call_relay import budget
-from local.misbehaviour import error, hang
+from local.endpoint.behaviour import error, hang
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 

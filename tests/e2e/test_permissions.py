@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.misbehaviour import error
+from local.endpoint.behaviour import error
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 Permission = tuple[str, str]  # the action, and what it is allowed on

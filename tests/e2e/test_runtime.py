@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flash_call_relay import budget
-from local.misbehaviour import late
-from local.runtime import Environment, Invocation, Runtime
+from local.emulator.runtime import Environment, Invocation, Runtime
+from local.endpoint.behaviour import late
 from tests.e2e.conftest import Relay, pairs, result, wait_for
 
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local.conservation import PROMISES, Facts, check
-from local.endpoint import WEBHOOK_PATH, StandIn
-from local.plan import Plan
-from local.soak import PARAMETERS, Soak, show
-from local.stack import Deployment, LocalStack, free_port
+from local.emulator.stack import Deployment, LocalStack, free_port
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.soak.__main__ import PARAMETERS, Soak, show
+from local.soak.plan import Plan
+from local.soak.promises import PROMISES, Facts, check
 
 RESULTS = 300
 HORIZON_S = 60

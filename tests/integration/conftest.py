@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from local.endpoint import StandIn
-from local.stack import LocalStack
-from tests.integration.relay import KEY, USER, UUID, Relay, relaying
+from local.emulator.stack import LocalStack
+from local.endpoint.standin import StandIn
+from tests.support.relay import KEY, USER, UUID, Relay, relaying
 
 
 @pytest.fixture

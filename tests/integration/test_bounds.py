@@ -10,10 +10,10 @@ import pytest
 from flash_call_relay import webhook as module
 from flash_call_relay.models import NoReply, Reason
 from flash_call_relay.webhook import Webhook
-from local.endpoint import StandIn
-from local.misbehaviour import close_idle
-from local.stack import free_port, wait_until
-from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+from local.emulator.stack import free_port, wait_until
+from local.endpoint.behaviour import close_idle
+from local.endpoint.standin import StandIn
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 
 def test_an_idle_connection_is_replaced(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay import budget, handler
-from tests.template import template
+from tests.support.template import template
 
 NOISE_S = 20  # these machines stand still for seconds
 CALLS = {

@@ -11,9 +11,9 @@ import pytest
 
 from flash_call_relay import credentials
 from flash_call_relay.credentials import Credentials
-from local.misbehaviour import answer
-from local.stack import free_port
-from tests.integration.relay import GOOD_SECRET, KEY, USER, Relay, result
+from local.emulator.stack import free_port
+from local.endpoint.behaviour import answer
+from tests.support.relay import GOOD_SECRET, KEY, USER, Relay, result
 
 Heard = Callable[[], str]
 MARK = "hunter2"  # is in every value that must not be shown

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from flash_call_relay.handler import NotSettledError
-from local.misbehaviour import error
+from local.endpoint.behaviour import error
 from tests.conftest import payload
-from tests.integration.relay import UUID, Relay
+from tests.support.relay import UUID, Relay
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ import pytest
 import trustme
 import urllib3
 
-from local.endpoint import WEBHOOK_PATH, StandIn
-from local.misbehaviour import (
+from local.endpoint.behaviour import (
     Behaviour,
     answer,
     close_early,
@@ -46,6 +45,7 @@ from local.misbehaviour import (
     reset_on_connect,
     status_line,
 )
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
 
 KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
@@ -599,7 +599,7 @@ class TestControl:
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the module as a process."""
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "local.endpoint", *arguments],
+            [sys.executable, "-W", "error", "-m", "local.endpoint.standin", *arguments],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

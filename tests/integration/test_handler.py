@@ -13,9 +13,9 @@ from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
-from local.misbehaviour import error, hang
+from local.endpoint.behaviour import error, hang
 from tests.conftest import payload
-from tests.integration.relay import Context, Relay, result
+from tests.support.relay import Context, Relay, result
 
 GOOD = [f"good-{number}" for number in range(6)]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flash_call_relay.ledger import Ledger
-from local.misbehaviour import error
-from local.stack import LocalStack, free_port
-from tests.integration.relay import Relay, relaying, result
+from local.emulator.stack import LocalStack, free_port
+from local.endpoint.behaviour import error
+from tests.support.relay import Relay, relaying, result
 
 
 def outcomes(relay: Relay) -> list[tuple[str, str | None]]:

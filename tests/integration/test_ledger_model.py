@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from flash_call_relay import handler, telemetry
-from local.endpoint import StandIn
-from local.misbehaviour import Behaviour, answer, error, lost
-from local.stack import LocalStack
-from tests.integration.relay import Relay, relaying, result
+from local.emulator.stack import LocalStack
+from local.endpoint.behaviour import Behaviour, answer, error, lost
+from local.endpoint.standin import StandIn
+from tests.support.relay import Relay, relaying, result
 
 OTHER = {"Success": "Failed", "Failed": "Success"}
 FAULTS: dict[str, Callable[[], Behaviour]] = {

@@ -13,10 +13,10 @@ from flash_call_relay import gate
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
-from local.misbehaviour import answer, error
-from tests import emf
-from tests.emitted import emitted_dimensions, emitted_metrics
-from tests.integration.relay import Relay, result
+from local.endpoint.behaviour import answer, error
+from tests.support import emf
+from tests.support.emitted import emitted_dimensions, emitted_metrics
+from tests.support.relay import Relay, result
 
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from local.endpoint import StandIn
-from local.misbehaviour import Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
-from tests.integration.relay import KEY, USER, Relay, result
+from local.endpoint.behaviour import Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
+from local.endpoint.standin import StandIn
+from tests.support.relay import KEY, USER, Relay, result
 
 
 def echo_in_message(status: int) -> Behaviour:

@@ -11,9 +11,9 @@ import pytest
 from flash_call_relay import policy
 from flash_call_relay.models import Deferred, Delivered, Outcome, Parked, Reason, Record
 from flash_call_relay.webhook import Webhook
-from local.endpoint import StandIn
-from local.misbehaviour import Behaviour, answer, error, redirect
-from tests.integration.relay import CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+from local.endpoint.behaviour import Behaviour, answer, error, redirect
+from local.endpoint.standin import StandIn
+from tests.support.relay import CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 SETTINGS = webhook_settings("http://127.0.0.1/", connections_per_function=1)
 WAITING = (408, 425, 429, 500, 503)

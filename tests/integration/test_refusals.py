@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from flash_call_relay import credentials
-from local.misbehaviour import error
-from tests.integration.relay import Relay, result
+from local.endpoint.behaviour import error
+from tests.support.relay import Relay, result
 
 ROTATED = {"api_key": "key-rotated-hunter2", "user_id": "user-rotated-hunter2"}
 

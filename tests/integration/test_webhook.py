@@ -13,9 +13,9 @@ from flash_call_relay import __version__
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.webhook import Webhook
-from local.endpoint import WEBHOOK_PATH, StandIn
-from local.misbehaviour import Behaviour, answer, echo_headers, error, redirect, status_line
-from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+from local.endpoint.behaviour import Behaviour, answer, echo_headers, error, redirect, status_line
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 
 @pytest.fixture

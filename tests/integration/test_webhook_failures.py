@@ -16,8 +16,7 @@ import trustme
 
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason
 from flash_call_relay.webhook import Webhook
-from local.endpoint import StandIn
-from local.misbehaviour import (
+from local.endpoint.behaviour import (
     Behaviour,
     answer,
     close_early,
@@ -33,7 +32,8 @@ from local.misbehaviour import (
     reset_on_connect,
     status_line,
 )
-from tests.integration.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID, webhook_settings
+from local.endpoint.standin import StandIn
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID, webhook_settings
 
 GZIP = {"Content-Encoding": "gzip"}
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]

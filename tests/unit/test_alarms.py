@@ -11,10 +11,10 @@ import pytest
 
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
-from local.stack import ROOT
-from tests.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
-from tests.template import alarms, defaults, environment
-from tests.traffic import Traffic, between, one_in
+from local.emulator.stack import ROOT
+from tests.support.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
+from tests.support.template import alarms, defaults, environment
+from tests.support.traffic import Traffic, between, one_in
 
 SETTINGS = Settings.from_environment(environment(defaults()))
 ALARMS = alarms()

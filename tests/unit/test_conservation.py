@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from local.conservation import DEAD, DELIVERED, PROMISES, Call, Facts, Held, Pair, Sent, check
-from local.endpoint import WEBHOOK_PATH, Request
-from local.runtime import Invocation
+from local.emulator.runtime import Invocation
+from local.endpoint.standin import WEBHOOK_PATH, Request
+from local.soak.promises import DEAD, DELIVERED, PROMISES, Call, Facts, Held, Pair, Sent, check
 
 HOST = "127.0.0.1:8787"
 KEY = "a-key-that-nobody-may-see"

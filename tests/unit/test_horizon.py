@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flash_call_relay import policy
 from flash_call_relay.gate import HOLD_S
 from flash_call_relay.settings import Settings
-from tests.template import defaults, environment, template
+from tests.support.template import defaults, environment, template
 
 PARAMETERS = template()["Parameters"]
 SETTINGS = Settings.from_environment(environment(defaults()))

@@ -11,12 +11,11 @@ import pytest
 from botocore import xform_name
 from click.testing import CliRunner
 
-from local.cloudwatch import SEARCH, Line, Metric, lines
-from local.stack import ROOT
-from local.template import resolved, template
+from local.emulator.stack import ROOT
 from ops.cli import relay
-from tests.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
-from tests.template import defaults
+from tests.support.dashboard import SEARCH, Line, Metric, lines
+from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
+from tests.support.template import defaults, resolved, template
 
 TEMPLATE = template()
 RESOURCES = TEMPLATE["Resources"]

@@ -27,7 +27,7 @@ from flash_call_relay.models import (
     Reply,
 )
 from flash_call_relay.settings import Settings
-from tests.template import defaults, environment
+from tests.support.template import defaults, environment
 
 SETTINGS = Settings.from_environment(environment(defaults()))
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")

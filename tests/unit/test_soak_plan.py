@@ -3,8 +3,8 @@
 from collections import Counter
 from itertools import islice
 
-from local.faults import FAULTS, Strike, fault_schedule, strike_schedule
-from local.plan import Plan
+from local.soak.faults import FAULTS, Strike, fault_schedule, strike_schedule
+from local.soak.plan import Plan
 
 EARLY = 60  # calls, or invocations: so many a soak of 300 results has
 

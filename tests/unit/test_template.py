@@ -7,8 +7,8 @@ import pytest
 
 from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
-from local.stack import ROOT
-from tests.template import defaults, environment, template
+from local.emulator.stack import ROOT
+from tests.support.template import defaults, environment, template
 
 RESOURCES = template()["Resources"]
 QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")

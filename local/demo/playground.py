@@ -18,8 +18,7 @@ from typing import Any
 
 import urllib3
 
-from local.endpoint import WEBHOOK_PATH
-from local.stack import (
+from local.emulator.stack import (
     ROOT,
     TOOLS,
     Deployment,
@@ -34,6 +33,7 @@ from local.stack import (
     stopwatch,
     wait_until,
 )
+from local.endpoint.standin import WEBHOOK_PATH
 
 LOCAL = ROOT / ".local"
 PIDS = LOCAL / "pids.json"
@@ -111,7 +111,7 @@ def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentia
     CREDENTIALS.touch(mode=0o600)
     CREDENTIALS.write_text(json.dumps(credentials))
     log_path = LOCAL / "endpoint.log"
-    command = [sys.executable, "-m", "local.endpoint", "--port", str(port), "--credentials", str(CREDENTIALS)]
+    command = [sys.executable, "-m", "local.endpoint.standin", "--port", str(port), "--credentials", str(CREDENTIALS)]
     with log_path.open("wb") as log:
         process = start_session(undo, command, stdout=log)
 

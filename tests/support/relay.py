@@ -16,9 +16,9 @@ from flash_call_relay import handler, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
-from local.endpoint import StandIn
-from local.stack import LocalStack
-from tests import emf
+from local.emulator.stack import LocalStack
+from local.endpoint.standin import StandIn
+from tests.support import emf
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
 CREDENTIALS = Credentials(KEY, USER)

@@ -27,7 +27,7 @@ import trustme
 import urllib3
 from botocore.config import Config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".venv"
 REGION = "eu-central-1"
 START_TIMEOUT_S = 60

@@ -20,8 +20,8 @@ from flash_call_relay.models import (
     Reply,
     Settled,
 )
-from tests import emf
-from tests.integration.relay import webhook_settings
+from tests.support import emf
+from tests.support.relay import webhook_settings
 
 SETTINGS = webhook_settings("https://example.com/")
 PARKED_ONLY = {Reason.INVALID_EVENT, Reason.REJECTED, Reason.CONFLICTING_STATUS, Reason.RETRIES_EXHAUSTED}

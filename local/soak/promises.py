@@ -13,8 +13,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from local.endpoint import WEBHOOK_PATH, Request
-from local.runtime import Invocation
+from local.emulator.runtime import Invocation
+from local.endpoint.standin import WEBHOOK_PATH, Request
 
 DELIVERED, DEAD = "delivered", "dead-lettered"
 OTHER = {"Success": "Failed", "Failed": "Success"}

@@ -11,7 +11,7 @@ from flash_call_relay.credentials import Credentials
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
-from tests.alarms import Metric
+from tests.support.alarms import Metric
 
 CREDENTIALS = Credentials("key", "user")
 BATCH = 10

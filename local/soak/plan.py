@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from local import misbehaviour
-from local.conservation import DEAD, DELIVERED, OTHER, Pair
-from local.misbehaviour import Behaviour, answer, error
+from local.endpoint import behaviour
+from local.endpoint.behaviour import Behaviour, answer, error
+from local.soak.promises import DEAD, DELIVERED, OTHER, Pair
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -21,7 +21,7 @@ class Item:
     Attributes:
         text: the message's body or the event's detail.
         pair: uuid and status; None if it is no result.
-        fates: as in `conservation.Sent`.
+        fates: as in `promises.Sent`.
         kind: "plain", "early" (its call is not known at first), "unknown" (nor ever), "doomed" (never delivered) or
             "poison" (kills the function).
         behaviours: what the endpoint does to its first attempts.
@@ -55,16 +55,16 @@ def troubles(trap_url: str) -> Sequence[Behaviour]:
         error(429, retry_after=2),
         named(answer(200, page), "a web page with 200"),
         named(answer(200, {"uuid": "01ANOTHERCALL", "status": "Success"}), "a reply about another call"),
-        named(misbehaviour.echo_headers(500), "an error that echoes the credentials"),
-        misbehaviour.redirect(302, trap_url),
-        misbehaviour.redirect(307, trap_url),
-        misbehaviour.drip_headers(0.5),
-        misbehaviour.drip_body(0.5),
-        misbehaviour.hang(),
-        misbehaviour.reset(),
-        misbehaviour.lost(),
-        misbehaviour.close_early(),
-        misbehaviour.half_reply(),
+        named(behaviour.echo_headers(500), "an error that echoes the credentials"),
+        behaviour.redirect(302, trap_url),
+        behaviour.redirect(307, trap_url),
+        behaviour.drip_headers(0.5),
+        behaviour.drip_body(0.5),
+        behaviour.hang(),
+        behaviour.reset(),
+        behaviour.lost(),
+        behaviour.close_early(),
+        behaviour.half_reply(),
     )
 
 

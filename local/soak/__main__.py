@@ -26,14 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from flash_call_relay import budget
-from local import conservation
-from local.conservation import Facts, Held, Report, Sent
-from local.endpoint import StandIn
-from local.faults import EVERY_FAULT, FaultyAws, Strikes
-from local.misbehaviour import error
-from local.plan import Item, Plan, troubles
-from local.runtime import Runtime
-from local.stack import Deployment, LocalStack, free_port, run_command, running, stopwatch, wait_until
+from local.emulator.runtime import Runtime
+from local.emulator.stack import Deployment, LocalStack, free_port, run_command, running, stopwatch, wait_until
+from local.endpoint.behaviour import error
+from local.endpoint.standin import StandIn
+from local.soak import promises
+from local.soak.faults import EVERY_FAULT, FaultyAws, Strikes
+from local.soak.plan import Item, Plan, troubles
+from local.soak.promises import Facts, Held, Report, Sent
 
 LEAST_RESULTS = 300
 HORIZON_S, GRACE_S = 7200, 3600  # while faults come and go
@@ -85,7 +85,7 @@ class Outcome:
         return self.drained and not self.broken and not self.missed
 
     @property
-    def broken(self) -> list[conservation.Line]:
+    def broken(self) -> list[promises.Line]:
         """The promises that were not kept."""
         return [line for line in self.report if line.broken]
 
@@ -179,7 +179,7 @@ class Soak:
         met = [*self._aws.hits.items(), *self._strikes.hits.items(), *self._storms.items()]
         hits = Counter({str(name): count for name, count in met})
         hits += Counter(f"endpoint: {request.answer}" for request in facts.requests if request.answer != 200)
-        return Outcome(facts, conservation.check(facts), hits, drained, seconds)
+        return Outcome(facts, promises.check(facts), hits, drained, seconds)
 
     def _new_credentials(self) -> tuple[str, str]:
         api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
@@ -441,7 +441,7 @@ def soak(options: argparse.Namespace) -> int:
 def _keep(outcome: Outcome, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "runtime.log").write_text("\n".join(outcome.facts.raw_log))
-    # For `conservation.check`, once more and at leisure. The credentials in it were made up.
+    # For `promises.check`, once more and at leisure. The credentials in it were made up.
     (directory / "facts.pickle").write_bytes(pickle.dumps(outcome.facts))
 
 

@@ -1,7 +1,7 @@
 """What must hold whatever comes in from outside, as functions of any bytes.
 
 A broken promise is an AssertionError, and so is a bug: any other exception. `tests/unit/test_fuzz_corpus.py` runs these
-with the saved cases of `tests/corpus/` and with random ones, `make fuzz` with inputs that coverage leads to.
+with the saved cases of `tests/fuzz/corpus/` and with random ones, `make fuzz` with inputs that coverage leads to.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from flash_call_relay.models import (
 )
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook, _json_object, _message
-from tests.template import defaults, environment
+from tests.support.template import defaults, environment
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0

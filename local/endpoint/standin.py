@@ -8,7 +8,7 @@ It speaks HTTP/1.1 over real sockets from its own thread, so synchronous tests u
         ...                                     # whatever posts to endpoint.url
         endpoint.wait_until(lambda e: bool(e.accepted), timeout=10, what="a delivery")
 
-or from a process of its own (`python -m local.endpoint --help`), which is steered over HTTP:
+or from a process of its own (`python -m local.endpoint.standin --help`), which is steered over HTTP:
 
     GET  /_standin/requests                                 what was asked so far, credentials masked
     POST /_standin/calls    {"uuid": "01JV..."}             this call exists
@@ -37,7 +37,7 @@ from typing import Any, Self, cast
 
 import httptools
 
-from local.misbehaviour import (
+from local.endpoint.behaviour import (
     TYPE_HTML,
     TYPE_JSON,
     Act,
@@ -538,7 +538,7 @@ def _text(value: object, key: str) -> str | None:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m local.endpoint", description="BetaTel's endpoint, acted.")
+    parser = argparse.ArgumentParser(prog="python -m local.endpoint.standin", description="BetaTel's endpoint, acted.")
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
     parser.add_argument("--credentials", type=Path, required=True, help='JSON of "api_key" and "user_id"')
     parser.add_argument("--every-call-exists", action="store_true", help="no call is unknown")

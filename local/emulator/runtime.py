@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from local.stack import REGION, TOOLS, Deployment, StackError, free_port, start_session, wait_until
+from local.emulator.stack import REGION, TOOLS, Deployment, StackError, free_port, start_session, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator hands a function's events to the URL in this variable

@@ -22,9 +22,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.conservation import Call, Pair
-from local.runtime import Environment, Invocation, Runtime
-from local.stack import LocalStack
+from local.emulator.runtime import Environment, Invocation, Runtime
+from local.emulator.stack import LocalStack
+from local.soak.promises import Call, Pair
 
 SLOW_S = 0.8  # longer than the relay's client waits for DynamoDB
 

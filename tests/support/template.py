@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from local.stack import ROOT
+from local.emulator.stack import ROOT
 
 
 class _Loader(yaml.SafeLoader):
@@ -27,7 +27,7 @@ _Loader.add_multi_constructor("!", _function)
 
 def template() -> dict[str, Any]:
     """Return the template."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
     return loaded
 
 
@@ -56,3 +56,24 @@ def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any]) -
 def _substituted(text: str, known: Mapping[str, str]) -> str:
     filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: known.get(found[1], found[1]), text)
     return filled.replace("${!", "${")
+
+
+def defaults() -> dict[str, str]:
+    """Return the parameters' defaults, as CloudFormation hands them on: as text."""
+    return {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
+
+
+def environment(parameters: dict[str, str]) -> dict[str, str]:
+    """Return the function's environment under the given parameters; what AWS fills in is made up."""
+    variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
+    named = {name: value["Ref"] if "Ref" in value else str(value) for name, value in variables.items()}
+    return {name: parameters.get(value, value) for name, value in named.items()}
+
+
+def alarms() -> dict[str, dict[str, Any]]:
+    """Return the alarms' properties, resolved, by their names without the stack's."""
+    loaded = template()
+    known = defaults() | {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
+    found = [one["Properties"] for one in loaded["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    properties = [resolved(one, known, loaded["Mappings"]) for one in found]
+    return {one["AlarmName"].removeprefix("a-stack-"): one for one in properties}

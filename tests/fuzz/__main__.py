@@ -1,7 +1,7 @@
 """Fuzz the relay for a while, led by coverage: `make fuzz SECONDS=300`.
 
 Each target gets its share of the time, in a process of its own, beginning with the saved cases. What breaks a promise
-is saved in `tests/corpus/`, where the tests replay it; what reaches new code stays in `.fuzz/` for the next run.
+is saved in `tests/fuzz/corpus/`, where the tests replay it; what reaches new code stays in `.fuzz/` for the next run.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import fuzz_targets
+from tests.fuzz import targets
 
 WORK = Path(".fuzz")
 SHOW_EVERY_S = 10
@@ -35,7 +35,7 @@ def main() -> int:
     """Fuzz all targets, or those named; return how many broke a promise."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=int, default=300, help="for all targets together (default %(default)s)")
-    parser.add_argument("targets", nargs="*", default=[*fuzz_targets.TARGETS], metavar="target")
+    parser.add_argument("targets", nargs="*", default=[*targets.TARGETS], metavar="target")
     options = parser.parse_args()
     share_s = max(1, options.seconds // len(options.targets))
     runs = {target: fuzz(target, share_s) for target in options.targets}
@@ -53,14 +53,14 @@ def fuzz(target: str, seconds: int) -> Ran:
         directory.mkdir(parents=True, exist_ok=True)
     for old in (*seeds.iterdir(), *broken.iterdir()):
         old.unlink()
-    for data in fuzz_targets.cases(target).values():
+    for data in targets.cases(target).values():
         (seeds / hashlib.sha256(data).hexdigest()).write_bytes(data)
-    escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in fuzz_targets.tokens(target))
+    escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in targets.tokens(target))
     (place / "tokens").write_text("".join(f'"{token}"\n' for token in escaped))
     command = [
         sys.executable,
         "-m",
-        "local.fuzz_one",
+        "tests.fuzz.one",
         target,
         f"-dict={place / 'tokens'}",
         "-max_len=4096",
@@ -91,7 +91,7 @@ def fuzz(target: str, seconds: int) -> Ran:
     for artifact in broken.iterdir():
         data = artifact.read_bytes()
         ran.found = f"found {hashlib.sha256(data).hexdigest()[:8]}"
-        fuzz_targets.save(target, ran.found, data)
+        targets.save(target, ran.found, data)
     if process.returncode:
         ran.found = ran.found or "it could not run"
         print("".join(words[-40:]), file=sys.stderr)

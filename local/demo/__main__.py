@@ -24,9 +24,7 @@ from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local.endpoint import Request, StandIn
-from local.misbehaviour import answer, error, hang, reset
-from local.stack import (
+from local.emulator.stack import (
     Deployment,
     LocalStack,
     add_ports,
@@ -36,6 +34,8 @@ from local.stack import (
     stopwatch,
     wait_until,
 )
+from local.endpoint.behaviour import answer, error, hang, reset
+from local.endpoint.standin import Request, StandIn
 
 # Short enough to watch. The endpoint can answer in time even while the machine is busy.
 PARAMETERS: dict[str, str | int] = {

@@ -1,0 +1,1 @@
+"""`make demo`, and the stack that `make up` leaves running."""

@@ -1,0 +1,1 @@
+"""`make soak`: every fault at once, and a check of the promises."""
