@@ -29,7 +29,7 @@ from rich.table import Table
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.handler import DYNAMODB
 from flash_call_relay.ledger import Ledger
-from flash_call_relay.models import Delivered, FlashCallResult, Record, Settled
+from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 from local.emulator.stack import REGION, ROOT, LocalStack, free_port, run_command, running, wait_until
@@ -116,9 +116,8 @@ def remembering(ledger: Ledger, size: int) -> Work:
     def work(batch: Sequence[FlashCallResult]) -> None:
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
-            page = ledger.open([result.uuid for result in part])
-            page.note([Settled(Record("", None, "", 0, 1, one), Delivered(200), 0) for one in part])
-            page.close()
+            with ledger.open([result.uuid for result in part]) as page:
+                page.note([Processed(Record("", None, "", 0, 1, one), Delivered(200), 0) for one in part])
             if page.faults:
                 raise RuntimeError(page.faults[0])
 

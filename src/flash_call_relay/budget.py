@@ -4,7 +4,37 @@ start ── ledger read ── attempts ─────────────
                                last moment ────┘   SETTLE_S before the time-out
 """
 
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment that work must not outlast.
+
+    Attributes:
+        at_s: the moment, in seconds of `clock`.
+        clock: tells the time in seconds; it never goes back.
+    """
+
+    at_s: float
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """Return the deadline so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left; 0 once it has passed."""
+        return max(0.0, self.at_s - self.clock())
+
+    def earlier(self, seconds: float) -> "Deadline":
+        """Return the deadline so many seconds before this one."""
+        return Deadline(self.at_s - seconds, self.clock)
 
 
 class Call(NamedTuple):

@@ -1,4 +1,4 @@
-"""Trigger event into records. Nothing is dropped here: a record that is no result says what is wrong with it."""
+"""Trigger event into records. It drops nothing: a record that is not a result says what is wrong with it."""
 
 import json
 from collections.abc import Mapping
@@ -45,13 +45,20 @@ def read(event: object, *, now: float) -> list[Record]:
 
 def _from_sqs(record: Mapping[str, Any]) -> Record:
     try:
-        message_id, handle, body = (record[key] + "" for key in ("messageId", "receiptHandle", "body"))
+        message_id, handle, body = _text(record, "messageId"), _text(record, "receiptHandle"), _text(record, "body")
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         receives = int(record["attributes"]["ApproximateReceiveCount"])
     except (KeyError, TypeError, ValueError, OverflowError):
         expected = "messageId, receiptHandle, body, and attributes with SentTimestamp and ApproximateReceiveCount"
         raise UnsupportedEventError(f"expected an SQS record with {expected}, got {_describe(record)}") from None
     return Record(message_id, handle, body, sent_at, receives, parse_body(body))
+
+
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def parse_body(body: str) -> FlashCallResult | NoResult:

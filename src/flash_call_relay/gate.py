@@ -4,117 +4,125 @@ import threading
 import time
 from collections.abc import Callable
 
+from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import NoReply, Reason
-from flash_call_relay.policy import CREDENTIALS_ACCEPTED, ENDPOINT_FAILURES
+from flash_call_relay.models import GateEvent, NotAsked, Reason
 
 IN_A_ROW = 5
-HOLD_S = 30.0
+BLOCK_S = 30.0
 ACCEPTED_LATELY_S = 60.0  # a refusal this soon after an acceptance is that record's own, unless it is one of a row
 
 
 class Gate:
-    """The state is this execution environment's own, shared by its lanes.
+    """A circuit breaker. Its state belongs to this execution environment; all lanes share it.
 
-    A held endpoint, and held credentials, are asked for nothing for 30 s; then one attempt, the probe, is let through.
-    The others of its batch wait for what it ends with, so that all are delivered if the endpoint is well again. If the
-    probe fails, nothing is asked for `timeout_s`.
+    It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the probe, and the rest
+    of the batch waits for the probe's end: if the endpoint is well again, the whole batch is delivered. If the probe
+    fails, the gate blocks for `timeout_s`.
     """
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Open the gate; `timeout_s` is the bound on one attempt, in seconds of `clock`."""
+        """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
         self._lock = threading.Condition()
         self._probe_until: float | None = None
         self._failures = self._refusals = 0
-        self._endpoint_held_until: float | None = None
+        self._endpoint_blocked_until: float | None = None
         self._refused: Credentials | None = None
         self._refused_until = 0.0
         self._accepted: Credentials | None = None
         self._accepted_at = 0.0
-        self._news: list[str] = []
+        self._events: list[GateEvent] = []
 
-    def closed(self, credentials: Credentials | None) -> NoReply | None:
-        """Return why nothing may be asked now with these credentials; None if something may."""
+    def blocked(self, credentials: Credentials | None) -> NotAsked | None:
+        """Return why the gate admits no attempt with these credentials now; None if it may admit one."""
         with self._lock:
-            return self._closed(self._clock(), credentials)
+            return self._blocked(credentials)
 
-    def hold(self, credentials: Credentials, last_moment: float) -> NoReply | None:
-        """Return why the endpoint may not be asked now; None lets one attempt through, which must `learn` its end.
+    def admit(self, credentials: Credentials, end: Deadline) -> NotAsked | None:
+        """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
 
         Waits for a probe that is under way, for `timeout_s` at most.
 
         Args:
-            credentials: those the attempt would use.
-            last_moment: when the attempt has to be over, by the same clock.
+            credentials: those that the attempt would use.
+            end: when the attempt must be over.
         """
         with self._lock:
             if self._is_doubtful(credentials) and self._probe_until is not None:
                 self._lock.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
-            now = self._clock()
-            if now + self._timeout_s > last_moment:
-                return NoReply(Reason.OUT_OF_TIME, "the function's time is over")
-            if closed := self._closed(now, credentials):
-                return closed
+            if end.left_s < self._timeout_s:
+                return NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
+            if blocked := self._blocked(credentials):
+                return blocked
             if self._is_doubtful(credentials):
-                self._probe_until = now + self._timeout_s
-                # Should the probe never be heard of again, these let the next one through.
-                if self._endpoint_held_until is not None:
-                    self._endpoint_held_until = self._probe_until
+                self._probe_until = self._clock() + self._timeout_s
+                # If the probe never reports its end, the next one is let through then.
+                if self._endpoint_blocked_until is not None:
+                    self._endpoint_blocked_until = self._probe_until
                 if credentials == self._refused:
                     self._refused_until = self._probe_until
             return None
 
-    def _is_doubtful(self, credentials: Credentials) -> bool:
-        return self._endpoint_held_until is not None or credentials == self._refused
-
-    def _closed(self, now: float, credentials: Credentials | None) -> NoReply | None:
-        if credentials is not None and credentials == self._refused and now < self._refused_until:
-            return NoReply(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
-        if self._endpoint_held_until is not None and now < self._endpoint_held_until:
-            return NoReply(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
-        return None
-
     def learn(self, reason: Reason | None, credentials: Credentials) -> None:
-        """Take what an attempt with these credentials ended with: what stands against it, or None."""
+        """Take the end of an attempt: the reason it failed (None if it is confirmed), and the credentials it used."""
         with self._lock:
-            now = self._clock()
             was_probing, self._probe_until = self._probe_until is not None, None
             self._lock.notify_all()
-            if reason in ENDPOINT_FAILURES:
-                self._failures += 1
-                if self._failures == IN_A_ROW:
-                    self._endpoint_held_until = now + HOLD_S
-                    self._news.append("endpoint.failing")
-                elif self._endpoint_held_until is not None and was_probing:
-                    self._endpoint_held_until = now + self._timeout_s
+            if reason and reason.against_endpoint:
+                self._count_failure(was_probing=was_probing)
                 return
             self._failures = 0
-            if self._endpoint_held_until is not None:
-                self._endpoint_held_until = None
-                self._news.append("endpoint.recovered")
-            if reason in CREDENTIALS_ACCEPTED:
-                self._accepted, self._accepted_at, self._refusals = credentials, now, 0
-                if credentials == self._refused:
-                    self._refused = None
-                    self._news.append("credentials.accepted")
+            if self._endpoint_blocked_until is not None:
+                self._endpoint_blocked_until = None
+                self._events.append(GateEvent.ENDPOINT_RECOVERED)
+            if reason is None or reason.proves_credentials:
+                self._accept(credentials)
             elif reason is Reason.CREDENTIALS_REJECTED:
-                self._refusals += 1
-                lately_accepted = credentials == self._accepted and now - self._accepted_at < ACCEPTED_LATELY_S
-                if self._refusals < IN_A_ROW and lately_accepted:
-                    return
-                if credentials != self._refused:
-                    self._news.append("credentials.rejected")
-                self._refused, self._refused_until = credentials, now + HOLD_S
+                self._refuse(credentials)
 
     @property
     def failing(self) -> bool:
-        """Whether the endpoint has failed often enough to be held, and not been heard of since."""
+        """Whether the endpoint has failed five times in a row, and not answered since."""
         with self._lock:
-            return self._endpoint_held_until is not None
+            return self._endpoint_blocked_until is not None
 
-    def news(self) -> list[str]:
-        """Return what has changed since the last call, as dotted event names."""
+    def events(self) -> list[GateEvent]:
+        """Return what has changed since the last call."""
         with self._lock:
-            news, self._news = self._news, []
-            return news
+            events, self._events = self._events, []
+            return events
+
+    def _is_doubtful(self, credentials: Credentials) -> bool:
+        return self._endpoint_blocked_until is not None or credentials == self._refused
+
+    def _blocked(self, credentials: Credentials | None) -> NotAsked | None:
+        now = self._clock()
+        if credentials is not None and credentials == self._refused and now < self._refused_until:
+            return NotAsked(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
+        if self._endpoint_blocked_until is not None and now < self._endpoint_blocked_until:
+            return NotAsked(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
+        return None
+
+    def _count_failure(self, *, was_probing: bool) -> None:
+        self._failures += 1
+        if self._failures == IN_A_ROW:
+            self._endpoint_blocked_until = self._clock() + BLOCK_S
+            self._events.append(GateEvent.ENDPOINT_FAILING)
+        elif self._endpoint_blocked_until is not None and was_probing:
+            self._endpoint_blocked_until = self._clock() + self._timeout_s
+
+    def _accept(self, credentials: Credentials) -> None:
+        self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
+        if credentials == self._refused:
+            self._refused = None
+            self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
+
+    def _refuse(self, credentials: Credentials) -> None:
+        self._refusals += 1
+        accepted_lately = credentials == self._accepted and self._clock() - self._accepted_at < ACCEPTED_LATELY_S
+        if self._refusals < IN_A_ROW and accepted_lately:
+            return
+        if credentials != self._refused:
+            self._events.append(GateEvent.CREDENTIALS_REJECTED)
+        self._refused, self._refused_until = credentials, self._clock() + BLOCK_S

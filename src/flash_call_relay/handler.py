@@ -1,18 +1,19 @@
-"""Lambda entry: wiring and the response. Nothing is decided here."""
+"""Lambda entry: wiring and the response. It decides nothing."""
 
 import functools
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 from botocore.config import Config
 
 from flash_call_relay import budget, events, telemetry
+from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
-from flash_call_relay.ledger import Ledger
+from flash_call_relay.ledger import Ledger, NoLedger
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
@@ -31,27 +32,37 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
-DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False)  # to check parameters costs a third of its CPU
+DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False)  # validation costs a third of a call's CPU
 
 
 class NotSettledError(RuntimeError):
-    """An event given straight to the function is neither delivered nor on a queue, so Lambda has to try it again."""
+    """The relay neither delivered nor queued an event given straight to the function. Lambda has to try it again."""
+
+
+class Relay(NamedTuple):
+    """The rooms of one execution environment."""
+
+    settings: Settings
+    delivery: Delivery
+    gate: Gate
+    queues: Queues
+    ledger: Ledger | NoLedger
 
 
 @functools.cache
-def wire() -> tuple[Settings, Delivery, Gate, Queues, Ledger | None]:
+def wire() -> Relay:
     """Wire the rooms from the environment's settings, once per execution environment."""
     settings = Settings.from_environment(os.environ)
-    secrets = boto3.client("secretsmanager", config=AWS_CLIENTS)
-    sqs = boto3.client("sqs", config=AWS_CLIENTS)
-    credentials = CredentialsStore(secrets, settings.credentials_secret_arn)
+    credentials = CredentialsStore(boto3.client("secretsmanager", config=AWS_CLIENTS), settings.credentials_secret_arn)
     gate = Gate(settings.request_timeout_seconds)
-    queues = Queues(sqs, settings.result_queue_url, settings.parked_queue_url)
-    ledger = None
-    if settings.ledger_table_name:
-        ledger = Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
+    queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
+    ledger = (
+        Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
+        if settings.ledger_table_name
+        else NoLedger()
+    )
     telemetry.log_start(settings)
-    return settings, Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger
+    return Relay(settings, Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger)
 
 
 def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
@@ -59,26 +70,25 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
 
     Raises:
         UnsupportedEventError: if the event carries no results.
-        NotSettledError: if an EventBridge event could be neither delivered nor put on a queue.
+        NotSettledError: if the relay could neither deliver nor queue an EventBridge event.
     """
-    deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-    batch = telemetry.Batch(context.aws_request_id)
+    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
+    invocation = telemetry.Invocation(context.aws_request_id)
     records = events.read(event, now=time.time())
     settings, delivery, gate, queues, ledger = wire()
-    closed = delivery.closed()
-    page = ledger and ledger.open(delivery.to_look_up(records, closed))
+    blocked = delivery.blocked()
     kept: list[str] = []
     failures: dict[str, str] = {}
-    for ready in delivery.deliver(records, page.confirmed if page else {}, closed, deadline=deadline):
-        batch.log_outcomes(ready)
-        batch.log_news(gate.news())
-        if page:
-            page.note(ready)
-        kept += queues.settle(ready, failures, deadline=deadline)
-    if page:
-        page.close()
-        batch.log_ledger(page.faults, page.clashes)
-    batch.close(failures, failing=gate.failing, late_after_s=settings.fresh_seconds)
+    with ledger.open(delivery.to_look_up(records, blocked)) as page:
+        for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
+            invocation.log_outcomes(processed)
+            invocation.log_gate(gate.events())
+            page.note(processed)
+            settlement = queues.settle(processed, deadline=deadline)
+            kept += settlement.kept
+            failures |= settlement.failures
+    invocation.log_ledger(page.faults, page.clashes)
+    invocation.close(failures, failing=gate.failing, late_after_s=settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}

@@ -1,12 +1,12 @@
-"""DynamoDB: which results are confirmed. It can only ever spare a POST: what it can't tell is sent."""
+"""DynamoDB: which results are confirmed. It can only ever spare a POST: the relay sends a result it cannot look up."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from flash_call_relay.budget import LEDGER_S
-from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Settled, Status, error_code
+from flash_call_relay.budget import LEDGER_S, Deadline
+from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Processed, Status, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -15,35 +15,77 @@ if TYPE_CHECKING:
 MAX_KEYS = 100
 MAX_STATEMENTS = 25
 
-PAUSE_S = 0.05  # before what DynamoDB has left undone is tried again
+PAUSE_S = 0.05  # before the relay asks again for the part that DynamoDB left undone
 KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14 parked
+
+
+class Page:
+    """One invocation's view of the ledger. This one knows nothing and keeps nothing: deduplication is off.
+
+    Attributes:
+        confirmed: entries made before this invocation, by uuid.
+        faults: what went wrong, a sentence each.
+        clashes: uuids that this invocation confirmed with one status while another one confirmed the other.
+    """
+
+    def __init__(self, confirmed: Mapping[str, Confirmed] | None = None) -> None:
+        self.confirmed = confirmed or {}
+        self.faults: list[str] = []
+        self.clashes: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Return the page itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Finish what was begun."""
+
+    def note(self, processed: Sequence[Processed]) -> None:
+        """Take the confirmations among outcomes."""
+
+
+class NoLedger:
+    """Stands in for the ledger where deduplication is off."""
+
+    def open(self, _uuids: Collection[str]) -> Page:
+        """Return a page that knows nothing."""
+        return Page()
 
 
 class Ledger:
     """The confirmed results, by uuid.
 
-    DynamoDB is asked in a thread of its own: so an invocation waits for it no longer than it is willing to.
+    A thread of its own asks DynamoDB, so an invocation can stop waiting for it at any time.
     """
 
     def __init__(self, dynamodb: "DynamoDBClient", table: str) -> None:
         self._dynamodb, self._table = dynamodb, table
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
 
-    def open(self, uuids: Collection[str]) -> "Page":
-        """Look up which of these uuids are confirmed, for a second at most."""
+    def open(self, uuids: Collection[str]) -> Page:
+        """Look up which of these uuids are confirmed. Waits for a second at most."""
         confirmed: dict[str, Confirmed] = {}
         reading = self._thread.submit(self._read, sorted(set(uuids)), confirmed)
         done, _ = wait([reading], timeout=LEDGER_S)
-        return Page(
-            self, dict(confirmed), [_fault("read", reading)] if reading not in done or reading.exception() else []
-        )
+        page = _LedgerPage(self, dict(confirmed))
+        if reading not in done or reading.exception():
+            page.faults.append(_fault("read", reading))
+        return page
 
     def write(self, results: dict[str, Status], at: float) -> "Future[list[str]]":
-        """Begin to write up to 25 confirmations down; the future tells which uuids have the other status there."""
+        """Begin to write up to 25 confirmations.
+
+        Args:
+            results: the confirmed statuses by uuid.
+            at: when they were confirmed, in seconds since the epoch.
+
+        Returns:
+            A future: the uuids whose entry already has the other status.
+        """
         return self._thread.submit(self._write, results, at)
 
     def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed]) -> None:
-        deadline = time.monotonic() + LEDGER_S
+        deadline = Deadline.after(LEDGER_S)
         for start in range(0, len(uuids), MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
             wanted: Any = {self._table: {"Keys": keys, "ConsistentRead": True}}
@@ -56,7 +98,7 @@ class Ledger:
                 _pause_before(wanted, deadline)
 
     def _write(self, results: dict[str, Status], at: float) -> list[str]:
-        deadline = time.monotonic() + LEDGER_S
+        deadline = Deadline.after(LEDGER_S)
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'uuid': ?, 'status': ?, 'confirmed_at': ?, 'expires_at': ?}}"
         times = [{"N": str(int(at))}, {"N": str(int(at + KEPT_S))}]
         undone, there = results, dict[str, Confirmed]()
@@ -67,40 +109,31 @@ class Ledger:
             ]
             answers = self._dynamodb.batch_execute_statement(Statements=statements)["Responses"]
             codes = {uuid: answer.get("Error", {}).get("Code") for uuid, answer in zip(undone, answers, strict=True)}
-            # An INSERT never overwrites. What is there already says the same, or the other status.
+            # An INSERT never overwrites. An entry that is there already has the same status, or the other one.
             self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], there)
             undone = {uuid: results[uuid] for uuid, code in codes.items() if code not in (None, "DuplicateItem")}
             _pause_before(undone, deadline)
-        return [uuid for uuid, known in there.items() if known.status != results[uuid]]
+        return [uuid for uuid, entry in there.items() if entry.status != results[uuid]]
 
 
-class Page:
-    """One invocation's view of the ledger.
-
-    Attributes:
-        confirmed: what was confirmed before, by uuid, as far as it is known.
-        faults: what went wrong, a sentence each.
-        clashes: uuids that were confirmed here with one status and elsewhere with the other.
-    """
-
-    def __init__(self, ledger: Ledger, confirmed: dict[str, Confirmed], faults: list[str]) -> None:
-        self.confirmed, self.faults = confirmed, faults
-        self.clashes: list[str] = []
+class _LedgerPage(Page):
+    def __init__(self, ledger: Ledger, confirmed: Mapping[str, Confirmed]) -> None:
+        super().__init__(confirmed)
         self._ledger = ledger
-        self._slice: dict[str, Status] = {}
+        self._unwritten: dict[str, Status] = {}
         self._writes: list[Future[list[str]]] = []
 
-    def note(self, settled: Sequence[Settled]) -> None:
-        """Take confirmations; each 25 are written down at once, so that a kill costs no more of them."""
-        for one in settled:
+    def note(self, processed: Sequence[Processed]) -> None:
+        """Take the confirmations; each 25 are written at once, so that a kill costs no more of them."""
+        for one in processed:
             if isinstance(one.outcome, Delivered) and isinstance(one.record.content, FlashCallResult):
-                self._slice[one.record.content.uuid] = one.record.content.status
-                if len(self._slice) == MAX_STATEMENTS:
+                self._unwritten[one.record.content.uuid] = one.record.content.status
+                if len(self._unwritten) == MAX_STATEMENTS:
                     self._write()
 
-    def close(self) -> None:
-        """Write the rest down, and wait for all that is being written for a second at most."""
-        if self._slice:
+    def __exit__(self, *_exception: object) -> None:
+        """Write the rest, after an exception, too. Waits for all writes, for a second at most."""
+        if self._unwritten:
             self._write()
         done, _ = wait(self._writes, timeout=LEDGER_S)
         for write in self._writes:
@@ -110,16 +143,16 @@ class Page:
                 self.faults.append(_fault("write", write))
 
     def _write(self) -> None:
-        self._writes.append(self._ledger.write(self._slice, at=time.time()))
-        self._slice = {}
+        self._writes.append(self._ledger.write(self._unwritten, at=time.time()))
+        self._unwritten = {}
 
 
 def _fault(what: str, call: "Future[Any]") -> str:
     return f"{what}: {error_code(call.exception() if call.done() else TimeoutError())}"
 
 
-def _pause_before(undone: object, deadline: float) -> None:
+def _pause_before(undone: object, deadline: Deadline) -> None:
     if undone:
-        if time.monotonic() + PAUSE_S > deadline:
+        if deadline.left_s < PAUSE_S:
             raise TimeoutError
         time.sleep(PAUSE_S)

@@ -1,36 +1,58 @@
-"""The frozen values that flow through the relay, in the order in which they come about."""
+"""The frozen values that flow through the relay, in the order in which they are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Status = Literal["Success", "Failed"]
 OTHER: dict[str, Status] = {"Success": "Failed", "Failed": "Success"}
 
 
-class Reason(StrEnum):
-    """Why a record is deferred or parked: a closed vocabulary."""
+PARKS, AGAINST_ENDPOINT, PROVES_CREDENTIALS = "parks", "against the endpoint", "proves the credentials"
 
-    CONTRADICTED = "contradicted"
-    UNCONFIRMED = "unconfirmed"
-    REJECTED = "rejected"
-    UNKNOWN_CALL = "unknown_call"
-    CREDENTIALS_REJECTED = "credentials_rejected"
-    THROTTLED = "throttled"
-    ENDPOINT_MISCONFIGURED = "endpoint_misconfigured"
-    ENDPOINT_ERROR = "endpoint_error"
-    TIMEOUT = "timeout"
-    CONNECTION_FAILED = "connection_failed"
-    TLS_FAILED = "tls_failed"
-    BAD_REPLY = "bad_reply"
-    ENDPOINT_FAILING = "endpoint_failing"
-    OUT_OF_TIME = "out_of_time"
-    CREDENTIALS_UNAVAILABLE = "credentials_unavailable"
-    RELAY_ERROR = "relay_error"
-    INVALID_EVENT = "invalid_event"
-    CONFLICTING_STATUS = "conflicting_status"
-    RETRIES_EXHAUSTED = "retries_exhausted"
+
+class Reason(StrEnum):
+    """Why a record is deferred or parked: a closed vocabulary. Each reason carries its facts.
+
+    Attributes:
+        parks: the record is parked; `unknown_call` parks once the grace is over. Other reasons defer.
+        against_endpoint: the endpoint as a whole seems to fail; the gate counts these.
+        proves_credentials: only an API that accepted the credentials gives this reason.
+    """
+
+    parks: bool
+    against_endpoint: bool
+    proves_credentials: bool
+
+    CONTRADICTED = "contradicted", PROVES_CREDENTIALS
+    UNCONFIRMED = "unconfirmed", AGAINST_ENDPOINT
+    REJECTED = "rejected", PARKS, PROVES_CREDENTIALS
+    UNKNOWN_CALL = "unknown_call", PARKS, PROVES_CREDENTIALS
+    CREDENTIALS_REJECTED = ("credentials_rejected",)
+    THROTTLED = ("throttled",)
+    ENDPOINT_MISCONFIGURED = "endpoint_misconfigured", AGAINST_ENDPOINT
+    ENDPOINT_ERROR = "endpoint_error", AGAINST_ENDPOINT
+    TIMEOUT = "timeout", AGAINST_ENDPOINT
+    CONNECTION_FAILED = "connection_failed", AGAINST_ENDPOINT
+    TLS_FAILED = "tls_failed", AGAINST_ENDPOINT
+    BAD_REPLY = "bad_reply", AGAINST_ENDPOINT
+    ENDPOINT_FAILING = ("endpoint_failing",)
+    OUT_OF_TIME = ("out_of_time",)
+    CREDENTIALS_UNAVAILABLE = ("credentials_unavailable",)
+    RELAY_ERROR = ("relay_error",)
+    INVALID_EVENT = "invalid_event", PARKS
+    CONFLICTING_STATUS = "conflicting_status", PARKS
+    RETRIES_EXHAUSTED = "retries_exhausted", PARKS
+
+    def __new__(cls, word: str, *facts: str) -> Self:
+        """Make a member from its line in the table."""
+        reason = str.__new__(cls, word)
+        reason._value_ = word
+        reason.parks = PARKS in facts
+        reason.against_endpoint = AGAINST_ENDPOINT in facts
+        reason.proves_credentials = PROVES_CREDENTIALS in facts
+        return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +65,22 @@ class FlashCallResult:
 
 @dataclass(frozen=True, slots=True)
 class NoResult:
-    """The record's body is no result; `fault` is a sentence that says what is wrong."""
+    """The record's body is not a result. `fault` says what is wrong with it, and what was expected."""
 
     fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message, or one event given straight to the function (which has no `receipt_handle`).
+    """One SQS message, or one EventBridge event given straight to the function.
 
-    `body` is the original, unchanged; `sent_at` is when SQS took it, in seconds since the epoch; `receive_count` is how
-    often SQS has handed it out, this time included; `content` is what the body says.
+    Attributes:
+        message_id: SQS's id of the message, or the event's id.
+        receipt_handle: SQS's handle for this receive; None for an event.
+        body: the original, unchanged.
+        sent_at: when SQS took the message, in seconds since the epoch.
+        receive_count: how often SQS has handed the message out, this time included.
+        content: what the body says.
     """
 
     message_id: str
@@ -74,25 +101,61 @@ class Reply:
     Attributes:
         http_status: as on the status line, 100 to 999.
         json_object: the body, if it is a JSON object.
-        message: the reply's own words: printable, free of credentials, at most 120 characters.
+        message: the reply's own `message`: printable, free of credentials, at most 120 characters.
         retry_after: the `Retry-After` header, as sent.
-        duration_ms: how long the attempt took; no part of what was said.
+        duration_ms: time from the attempt's start to the reply's end, in milliseconds.
     """
 
     http_status: int
     json_object: Mapping[str, Any] | None
     message: str = ""
     retry_after: str | None = None
-    duration_ms: float | None = field(default=None, compare=False)
+    duration_ms: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """There is no reply to go by: the attempt failed, or none was made (`duration_ms` is None)."""
+    """The attempt failed before a whole reply was there.
+
+    Attributes:
+        reason: why.
+        detail: a sentence for people, free of the other side's words.
+        duration_ms: time from the attempt's start to its failure, in milliseconds.
+    """
 
     reason: Reason
     detail: str
-    duration_ms: float | None = field(default=None, compare=False)
+    duration_ms: float = field(default=0.0, compare=False)
+
+
+Answer = Reply | NoReply
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an answer means for the delivery of a result.
+
+    Attributes:
+        reason: why the delivery failed; None if it is confirmed.
+        detail: 1 to 256 printable ASCII characters.
+        http_status: the reply's; None without a reply.
+        retry_after: the reply's `Retry-After` header, as sent.
+        duration_ms: the attempt's, in milliseconds.
+    """
+
+    reason: Reason | None
+    detail: str
+    http_status: int | None = None
+    retry_after: str | None = None
+    duration_ms: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """No attempt was made. `detail` says why in 1 to 256 printable ASCII characters."""
+
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +166,7 @@ class Confirmed:
     at: float
 
 
-Answer = Reply | NoReply
-Finding = Answer | Confirmed
+Finding = Judgement | NotAsked | Confirmed
 
 
 # ---- outcomes: what became of a record in this invocation; a detail is 1 to 256 printable ASCII characters ----
@@ -112,9 +174,9 @@ Finding = Answer | Confirmed
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The endpoint confirmed the result."""
+    """The endpoint confirmed the result, with this status."""
 
-    http_status: int
+    http_status: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +207,15 @@ Outcome = Delivered | Duplicate | Deferred | Parked
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A record, its outcome, its age at that moment, and how long the endpoint was asked (None: not at all)."""
+class Processed:
+    """A record with its outcome.
+
+    Attributes:
+        record: the record.
+        outcome: what became of it.
+        age_s: its age when that was decided, in seconds.
+        duration_ms: how long the attempt took, in milliseconds; None without one.
+    """
 
     record: Record
     outcome: Outcome
@@ -154,10 +223,24 @@ class Settled:
     duration_ms: float | None = None
 
 
+class GateEvent(StrEnum):
+    """A change of what the gate lets through, under the name it is logged with."""
+
+    ENDPOINT_FAILING = "endpoint.failing"
+    ENDPOINT_RECOVERED = "endpoint.recovered"
+    CREDENTIALS_REJECTED = "credentials.rejected"
+    CREDENTIALS_ACCEPTED = "credentials.accepted"
+
+    @property
+    def is_recovery(self) -> bool:
+        """Whether it ends a trouble."""
+        return self in (GateEvent.ENDPOINT_RECOVERED, GateEvent.CREDENTIALS_ACCEPTED)
+
+
 def error_code(error: BaseException | None) -> str:
-    """Return what AWS calls an error of one of its services; the exception's own name where there was no reply."""
-    answer = getattr(error, "response", None) or {}  # None: botocore had no reply
-    return str(answer.get("Error", {}).get("Code", type(error).__name__))
+    """Return AWS's code for an error of one of its services, or the exception's name if AWS sent no reply."""
+    reply = getattr(error, "response", None) or {}  # botocore sets None where it got no reply
+    return str(reply.get("Error", {}).get("Code", type(error).__name__))
 
 
 def printable(text: str, limit: int = 256) -> str:

@@ -1,41 +1,49 @@
-"""Everything that is decided: what is known of a record → its outcome and delay. Pure: no I/O, no clock."""
+"""Every decision: what is known of a record → its outcome and delay. Pure: no I/O, no clock."""
 
 import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from flash_call_relay import models
-from flash_call_relay.models import Deferred, FlashCallResult, Outcome, Parked, Reason, Record, Reply, printable
+from flash_call_relay.models import (
+    Deferred,
+    FlashCallResult,
+    Judgement,
+    Outcome,
+    Parked,
+    Reason,
+    Record,
+    Reply,
+    printable,
+)
 from flash_call_relay.settings import Settings
 
 JITTER = (0.8, 1.2)
 MAX_RETRY_AFTER_S = 900
 
-# Reasons that speak against the endpoint as a whole; the gate counts them.
-ENDPOINT_FAILURES = frozenset(
-    {
-        Reason.UNCONFIRMED,
-        Reason.ENDPOINT_MISCONFIGURED,
-        Reason.ENDPOINT_ERROR,
-        Reason.TIMEOUT,
-        Reason.CONNECTION_FAILED,
-        Reason.TLS_FAILED,
-        Reason.BAD_REPLY,
-    }
-)
-# What only an API that has accepted the credentials says of a result. None: it confirms it.
-CREDENTIALS_ACCEPTED = frozenset({None, Reason.CONTRADICTED, Reason.REJECTED, Reason.UNKNOWN_CALL})
 
+def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) -> Judgement:
+    """Judge an attempt by the endpoint's answer.
 
-def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) -> Reason | None:  # noqa: PLR0911 - a table
-    """Return what stands against the delivery; None confirms it."""
+    Args:
+        settings: says what counts as a confirmation.
+        result: the result that was sent.
+        answer: the endpoint's reply, or why there is none.
+    """
     if not isinstance(answer, Reply):
-        return answer.reason
-    match answer.http_status, answer.json_object is not None:
+        return Judgement(answer.reason, printable(answer.detail), duration_ms=answer.duration_ms)
+    detail = printable(f"HTTP {answer.http_status} {answer.message}")
+    reason = _failure(settings, result, answer)
+    return Judgement(reason, detail, answer.http_status, answer.retry_after, answer.duration_ms)
+
+
+def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: PLR0911 - a table
+    """Return the reason the reply gives against the delivery; None if it confirms it."""
+    match reply.http_status, reply.json_object is not None:
         case status, is_object if 200 <= status < 300:
             if settings.confirmation == "http-status":
                 return None
-            return _contradiction(result, answer) if is_object else Reason.UNCONFIRMED
+            return _contradiction(result, reply) if is_object else Reason.UNCONFIRMED
         case (400 | 409 | 413 | 422, True):
             return Reason.REJECTED
         case (404, True):
@@ -52,53 +60,52 @@ def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) ->
             return Reason.BAD_REPLY
 
 
-def decide(settings: Settings, record: Record, finding: models.Finding | None, *, now: float, jitter: float) -> Outcome:
-    """Decide what becomes of a record.
-
-    Args:
-        settings: the numbers that decisions rest on.
-        record: what was handed to the relay.
-        finding: what is known of its result; None for a record that is no result.
-        now: the time in seconds since the epoch.
-        jitter: a random factor from the range `JITTER`.
-    """
-    result = record.content
-    if isinstance(result, models.NoResult):
-        return Parked(Reason.INVALID_EVENT, printable(result.fault))
-    if finding is None:
-        raise TypeError("a result needs a finding")
-    if isinstance(finding, models.Confirmed):
-        return _repeated(result, finding)
-    http_status, retry_after, detail = None, None, ""
-    if isinstance(finding, Reply):
-        http_status, retry_after = finding.http_status, finding.retry_after
-        detail = printable(f"HTTP {finding.http_status} {finding.message}")
-    else:
-        detail = printable(finding.detail)
-    reason, age_s = judge(settings, result, finding), age(record, now)
-    if reason is None:
-        return models.Delivered(http_status or 200)
-    if reason is Reason.REJECTED or (reason is Reason.UNKNOWN_CALL and age_s >= settings.unknown_call_grace_seconds):
-        return Parked(reason, detail, http_status)
-    if age_s >= settings.retry_horizon_seconds:
-        last = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {detail}")
-        return Parked(Reason.RETRIES_EXHAUSTED, last, http_status)
-    delay_s = schedule_s(settings, record.receive_count, age_s, jitter)
-    if reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
-        delay_s = max(delay_s, retry_after_s(retry_after, now))
-    return Deferred(reason, detail, delay_s, http_status)
-
-
 def _contradiction(result: FlashCallResult, reply: Reply) -> Reason | None:
     said = reply.json_object or {}
     uuid, status = said.get("uuid", result.uuid), said.get("status", result.status)
-    # Beyond ASCII there are other characters that are one of its letters in lower case: the Kelvin sign is no k here.
+    # Some characters beyond ASCII have an ASCII letter as their lower case: the Kelvin sign is not a k here.
     other_uuid = isinstance(uuid, str) and not (uuid.isascii() and uuid.lower() == result.uuid.lower())
     other_status = isinstance(status, str) and status.casefold() == models.OTHER[result.status].casefold()
     return Reason.CONTRADICTED if other_uuid or other_status else None
 
 
-def _repeated(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
+def park_invalid(content: models.NoResult) -> Parked:
+    """Decide what becomes of a record that is not a result."""
+    return Parked(Reason.INVALID_EVENT, printable(content.fault))
+
+
+def decide(  # noqa: PLR0913
+    settings: Settings, record: Record, result: FlashCallResult, finding: models.Finding, *, now: float, jitter: float
+) -> Outcome:
+    """Decide what becomes of a result.
+
+    Args:
+        settings: the numbers that decisions rest on.
+        record: the record that carries the result.
+        result: the record's content.
+        finding: what is known of the result.
+        now: the time in seconds since the epoch.
+        jitter: a random factor from the range `JITTER`.
+    """
+    if isinstance(finding, models.Confirmed):
+        return _compare(result, finding)
+    http_status = finding.http_status if isinstance(finding, Judgement) else None
+    reason, age_s = finding.reason, age(record, now)
+    if reason is None:
+        return models.Delivered(http_status)
+    may_be_a_race = reason is Reason.UNKNOWN_CALL and age_s < settings.unknown_call_grace_seconds
+    if reason.parks and not may_be_a_race:
+        return Parked(reason, finding.detail, http_status)
+    if age_s >= settings.retry_horizon_seconds:
+        detail = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {finding.detail}")
+        return Parked(Reason.RETRIES_EXHAUSTED, detail, http_status)
+    delay_s = schedule_s(settings, record.receive_count, age_s, jitter)
+    if isinstance(finding, Judgement) and reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
+        delay_s = max(delay_s, retry_after_s(finding.retry_after, now))
+    return Deferred(reason, finding.detail, delay_s, http_status)
+
+
+def _compare(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
     if confirmed.status == result.status:
         return models.Duplicate()
     at = datetime.fromtimestamp(confirmed.at, UTC).isoformat(timespec="seconds")
@@ -107,10 +114,19 @@ def _repeated(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
 
 
 def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: float) -> int:
-    """Return the delay after the n-th receive in whole seconds: min(cap, base * 2^(n-1)) * jitter, rounded up.
+    """Return the delay after the n-th receive: min(cap, base * 2^(n-1)) * jitter.
 
     The cap is lower while the result is fresh: comparable report APIs count a result that comes after 5 to 60 minutes
     as failed.
+
+    Args:
+        settings: base, both caps, and how long a result is fresh.
+        receive_count: n, from 1.
+        age_s: the result's age in seconds.
+        jitter: a factor from the range `JITTER`.
+
+    Returns:
+        Whole seconds, rounded up, at least 1.
     """
     cap_s = settings.retry_cap_seconds
     if age_s < settings.fresh_seconds:
@@ -120,7 +136,15 @@ def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: flo
 
 
 def retry_after_s(value: str | None, now: float) -> int:
-    """Return what a `Retry-After` header asks for: 0 to 900 whole seconds, 0 where it says nothing sensible."""
+    """Return the wait that a `Retry-After` header asks for.
+
+    Args:
+        value: the header: seconds, or an HTTP date.
+        now: the time in seconds since the epoch.
+
+    Returns:
+        0 to 900 whole seconds; 0 for a header that is missing or cannot be read.
+    """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return min(int(text[:10]), MAX_RETRY_AFTER_S)
@@ -133,11 +157,11 @@ def retry_after_s(value: str | None, now: float) -> int:
 
 
 def earliest_exhaustion_s(settings: Settings) -> int:
-    """Return the age in seconds below which SQS can't have used up `MaxReceiveCount`, whatever happens to the receives.
+    """Return the age in seconds below which SQS cannot have used up `MaxReceiveCount`, whatever happens to receives.
 
-    After the n-th receive a message comes back after the schedule's shortest delay; or, where it was not hidden (the
-    call failed, the function was killed or throttled), after the queue's visibility time-out. No delay gets shorter
-    with the age, so the shortest delay each time leads to the earliest end.
+    After the n-th receive a message comes back after the schedule's shortest delay. If the relay did not hide it (the
+    call failed, Lambda killed or throttled the function), it comes back after the queue's visibility time-out. No delay
+    gets shorter with the age, so the shortest delay each time leads to the earliest end.
     """
     age_s = 0
     for receive in range(1, settings.max_receive_count):

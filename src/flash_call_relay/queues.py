@@ -1,12 +1,12 @@
-"""Outcomes into SQS: hide, park, and tell which messages must stay."""
+"""Outcomes into SQS: park, hide or requeue messages, and tell which of them must stay."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flash_call_relay.budget import LAST_CALL_S
-from flash_call_relay.models import Deferred, Parked, Record, Settled, error_code
+from flash_call_relay.budget import LAST_CALL_S, Deadline
+from flash_call_relay.models import Deferred, Parked, Processed, Record, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -16,7 +16,20 @@ MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_DELAY_S = 900
 
-Entries = Mapping[str, dict[str, Any]]  # what SQS is asked, by the id of the message it is about
+Entries = Mapping[str, dict[str, Any]]  # requests to SQS, by the id of the message
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How SQS took the outcomes.
+
+    Attributes:
+        kept: ids of the messages that must stay on the result queue.
+        failures: what SQS did not do, by message id.
+    """
+
+    kept: tuple[str, ...]
+    failures: Mapping[str, str]
 
 
 class Queues:
@@ -25,61 +38,60 @@ class Queues:
     def __init__(self, sqs: "SQSClient", result_queue_url: str, parked_queue_url: str) -> None:
         self._sqs, self._result_queue_url, self._parked_queue_url = sqs, result_queue_url, parked_queue_url
 
-    def settle(self, settled: Sequence[Settled], failures: dict[str, str], *, deadline: float) -> list[str]:
-        """Park what is parked; hide what is deferred, or put it on the result queue if it is on none.
+    def settle(self, processed: Sequence[Processed], *, deadline: Deadline) -> Settlement:
+        """Carry outcomes out: send parked records to the parked queue, hide deferred ones, requeue deferred events.
 
         Args:
-            settled: what became of records.
-            failures: takes what SQS did not do, by message id.
-            deadline: the function's end, in seconds of the monotonic clock; no call starts that may outlast it.
-
-        Returns:
-            The ids of the messages that must stay on the queue.
+            processed: records with their outcomes.
+            deadline: the function's time-out. No call starts that may outlast it.
         """
-        parks, hides, sends = {}, {}, {}
+        parks, hides, requeues = {}, {}, {}
         kept = []
-        for record, outcome in ((s.record, s.outcome) for s in settled):
+        for one in processed:
+            record, outcome = one.record, one.outcome
             if isinstance(outcome, Parked):
                 attributes = _attributes(record, outcome)
                 parks[record.message_id] = {"MessageBody": record.body, "MessageAttributes": attributes}
             elif isinstance(outcome, Deferred) and record.receipt_handle is None:
                 delay_s = min(outcome.retry_in_s or 0, MAX_DELAY_S)
-                sends[record.message_id] = {"MessageBody": record.body, "DelaySeconds": delay_s}
+                requeues[record.message_id] = {"MessageBody": record.body, "DelaySeconds": delay_s}
             elif isinstance(outcome, Deferred):
                 kept.append(record.message_id)
-                if (delay := outcome.retry_in_s) is not None:
-                    hides[record.message_id] = {"ReceiptHandle": record.receipt_handle, "VisibilityTimeout": delay}
-        send, hide = self._sqs.send_message_batch, self._sqs.change_message_visibility_batch
+                if outcome.retry_in_s is not None:
+                    hide = {"ReceiptHandle": record.receipt_handle, "VisibilityTimeout": outcome.retry_in_s}
+                    hides[record.message_id] = hide
+        send, change = self._sqs.send_message_batch, self._sqs.change_message_visibility_batch
         unparked = _in_batches("park", send, self._parked_queue_url, parks, deadline)
-        unhidden = _in_batches("hide", hide, self._result_queue_url, hides, deadline)
-        unsent = _in_batches("requeue", send, self._result_queue_url, sends, deadline)
-        failures |= {**unparked, **unhidden, **unsent}
-        return [*kept, *unparked]
+        unhidden = _in_batches("hide", change, self._result_queue_url, hides, deadline)
+        unqueued = _in_batches("requeue", send, self._result_queue_url, requeues, deadline)
+        return Settlement((*kept, *unparked), {**unparked, **unhidden, **unqueued})
 
 
 def _in_batches(
-    name: str, call: Callable[..., Any], queue_url: str, entries: Entries, deadline: float
+    name: str, call: Callable[..., Any], queue_url: str, entries: Entries, deadline: Deadline
 ) -> dict[str, str]:
     failures: dict[str, str] = {}
-    for chunk in chunks(entries):
-        if time.monotonic() + LAST_CALL_S > deadline:
-            failures |= dict.fromkeys(chunk, f"{name}: no time left")
+    for message_ids in chunks(entries):
+        if deadline.left_s < LAST_CALL_S:
+            failures |= dict.fromkeys(message_ids, f"{name}: no time left")
             continue
-        numbered = dict(zip(map(str, range(MAX_ENTRIES)), chunk, strict=False))  # entry ids → message ids
+        requests = [{"Id": str(number), **entries[one]} for number, one in enumerate(message_ids)]
         try:
-            reply = call(QueueUrl=queue_url, Entries=[{"Id": i, **entries[m]} for i, m in numbered.items()])
-        except Exception as error:  # noqa: BLE001 - whatever it is, what SQS did not acknowledge must stay
-            failures |= dict.fromkeys(chunk, f"{name}: {error_code(error)}")
+            reply = call(QueueUrl=queue_url, Entries=requests)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a message that SQS did not acknowledge must stay
+            failures |= dict.fromkeys(message_ids, f"{name}: {error_code(error)}")
             continue
-        # What SQS doesn't name as taken is not taken, whether it names it as failed or not.
+        # A message counts as taken only if SQS names it so.
         taken = {entry["Id"] for entry in reply.get("Successful", ())}
         codes = {entry["Id"]: entry["Code"] for entry in reply.get("Failed", ())}
-        failures |= {m: f"{name}: {codes.get(i, 'not acknowledged')}" for i, m in numbered.items() if i not in taken}
+        for number, message_id in enumerate(message_ids):
+            if str(number) not in taken:
+                failures[message_id] = f"{name}: {codes.get(str(number), 'not acknowledged')}"
     return failures
 
 
 def chunks(entries: Entries) -> Iterator[list[str]]:
-    """Cut entries at SQS's limits for one call: 10 of them, and 1 MiB of bodies and attributes. Yields message ids."""
+    """Yield message ids in groups that SQS takes in one call: 10 entries, and 1 MiB of bodies and attributes."""
     chunk: list[str] = []
     size = 0
     for message_id, entry in entries.items():
@@ -94,8 +106,9 @@ def chunks(entries: Entries) -> Iterator[list[str]]:
 
 
 def _bytes(entry: dict[str, Any]) -> int:
-    attributes: dict[str, dict[str, str]] = entry.get("MessageAttributes", {})
-    texts = [entry.get("MessageBody", ""), *attributes, *(t for value in attributes.values() for t in value.values())]
+    texts = [entry.get("MessageBody", "")]
+    for name, attribute in entry.get("MessageAttributes", {}).items():
+        texts += [name, *attribute.values()]
     return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 

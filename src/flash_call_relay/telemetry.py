@@ -15,7 +15,16 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from flash_call_relay import policy
-from flash_call_relay.models import Deferred, Delivered, Duplicate, FlashCallResult, Parked, Reason, Settled
+from flash_call_relay.models import (
+    Deferred,
+    Delivered,
+    Duplicate,
+    FlashCallResult,
+    GateEvent,
+    Parked,
+    Processed,
+    Reason,
+)
 from flash_call_relay.settings import Settings
 
 NAMESPACE = "FlashCallRelay"
@@ -53,31 +62,31 @@ def log_start(settings: Settings) -> None:
             logger.warning("settings.receives_run_out_before_the_horizon", extra=fields)
 
 
-class Batch:
+class Invocation:
     """What one invocation logs and counts."""
 
     def __init__(self, request_id: str) -> None:
         """Begin with the invocation's id, which every line carries."""
         logger.append_keys(function_request_id=request_id)
-        self._settled: list[Settled] = []
+        self._processed: list[Processed] = []
         self._faults = self._clashes = 0
 
-    def log_outcomes(self, settled: Sequence[Settled]) -> None:
-        """Log what became of records, a line each."""
-        self._settled += settled
-        for one in settled:
+    def log_outcomes(self, processed: Sequence[Processed]) -> None:
+        """Log each record's outcome, a line each."""
+        self._processed += processed
+        for one in processed:
             with _harmless():
                 name = _name_of(one)
                 log = {Deferred: logger.warning, Parked: logger.error}.get(type(one.outcome), logger.info)
                 fields = {key: value for key, value in _fields(one, name).items() if value is not None}
                 log(f"result.{name}", extra=fields)
 
-    def log_news(self, news: Sequence[str]) -> None:
-        """Log what has changed at the gate."""
-        for event in news:
+    def log_gate(self, events: Sequence[GateEvent]) -> None:
+        """Log the gate's changes."""
+        for event in events:
             with _harmless():
-                log = logger.info if event in ("endpoint.recovered", "credentials.accepted") else logger.error
-                log(event)
+                log = logger.info if event.is_recovery else logger.error
+                log(str(event))
 
     def log_ledger(self, faults: Sequence[str], clashes: Sequence[str]) -> None:
         """Log what went wrong with the ledger, and calls that were confirmed with both statuses."""
@@ -99,12 +108,12 @@ class Batch:
         with _harmless():
             for message_id, failure in failures.items():
                 logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
-            counts = Counter(map(_name_of, self._settled))
-            logger.info("batch.settled", extra={"records": len(self._settled), **counts})
+            counts = Counter(map(_name_of, self._processed))
+            logger.info("batch.settled", extra={"records": len(self._processed), **counts})
         with _harmless():
             _emit(self._health(failing=failing, late_after_s=late_after_s))
         with _harmless():
-            delivered = Counter(_status(one) for one in self._settled if isinstance(one.outcome, Delivered))
+            delivered = Counter(_status(one) for one in self._processed if isinstance(one.outcome, Delivered))
             _emit(_counts(CallsVerified=delivered["Success"], CallsFailed=delivered["Failed"]))
         with _harmless():
             for (reason, name), count in self._by_reason().items():
@@ -112,20 +121,20 @@ class Batch:
                     _emit(_counts(**{name: count}), reason=reason)
 
     def _health(self, *, failing: bool, late_after_s: float) -> Metrics:
-        kinds = Counter(type(one.outcome) for one in self._settled)
-        parked = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Parked))
-        deferred = Counter(one.outcome.reason for one in self._settled if isinstance(one.outcome, Deferred))
+        kinds = Counter(type(one.outcome) for one in self._processed)
+        parked = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Parked))
+        deferred = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Deferred))
         # A call that the endpoint doesn't know yet waits by design.
         pending = [
             one.age_s
-            for one in self._settled
+            for one in self._processed
             if isinstance(one.outcome, Deferred) and one.outcome.reason is not Reason.UNKNOWN_CALL
         ]
-        confirmed = [round(one.age_s, 1) for one in self._settled if isinstance(one.outcome, Delivered)]
-        attempts = [round(one.duration_ms, 1) for one in self._settled if one.duration_ms is not None]
+        confirmed = [round(one.age_s, 1) for one in self._processed if isinstance(one.outcome, Delivered)]
+        attempts = [round(one.duration_ms, 1) for one in self._processed if one.duration_ms is not None]
         return {
             **_counts(
-                ResultsReceived=len(self._settled),
+                ResultsReceived=len(self._processed),
                 ResultsDelivered=kinds[Delivered],
                 ResultsDeferred=kinds[Deferred],
                 ResultsParked=kinds[Parked],
@@ -143,29 +152,29 @@ class Batch:
 
     def _by_reason(self) -> Counter[tuple[Reason, str]]:
         names = {Deferred: "ResultsDeferred", Parked: "ResultsParked"}
-        open_ones = (one.outcome for one in self._settled if isinstance(one.outcome, Deferred | Parked))
+        open_ones = (one.outcome for one in self._processed if isinstance(one.outcome, Deferred | Parked))
         return Counter((outcome.reason, names[type(outcome)]) for outcome in open_ones)
 
 
-def _name_of(settled: Settled) -> str:
-    return type(settled.outcome).__name__.lower()
+def _name_of(processed: Processed) -> str:
+    return type(processed.outcome).__name__.lower()
 
 
-def _status(settled: Settled) -> str | None:
-    content = settled.record.content
+def _status(processed: Processed) -> str | None:
+    content = processed.record.content
     return content.status if isinstance(content, FlashCallResult) else None
 
 
-def _fields(settled: Settled, name: str) -> dict[str, object]:
-    record, outcome, content = settled.record, settled.outcome, settled.record.content
+def _fields(processed: Processed, name: str) -> dict[str, object]:
+    record, outcome, content = processed.record, processed.outcome, processed.record.content
     return {
         "uuid": content.uuid if isinstance(content, FlashCallResult) else None,
-        "status": _status(settled),
+        "status": _status(processed),
         "outcome": name,
         **{key: getattr(outcome, key, None) for key in ("reason", "detail", "http_status", "retry_in_s")},
         "receive_count": record.receive_count,
-        "duration_ms": settled.duration_ms and round(settled.duration_ms, 1),
-        "age_s": round(settled.age_s, 1),
+        "duration_ms": None if processed.duration_ms is None else round(processed.duration_ms, 1),
+        "age_s": round(processed.age_s, 1),
         "message_id": record.message_id,
     }
 

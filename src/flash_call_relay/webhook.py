@@ -19,6 +19,7 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.util import parse_url
 
 from flash_call_relay import __version__
+from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
 from flash_call_relay.settings import Settings
@@ -55,7 +56,7 @@ class Webhook:
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
         """Make one attempt. Every failure of the endpoint or the network is an answer, not an exception."""
         began = time.monotonic()
-        _attempt.deadline, _attempt.received = began + self.timeout_s, 0
+        _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
         try:
             response = self._pool.urlopen(
                 "POST",
@@ -161,7 +162,7 @@ def _no_reply(error: BaseException) -> NoReply:
 
 
 class _Attempt(threading.local):
-    deadline = math.inf
+    deadline = Deadline(math.inf)
     received = 0  # bytes
 
 
@@ -170,10 +171,10 @@ _resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver") 
 
 
 def _time_left() -> float:
-    left = _attempt.deadline - time.monotonic()
-    if left <= 0:
+    left_s = _attempt.deadline.left_s
+    if not left_s:
         raise TimeoutError
-    return left
+    return left_s
 
 
 class _BoundedSocket(socket.socket):
@@ -223,13 +224,14 @@ class _BoundedHTTPConnection(HTTPConnection):
             addresses = looked_up.result(timeout=_time_left())
         finally:
             looked_up.cancel()
-        for left, (*kind, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        failure = OSError("the name has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            share_s = _time_left() / (len(addresses) - number)  # a silent address leaves time for the others
             try:
-                return _connect(kind, address, _time_left() / left)  # a silent address leaves time for the others
-            except OSError:
-                if left == 1:
-                    raise
-        raise OSError("the name has no address")
+                return _connect((family, kind, protocol), address, share_s)
+            except OSError as error:
+                failure = error
+        raise failure
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._used_at = time.monotonic()
@@ -237,7 +239,7 @@ class _BoundedHTTPConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        if getattr(self.sock, "pending", int)():
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
             return False  # TLS holds back bytes that nobody asked for
         return super().is_connected and time.monotonic() - self._used_at < MAX_IDLE_S
 

@@ -67,7 +67,10 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {
             "queues": """
 _settle = Queues.settle
-Queues.settle = lambda *args, **options: _settle(*args, **options)[1:]
+def settle(*args, **options):
+    settlement = _settle(*args, **options)
+    return Settlement(settlement.kept[1:], settlement.failures)
+Queues.settle = settle
 """
         },
     ),
@@ -75,15 +78,15 @@ Queues.settle = lambda *args, **options: _settle(*args, **options)[1:]
         CONFIRMED,
         {
             "policy": """
-_judge = judge
-def judge(settings, result, answer):
-    return None if getattr(answer, "http_status", 0) == 200 else _judge(settings, result, answer)
+_believed = _failure
+def _failure(settings, result, reply):
+    return None if reply.http_status == 200 else _believed(settings, result, reply)
 """
         },
     ),
     "forgets what is in the ledger": (
         ONCE,
-        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: Page(self, {}, [])\n"},
+        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"},
     ),
     "posts twice": (
         ONCE,
@@ -96,15 +99,15 @@ Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
     ),
     "takes a contradiction for a copy": (
         CONTRADICTIONS,
-        {"policy": "\n_repeated\ndef _repeated(*_): return models.Duplicate()\n"},
+        {"policy": "\n_compare\ndef _compare(*_): return models.Duplicate()\n"},
     ),
     "parks a good result for the endpoint's fault": (
         FAULT,
         {
             "policy": """
-_judge = judge
-def judge(*args):
-    reason = _judge(*args)
+_given = _failure
+def _failure(*args):
+    reason = _given(*args)
     return Reason.REJECTED if reason is Reason.ENDPOINT_ERROR else reason
 """
         },
@@ -124,9 +127,9 @@ def decide(settings, *args, **options):
         REFUSED,
         {
             "policy": """
-_judge = judge
-def judge(*args):
-    reason = _judge(*args)
+_given = _failure
+def _failure(*args):
+    reason = _given(*args)
     return Reason.REJECTED if reason is Reason.CREDENTIALS_REJECTED else reason
 """
         },

@@ -130,7 +130,7 @@ def reply(data: bytes) -> None:
     Its own words are short, printable and hold no run of six characters of the credentials.
     """
     said = _json_object(data)
-    confirmed = policy.judge(SETTINGS, RESULT, Reply(200, said)) is None
+    confirmed = policy.judge(SETTINGS, RESULT, Reply(200, said)).reason is None
     pairs = _pairs(data)
     assert not (confirmed and pairs is None), "confirmed by what is no JSON object"
     for key, value in pairs or ():
@@ -163,7 +163,9 @@ def http(data: bytes) -> None:
     """Any bytes on the wire are an answer, in bounded time and without credentials; and the next attempt works."""
     wire = _wire()
     answer = wire.answer_to(data)
-    outcome = policy.decide(SETTINGS, Record("id", "handle", "", NOW, 1, RESULT), answer, now=NOW, jitter=1.0)
+    judgement = policy.judge(SETTINGS, RESULT, answer)
+    record = Record("id", "handle", "", NOW, 1, RESULT)
+    outcome = policy.decide(SETTINGS, record, RESULT, judgement, now=NOW, jitter=1.0)
     assert isinstance(outcome, Delivered) <= (isinstance(answer, Reply) and 200 <= answer.http_status < 300)
     if isinstance(answer, Reply):
         assert 100 <= answer.http_status <= 999

@@ -1,11 +1,14 @@
 """One attempt is bounded, from the look-up of the name to the last byte, and connections are not trusted for ever."""
 
+import contextlib
 import errno
 import socket
 import threading
 from typing import Any
 
 import pytest
+from urllib3.connection import HTTPConnection
+from urllib3.util import parse_url
 
 from flash_call_relay import webhook as module
 from flash_call_relay.models import NoReply, Reason
@@ -102,3 +105,18 @@ def test_a_connection_that_fails_while_it_is_made(
     assert isinstance(answer, NoReply)
     assert answer.reason is Reason.CONNECTION_FAILED
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+
+
+def test_urllib3_connects_by_new_conn_to_dns_host(standin: StandIn) -> None:
+    """After an upgrade of urllib3 nothing would bound an attempt, and nobody would notice."""
+    hosts = []
+
+    class Noting(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            hosts.append(self._dns_host)
+            return super()._new_conn()
+
+    address = parse_url(standin.url)
+    with contextlib.closing(Noting("127.0.0.1", address.port)) as connection:
+        connection.connect()
+    assert hosts == ["127.0.0.1"]

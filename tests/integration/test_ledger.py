@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flash_call_relay.ledger import Ledger
+from flash_call_relay.queues import Queues
 from local.emulator.stack import LocalStack, free_port
 from local.endpoint.behaviour import error
 from tests.support.relay import Relay, relaying, result
@@ -41,6 +42,20 @@ def test_a_contradiction_is_parked_and_not_sent(relay: Relay) -> None:
     assert parked["given"]["reason"] == "conflicting_status"
     assert parked["given"]["detail"].startswith("Failed was confirmed at 2")
     assert parked["given"]["detail"].endswith("and this one says Success")
+
+
+def test_an_exception_on_the_way_still_writes_what_was_confirmed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a bug in the relay, BetaTel would get up to 24 confirmed results again."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    relay.remember()
+    relay.endpoint.issue("call")
+    monkeypatch.setattr(Queues, "settle", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        relay.invoke_with(relay.send(result("call")))
+    assert relay.remembered()["call"]["status"] == "Success"
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])

@@ -81,7 +81,7 @@ class Sequences(RuleBasedStateMachine):
 
         _, delivery, *_ = handler.wire()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(telemetry.Batch, "log_outcomes", die)
+            patch.setattr(telemetry.Invocation, "log_outcomes", die)
             with pytest.raises(Killed):
                 self.relay.invoke_with(messages)
         delivery._threads.shutdown()  # in another process they would be gone

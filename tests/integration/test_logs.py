@@ -12,7 +12,7 @@ import pytest
 
 from flash_call_relay import telemetry
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import Delivered, FlashCallResult, Record, Settled
+from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record
 from flash_call_relay.webhook import Webhook
 from local.emulator.stack import wait_until
 from local.endpoint.behaviour import error
@@ -134,9 +134,9 @@ def test_at_debug_only_the_relay_says_more(relay: Relay, monkeypatch: pytest.Mon
 
 def test_a_line_that_fails_costs_no_other(relay: Relay) -> None:
     """One odd outcome would hide what became of the rest of its batch, and what is counted."""
-    ageless = Settled(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
-    good = Settled(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
-    batch = telemetry.Batch("request")
+    ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
+    good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
+    batch = telemetry.Invocation("request")
     with redirect_stdout(relay.printed):
         batch.log_outcomes([ageless, good])
         batch.close({}, failing=False, late_after_s=0)

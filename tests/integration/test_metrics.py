@@ -187,7 +187,7 @@ def test_a_failing_endpoint_counts_from_the_invocation_that_finds_out(relay: Rel
 
 def test_an_endpoint_fails_on_while_single_attempts_find_it_so(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an outage with little traffic the alarm would say that all is well, whenever one result is tried."""
-    monkeypatch.setattr(gate, "HOLD_S", 0.0)  # the next attempt is let through
+    monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the next attempt is let through
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
     relay.endpoint.spell(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(5))))

@@ -13,18 +13,19 @@ from flash_call_relay.models import (
     Confirmed,
     Finding,
     FlashCallResult,
-    NoReply,
+    GateEvent,
+    Judgement,
     NoResult,
+    NotAsked,
+    Processed,
     Reason,
     Record,
     Reply,
-    Settled,
 )
 from tests.support import emf
 from tests.support.relay import webhook_settings
 
 SETTINGS = webhook_settings("https://example.com/")
-PARKED_ONLY = {Reason.INVALID_EVENT, Reason.REJECTED, Reason.CONFLICTING_STATUS, Reason.RETRIES_EXHAUSTED}
 AGES_S = (1.0, SETTINGS.unknown_call_grace_seconds, SETTINGS.retry_horizon_seconds)
 
 
@@ -73,31 +74,34 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.Metric]]:
             assert isinstance(handler, logging.StreamHandler)
             restoring.callback(handler.setStream, handler.setStream(log))
         telemetry.log_start(webhook_settings("https://example.com/", max_receive_count=2))
-        batch = telemetry.Batch("00000000-0000-4000-8000-000000000000")
-        batch.log_outcomes(every_outcome())
-        batch.log_news(["endpoint.failing", "endpoint.recovered", "credentials.rejected", "credentials.accepted"])
-        batch.log_ledger(["read: TimeoutError"], ["uuid"])
-        batch.close({"message": "park: AccessDenied"}, failing=True, late_after_s=SETTINGS.fresh_seconds)
+        invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
+        invocation.log_outcomes(every_outcome())
+        invocation.log_gate(list(GateEvent))
+        invocation.log_ledger(["read: TimeoutError"], ["uuid"])
+        invocation.close({"message": "park: AccessDenied"}, failing=True, late_after_s=SETTINGS.fresh_seconds)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     return lines, [metric for line in printed.getvalue().splitlines() for metric in emf.read(json.loads(line))]
 
 
-def every_outcome() -> list[Settled]:
-    """Return what policy makes of every finding, for a result of either status, at every age that matters."""
-    settled = [_settle(NoResult("no uuid"), None, 1.0, None)]
+def every_outcome() -> list[Processed]:
+    """Return a record for each outcome and reason, for a result of either status, at every age that matters."""
+    invalid = NoResult("no uuid")
+    processed = [Processed(_record(invalid), policy.park_invalid(invalid), 1.0)]
     for status in OTHER.values():
         result = FlashCallResult("uuid", status)
-        answers = [Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
-        others: list[Finding] = [Confirmed(status, at=0.0), Confirmed(OTHER[status], at=0.0)]
-        others += [NoReply(reason, "why") for reason in Reason if reason not in PARKED_ONLY]
-        for age_s in AGES_S:
-            settled += [_settle(result, answer, age_s, answer.duration_ms) for answer in answers]
-            settled += [_settle(result, finding, age_s, None) for finding in others]
-    return settled
+        replies = [Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
+        findings: list[Finding] = [policy.judge(SETTINGS, result, reply) for reply in replies]
+        findings += [Confirmed(status, at=0.0), Confirmed(OTHER[status], at=0.0)]
+        findings += [NotAsked(reason, "why") for reason in Reason if not reason.parks or reason is Reason.UNKNOWN_CALL]
+        processed += [_decided(result, finding, age_s) for age_s in AGES_S for finding in findings]
+    return processed
 
 
-def _settle(
-    content: FlashCallResult | NoResult, finding: Finding | None, age_s: float, duration_ms: float | None
-) -> Settled:
-    record = Record("message", "handle", "{}", 0.0, 1, content)
-    return Settled(record, policy.decide(SETTINGS, record, finding, now=age_s, jitter=1.0), age_s, duration_ms)
+def _decided(result: FlashCallResult, finding: Finding, age_s: float) -> Processed:
+    record = _record(result)
+    outcome = policy.decide(SETTINGS, record, result, finding, now=age_s, jitter=1.0)
+    return Processed(record, outcome, age_s, finding.duration_ms if isinstance(finding, Judgement) else None)
+
+
+def _record(content: FlashCallResult | NoResult) -> Record:
+    return Record("message", "handle", "{}", 0.0, 1, content)

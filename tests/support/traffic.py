@@ -2,11 +2,13 @@
 
 import heapq
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from flash_call_relay import policy
+from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
@@ -70,14 +72,14 @@ class Traffic:
         while due:
             now, _, sent_at, receives, count = heapq.heappop(due)
             gate, age_s = next(environments), now - sent_at
-            closed = gate.closed(CREDENTIALS)
+            blocked = gate.blocked(CREDENTIALS)
             number = next(invocations)
-            figures = {"LedgerErrors": float(not closed and ledger(now, number) is not None)}
+            figures = {"LedgerErrors": float(not blocked and ledger(now, number) is not None)}
             reasons = Counter[Reason]()
             for _ in range(count):
-                held = closed or gate.hold(CREDENTIALS, float("inf"))
-                reason = held.reason if held else trouble(now, next(attempts))
-                if not held:
+                not_asked = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
+                reason = not_asked.reason if not_asked else trouble(now, next(attempts))
+                if not not_asked:
                     gate.learn(reason, CREDENTIALS)
                 if reason:
                     reasons[reason] += 1

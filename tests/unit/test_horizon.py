@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_call_relay import policy
-from flash_call_relay.gate import HOLD_S
+from flash_call_relay.gate import BLOCK_S
 from flash_call_relay.settings import Settings
 from tests.support.template import defaults, environment, template
 
@@ -105,7 +105,7 @@ def test_a_waiting_result_is_tried_soon_after_the_endpoint_is_back(age_s: int, l
     """Results would wait on long after the recovery, and be confirmed when they no longer count."""
     longest_s = max(policy.schedule_s(SETTINGS, n, age_s, policy.JITTER[1]) for n in range(1, 301))
     # At worst it comes up just before the gate lets a probe through, and so once more in vain.
-    gate_s = max(HOLD_S, SETTINGS.request_timeout_seconds)
+    gate_s = max(BLOCK_S, SETTINGS.request_timeout_seconds)
     assert gate_s + longest_s <= limit_s
 
 

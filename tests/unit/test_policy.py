@@ -20,6 +20,7 @@ from flash_call_relay.models import (
     FlashCallResult,
     NoReply,
     NoResult,
+    NotAsked,
     Outcome,
     Parked,
     Reason,
@@ -37,14 +38,18 @@ OBJECT: dict[str, Any] = {"message": "as documented"}
 JSON_BODIES = (OBJECT, None)
 
 
-def record(age_s: float = 0, receives: int = 1, content: FlashCallResult | NoResult = RESULT) -> Record:
+def record(age_s: float = 0, receives: int = 1) -> Record:
     """Return a record of that age."""
-    return Record("id", "handle", "body", NOW - age_s, receives, content)
+    return Record("id", "handle", "body", NOW - age_s, receives, RESULT)
 
 
-def decide(finding: Finding | None, *, settings: Settings = SETTINGS, jitter: float = 1.0, **which: Any) -> Outcome:
-    """Decide on a record, by default a young one on its first receive."""
-    return policy.decide(settings, record(**which), finding, now=NOW, jitter=jitter)
+def decide(
+    finding: Finding | Reply | NoReply, *, settings: Settings = SETTINGS, jitter: float = 1.0, **which: Any
+) -> Outcome:
+    """Judge an answer, and decide on a record, by default a young one on its first receive."""
+    if isinstance(finding, Reply | NoReply):
+        finding = policy.judge(settings, RESULT, finding)
+    return policy.decide(settings, record(**which), RESULT, finding, now=NOW, jitter=jitter)
 
 
 def reply(status: int, body: dict[str, Any] | None = OBJECT, **more: Any) -> Reply:
@@ -137,6 +142,11 @@ DEFERRING = [
             Reason.CONNECTION_FAILED,
             Reason.TLS_FAILED,
             Reason.BAD_REPLY,
+        )
+    ),
+    *(
+        (NotAsked(reason, "why"), reason)
+        for reason in (
             Reason.ENDPOINT_FAILING,
             Reason.OUT_OF_TIME,
             Reason.CREDENTIALS_REJECTED,
@@ -147,7 +157,7 @@ DEFERRING = [
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
-def test_what_is_not_the_records_fault_defers_it(finding: Finding, reason: Reason) -> None:
+def test_what_is_not_the_records_fault_defers_it(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
     """A good result would be parked, or lost, for somebody else's fault."""
     outcome = decide(finding, age_s=HORIZON_S - 1)
     assert isinstance(outcome, Deferred)
@@ -155,7 +165,7 @@ def test_what_is_not_the_records_fault_defers_it(finding: Finding, reason: Reaso
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
-def test_a_deferral_at_the_horizon_parks(finding: Finding, reason: Reason) -> None:
+def test_a_deferral_at_the_horizon_parks(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
     """A result would be retried for ever, or given up without anybody knowing why."""
     outcome = decide(finding, age_s=HORIZON_S)
     assert isinstance(outcome, Parked)
@@ -164,26 +174,9 @@ def test_a_deferral_at_the_horizon_parks(finding: Finding, reason: Reason) -> No
     assert outcome.http_status == (finding.http_status if isinstance(finding, Reply) else None)
 
 
-FAILING = {
-    Reason.UNCONFIRMED,
-    Reason.ENDPOINT_MISCONFIGURED,
-    Reason.ENDPOINT_ERROR,
-    Reason.TIMEOUT,
-    Reason.CONNECTION_FAILED,
-    Reason.TLS_FAILED,
-    Reason.BAD_REPLY,
-}
-
-
-@pytest.mark.parametrize("reason", Reason)
-def test_only_these_reasons_speak_against_the_endpoint(reason: Reason) -> None:
-    """The gate would close for a single bad record, or stay open through an outage."""
-    assert (reason in policy.ENDPOINT_FAILURES) is (reason in FAILING)
-
-
 def test_what_is_no_result_is_parked_with_its_fault() -> None:
     """Nobody would learn why a message was no result."""
-    outcome = decide(None, content=NoResult("uuid must be a string, got \u00fc\n"))
+    outcome = policy.park_invalid(NoResult("uuid must be a string, got \u00fc\n"))
     assert outcome == Parked(Reason.INVALID_EVENT, "uuid must be a string, got \\xfc")
 
 
