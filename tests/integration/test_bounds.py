@@ -19,7 +19,7 @@ from local.endpoint.standin import StandIn
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 
-def test_an_idle_connection_is_replaced(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_idle_for_a_minute_is_replaced(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that a NAT gateway has forgotten would swallow the next result until its time-out."""
     webhook = Webhook(webhook_settings(standin.url))
     for _ in range(3):
@@ -30,7 +30,7 @@ def test_an_idle_connection_is_replaced(standin: StandIn, monkeypatch: pytest.Mo
     assert standin.connections == 2
 
 
-def test_a_connection_closed_while_idle_is_replaced(standin: StandIn) -> None:
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(standin: StandIn) -> None:
     """After each quiet minute a result would fail first, and be delivered with the next try only."""
     webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
     standin.misbehave(UUID, close_idle())
@@ -41,7 +41,7 @@ def test_a_connection_closed_while_idle_is_replaced(standin: StandIn) -> None:
     assert standin.connections == 2
 
 
-def test_a_resolver_that_hangs_is_not_waited_for(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_times_out(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of DNS would hold the function until it is killed, and the whole batch would come back."""
     answered = threading.Event()
     look_up = socket.getaddrinfo
@@ -60,7 +60,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(standin: StandIn, monkeypatch: 
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
 
 
-def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_address_is_followed_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One dead address of several would stop all deliveries."""
     with StandIn(api_key=KEY, user_id=USER) as endpoint:
         endpoint.issue(UUID)
@@ -76,7 +76,7 @@ def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer.reason is Reason.CONNECTION_FAILED
 
 
-def test_a_name_that_does_not_exist_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_name_is_connection_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A typing error in the host's name would be reported as something else, or as a bug."""
 
     def unknown(*_: Any, **__: Any) -> Any:
@@ -90,7 +90,7 @@ def test_a_name_that_does_not_exist_is_a_failed_connection(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ENETUNREACH])
-def test_a_connection_that_fails_while_it_is_made(
+def test_a_connection_that_fails_while_it_is_made_is_connection_failed(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """urllib3 would take it for a reset of the request and fail on it, and the result would wait as if we had a bug."""

@@ -70,7 +70,7 @@ def outlast(service: str, server: Server) -> BaseException | None:
         server.server_close()
 
 
-def test_no_call_outlasts_its_worst_case() -> None:
+def test_a_call_to_a_silent_service_ends_within_its_worst_case() -> None:
     """The function would be killed while it hides or parks, and its whole batch would come back."""
     servers = {service: Server(call.read * 0.8) for service, (_, call, *_) in CALLS.items()}
     with ThreadPoolExecutor() as pool:
@@ -82,7 +82,7 @@ def test_no_call_outlasts_its_worst_case() -> None:
         assert server.asked[1] - server.asked[0] >= server.stall_s + 5
 
 
-def test_the_sums_are_those_of_the_function() -> None:
+def test_the_parts_of_the_budget_add_up_to_the_functions_timeout() -> None:
     """The parts would add up to more than the function has."""
     timeout_s = template()["Resources"]["RelayFunction"]["Properties"]["Timeout"]
     longest_attempt_s = template()["Parameters"]["RequestTimeoutSeconds"]["MaxValue"]
@@ -92,7 +92,7 @@ def test_the_sums_are_those_of_the_function() -> None:
     assert budget.LEDGER_S + budget.AWS_CALL.worst + longest_attempt_s <= timeout_s - budget.SETTLE_S
 
 
-def test_a_third_attempt_would_be_counted() -> None:
+def test_a_third_attempt_makes_the_worst_case_longer() -> None:
     """Somebody could have botocore try once more, and the worst case would not say so."""
     assert budget.Call(1, 2, attempts=3).worst == 3 * (1 + 2) + (1 + 5) + (2 + 5)
     for config, call, *_ in CALLS.values():

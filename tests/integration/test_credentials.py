@@ -37,7 +37,7 @@ def heard(relay: Relay, capfd: pytest.CaptureFixture[str]) -> Iterator[Heard]:
         logging.getLogger(name).setLevel(level)
 
 
-def test_good_credentials_are_not_shown(relay: Relay, heard: Heard) -> None:
+def test_good_credentials_appear_in_no_output(relay: Relay, heard: Heard) -> None:
     """A look at the log, at any level, would be enough to send results in the customer's name."""
     relay.endpoint.issue(*CALLS)
     relay.endpoint.misbehave(CALLS[0], answer(400, {"message": f"{KEY.upper()} {USER}"}))
@@ -72,7 +72,7 @@ def test_good_credentials_are_not_shown(relay: Relay, heard: Heard) -> None:
         (None, "no JSON"),  # made, but never filled in
     ],
 )
-def test_a_bad_secret_delays_results_and_is_not_shown(
+def test_a_malformed_secret_defers_results_and_appears_in_no_output(
     relay: Relay, heard: Heard, secret: str | bytes | None, words: str
 ) -> None:
     """A typing error in the secret would lose results, be hard to find, or put the secret into the log."""
@@ -97,7 +97,7 @@ def test_a_bad_secret_delays_results_and_is_not_shown(
 
 
 @pytest.mark.parametrize("how", ["unreachable", "deleted"])
-def test_no_secret_is_to_be_had(relay: Relay, how: str) -> None:
+def test_results_are_deferred_while_the_secret_cannot_be_read(relay: Relay, how: str) -> None:
     """An outage of Secrets Manager, or a deleted secret, would lose results or look like an outage of BetaTel."""
     if how == "unreachable":
         relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=f"https://localhost:{free_port()}")
@@ -109,7 +109,7 @@ def test_no_secret_is_to_be_had(relay: Relay, how: str) -> None:
     assert relay.endpoint.connections == 0
 
 
-def test_the_secret_is_fetched_once(relay: Relay) -> None:
+def test_a_batch_fetches_the_secret_once(relay: Relay) -> None:
     """Each result, or each thread, would pay for a call of Secrets Manager and wait for it."""
     calls = [f"call-{number}" for number in range(10)]
     relay.endpoint.issue(*calls)
@@ -123,7 +123,9 @@ def test_the_secret_is_fetched_once(relay: Relay) -> None:
     assert len(relay.endpoint.accepted) == 30
 
 
-def test_the_last_good_credentials_outlive_an_outage(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An outage of Secrets Manager, or a slip in editing the secret, would stop all deliveries within minutes."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
@@ -137,7 +139,7 @@ def test_the_last_good_credentials_outlive_an_outage(relay: Relay, monkeypatch: 
     assert len(relay.asked("GetSecretValue")) == 3
 
 
-def test_a_secret_that_is_put_right_is_used(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrected_secret_is_used_after_30_seconds(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """After filling the secret in, one would have to deploy again for it to be seen."""
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the time had passed
     relay.endpoint.issue("call")
@@ -149,7 +151,7 @@ def test_a_secret_that_is_put_right_is_used(relay: Relay, monkeypatch: pytest.Mo
     assert relay.endpoint.accepted == [("call", "Success")]
 
 
-def test_credentials_do_not_show_themselves() -> None:
+def test_the_repr_of_credentials_is_masked() -> None:
     """A traceback, a debugger's line or a careless log line would hold the key."""
     known = Credentials(KEY, USER)
     for shown in (repr(known), str(known), f"{known}", repr([known]), repr({"credentials": known})):
@@ -171,7 +173,7 @@ class Slow:
         return {"SecretString": GOOD_SECRET}
 
 
-def test_who_has_good_credentials_does_not_wait_for_a_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_good_credentials_are_returned_while_another_thread_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of Secrets Manager would hold up every result, although the key at hand is good."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)

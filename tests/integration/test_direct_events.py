@@ -17,7 +17,7 @@ def event() -> Any:
     return payload("eventbridge")
 
 
-def test_it_is_delivered(relay: Relay, event: Any) -> None:
+def test_an_event_is_delivered(relay: Relay, event: Any) -> None:
     """The route without a queue would not work, or the result would be sent once more from the queue."""
     relay.endpoint.issue(UUID)
     assert relay.invoke(event) == []
@@ -26,7 +26,7 @@ def test_it_is_delivered(relay: Relay, event: Any) -> None:
         assert set(relay.waiting(url).values()) == {0}
 
 
-def test_what_is_deferred_joins_the_result_queue(relay: Relay, event: Any) -> None:
+def test_a_deferred_event_is_put_on_the_result_queue(relay: Relay, event: Any) -> None:
     """A result would be lost, for Lambda tries an event three times in all."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.misbehave(UUID, error(500))
@@ -39,7 +39,9 @@ def test_what_is_deferred_joins_the_result_queue(relay: Relay, event: Any) -> No
 
 
 @pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
-def test_its_delay_is_what_sqs_allows(relay: Relay, event: Any, base: int, least: int, most: int) -> None:
+def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
+    relay: Relay, event: Any, base: int, least: int, most: int
+) -> None:
     """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
     relay.configure(RETRY_BASE_SECONDS=str(base), FRESH_SECONDS="0")
     relay.invoke(event)
@@ -49,7 +51,7 @@ def test_its_delay_is_what_sqs_allows(relay: Relay, event: Any, base: int, least
 
 
 @pytest.mark.parametrize("detail", ["Success", None, {"uuid": UUID, "status": "success"}])
-def test_what_is_invalid_is_parked_as_it_came(relay: Relay, event: Any, detail: object) -> None:
+def test_an_invalid_event_is_parked_unchanged(relay: Relay, event: Any, detail: object) -> None:
     """A producer's mistake would be lost, or nobody could see and replay it."""
     event["detail"] = detail
     assert relay.invoke(event) == []
@@ -63,7 +65,7 @@ def test_what_is_invalid_is_parked_as_it_came(relay: Relay, event: Any, detail: 
 @pytest.mark.parametrize(
     ("missing", "status", "name"), [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")]
 )
-def test_where_sqs_fails_lambda_has_to_know(relay: Relay, event: Any, missing: str, status: int, name: str) -> None:
+def test_an_event_that_sqs_does_not_take_raises(relay: Relay, event: Any, missing: str, status: int, name: str) -> None:
     """A result would be gone with an outage of SQS, for Lambda would not try the event again."""
     relay.configure(**{missing: relay.results_url + "-missing"})
     relay.endpoint.misbehave(UUID, error(status))
@@ -73,7 +75,7 @@ def test_where_sqs_fails_lambda_has_to_know(relay: Relay, event: Any, missing: s
     assert len(relay.lines("settle.failed")) == 1
 
 
-def test_a_delivered_event_needs_no_sqs(relay: Relay, event: Any) -> None:
+def test_a_delivered_event_makes_no_call_to_sqs(relay: Relay, event: Any) -> None:
     """A result that BetaTel has would be sent again because of a queue that it does not need."""
     relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
     relay.endpoint.issue(UUID)

@@ -31,7 +31,7 @@ def test_a_confirmed_result_is_not_sent_again(relay: Relay) -> None:
     assert all("duration_ms" not in line for line in relay.lines("result.duplicate"))
 
 
-def test_a_contradiction_is_parked_and_not_sent(relay: Relay) -> None:
+def test_a_contradiction_of_a_confirmed_result_is_parked_unsent(relay: Relay) -> None:
     """BetaTel would hear two verdicts on one call, and nobody would be told."""
     relay.remember()
     relay.endpoint.issue("call")
@@ -44,7 +44,7 @@ def test_a_contradiction_is_parked_and_not_sent(relay: Relay) -> None:
     assert parked["given"]["detail"].endswith("and this one says Success")
 
 
-def test_an_exception_on_the_way_still_writes_what_was_confirmed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_on_the_way_still_writes_the_confirmations(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a bug in the relay, BetaTel would get up to 24 confirmed results again."""
 
     def fail(*_: object, **__: object) -> None:
@@ -59,7 +59,7 @@ def test_an_exception_on_the_way_still_writes_what_was_confirmed(relay: Relay, m
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_what_was_not_confirmed_is_sent(relay: Relay, status: int) -> None:
+def test_an_unconfirmed_result_is_sent_when_it_comes_again(relay: Relay, status: int) -> None:
     """A parked result that a person sends again would be taken for a duplicate, and lost."""
     relay.remember()
     relay.endpoint.issue("call")
@@ -70,7 +70,7 @@ def test_what_was_not_confirmed_is_sent(relay: Relay, status: int) -> None:
     assert relay.endpoint.accepted == [("call", "Success")]
 
 
-def test_a_large_batch_costs_few_calls(relay: Relay) -> None:
+def test_a_batch_of_hundreds_costs_one_read_per_100_and_one_write_per_25(relay: Relay) -> None:
     """The ledger would cost more than the function."""
     relay.remember()
     calls = [f"call-{number}" for number in range(120)]
@@ -108,7 +108,7 @@ def without_ledger(request: pytest.FixtureRequest, relay: Relay) -> Iterator[Rel
             yield relay
 
 
-def test_without_its_ledger_the_relay_delivers(without_ledger: Relay) -> None:
+def test_results_are_delivered_while_the_ledger_fails(without_ledger: Relay) -> None:
     """An outage of DynamoDB would stop all deliveries, or lose results."""
     relay = without_ledger
     assert relay.invoke_with(relay.send(result("call"), result("call"), result("other", "Failed"))) == []
@@ -119,7 +119,7 @@ def test_without_its_ledger_the_relay_delivers(without_ledger: Relay) -> None:
     assert relay.counted("LedgerErrors") == [1], "an invocation that could not use it, whatever it tried"
 
 
-def test_without_deduplication_dynamodb_is_not_asked(relay: Relay) -> None:
+def test_dynamodb_is_not_called_without_deduplication(relay: Relay) -> None:
     """Who has switched it off would still pay for it, or need a table."""
     relay.endpoint.issue("call")
     for _ in range(2):
@@ -136,7 +136,7 @@ def shared(emulator: LocalStack) -> Iterator[Relay]:
         yield one
 
 
-def test_a_write_never_overwrites_the_other_status(shared: Relay) -> None:
+def test_a_write_over_the_other_status_is_reported_and_changes_nothing(shared: Relay) -> None:
     """Two results in flight at once would leave no trace of their contradiction."""
     ledger = Ledger(shared.dynamodb, shared.name)
     assert ledger.write({"first": "Success", "second": "Success"}, at=1.0).result() == []
@@ -165,7 +165,7 @@ class Hesitant:
         return {**reply, "Responses": [*reply["Responses"], *(throttled for _ in Statements[1:])]}
 
 
-def test_what_dynamodb_leaves_undone_is_tried_again(shared: Relay) -> None:
+def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: Relay) -> None:
     """Under load, confirmations would be forgotten, and the results sent again."""
     hesitant: Any = Hesitant(shared.dynamodb)
     ledger = Ledger(hesitant, shared.name)
@@ -176,7 +176,7 @@ def test_what_dynamodb_leaves_undone_is_tried_again(shared: Relay) -> None:
     assert page.faults == []
 
 
-def test_a_ledger_that_stays_under_load_is_given_up(shared: Relay) -> None:
+def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: Relay) -> None:
     """An invocation would wait for a throttled table until it is killed."""
     hesitant: Any = Hesitant(shared.dynamodb)
     ledger = Ledger(hesitant, shared.name)

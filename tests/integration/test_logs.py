@@ -27,7 +27,7 @@ def own(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in RUNTIME}
 
 
-def test_a_delivered_line_is_lean(relay: Relay) -> None:
+def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: Relay) -> None:
     """At a million results a day, CloudWatch would cost more than the relay."""
     relay.endpoint.issue(UUID)
     (record,) = relay.send(result(UUID))
@@ -44,7 +44,7 @@ def test_a_delivered_line_is_lean(relay: Relay) -> None:
     assert line["duration_ms"] > 0
 
 
-def test_every_outcome_has_a_line(relay: Relay) -> None:
+def test_every_outcome_is_logged_with_its_fields(relay: Relay) -> None:
     """On call, one could not find out what became of a result, or search for it."""
     relay.endpoint.issue(UUID)
     relay.endpoint.misbehave("refused", error(400))
@@ -71,7 +71,7 @@ def test_every_outcome_has_a_line(relay: Relay) -> None:
     assert lines["refused"]["detail"] == "HTTP 400 Bad Request"
 
 
-def test_every_batch_has_a_line_with_its_counts(relay: Relay) -> None:
+def test_every_batch_ends_with_a_line_of_counts(relay: Relay) -> None:
     """A batch that was only settled in part would look like any other."""
     relay.endpoint.issue("a", "b")
     relay.invoke_with(relay.send(result("a"), result("b"), result("unknown"), "malformed"))
@@ -79,7 +79,7 @@ def test_every_batch_has_a_line_with_its_counts(relay: Relay) -> None:
     assert line == {"message": "batch.settled", "records": 4, "delivered": 2, "deferred": 1, "parked": 1}
 
 
-def test_each_line_names_its_invocation(relay: Relay) -> None:
+def test_every_line_carries_its_request_id(relay: Relay) -> None:
     """A line could not be matched with Lambda's own report of a time-out."""
     for request_id in ("first", "second"):
         relay.invoke_with(relay.send(result("unknown")), Context(aws_request_id=request_id))
@@ -87,7 +87,7 @@ def test_each_line_names_its_invocation(relay: Relay) -> None:
     assert [line["function_request_id"] for line in relay.lines()] == ["first"] * 2 + ["second"] * 2
 
 
-def test_a_line_is_there_before_the_batch_is_over(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outcome_is_logged_before_its_batch_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that is killed would take the story of all its batch with it."""
     post, over = Webhook.post, threading.Event()
 
@@ -109,7 +109,7 @@ def test_a_line_is_there_before_the_batch_is_over(relay: Relay, monkeypatch: pyt
     assert len(relay.lines("result.")) == 3
 
 
-def test_lambda_takes_level_and_time_from_each_line(relay: Relay) -> None:
+def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: Relay) -> None:
     """Lambda would take each line for INFO, and for as old as its arrival."""
     relay.invoke_with(relay.send(result("unknown"), "malformed"))
     assert {line["level"] for line in relay.lines()} == {"INFO", "WARNING", "ERROR"}
@@ -117,7 +117,7 @@ def test_lambda_takes_level_and_time_from_each_line(relay: Relay) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", line["timestamp"])
 
 
-def test_at_debug_only_the_relay_says_more(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_level_does_not_open_the_libraries_logs(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks for a fault at night would drown in what libraries say, and pay for it."""
     heard: list[logging.LogRecord] = []
     listener = logging.Handler()
@@ -132,7 +132,7 @@ def test_at_debug_only_the_relay_says_more(relay: Relay, monkeypatch: pytest.Mon
     assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
 
 
-def test_a_line_that_fails_costs_no_other(relay: Relay) -> None:
+def test_a_line_that_cannot_be_built_costs_no_other_line(relay: Relay) -> None:
     """One odd outcome would hide what became of the rest of its batch, and what is counted."""
     ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
     good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
@@ -146,7 +146,7 @@ def test_a_line_that_fails_costs_no_other(relay: Relay) -> None:
     assert relay.counted("CallsVerified") == [2]
 
 
-def test_a_log_that_can_not_be_written_changes_nothing(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_written_changes_no_outcome(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk or a closed pipe would have delivered results sent again."""
 
     class Broken(io.StringIO):

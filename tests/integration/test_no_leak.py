@@ -25,7 +25,7 @@ def echo_in_message(status: int) -> Behaviour:
     return Behaviour("echo_in_message", script, status)
 
 
-def test_nothing_that_is_written_holds_the_credentials(
+def test_echoed_credentials_appear_in_no_output(
     relay: Relay, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads the log, the parked queue or a traceback could send results in the customer's name."""

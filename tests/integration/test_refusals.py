@@ -24,7 +24,7 @@ def reasons(relay: Relay) -> set[str | None]:
     return {line.get("reason") for line in relay.lines("result.")}
 
 
-def test_a_batch_with_a_wrong_key_asks_once_per_connection_at_most(relay: Relay) -> None:
+def test_a_wrong_key_is_tried_once_per_connection_at_most(relay: Relay) -> None:
     """A wrong key would be tried with each result, and BetaTel might lock the account."""
     relay.endpoint.rotate(**ROTATED)
     records = relay.send(*map(result, calls(relay, 60)))
@@ -37,7 +37,7 @@ def test_a_batch_with_a_wrong_key_asks_once_per_connection_at_most(relay: Relay)
     assert relay.counted("CredentialsRejected") == [60, 60, 60]
 
 
-def test_a_key_that_was_good_a_moment_ago_is_not_tried_with_the_whole_backlog(relay: Relay) -> None:
+def test_a_key_accepted_just_before_is_blocked_after_five_refusals(relay: Relay) -> None:
     """A rotation that the secret has not caught up with would be met with each waiting result."""
     relay.endpoint.issue("before")
     assert relay.invoke_with(relay.send(result("before"))) == []
@@ -50,7 +50,9 @@ def test_a_key_that_was_good_a_moment_ago_is_not_tried_with_the_whole_backlog(re
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_a_rotation_costs_not_even_a_delay(relay: Relay, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_a_rotated_key_is_used_in_the_same_invocation(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     """Each rotation would delay results, send some twice, or fetch the secret once for each of them."""
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the last fetch were long ago
     relay.endpoint.issue("before")
@@ -64,7 +66,7 @@ def test_a_rotation_costs_not_even_a_delay(relay: Relay, monkeypatch: pytest.Mon
     assert [request.answer for request in relay.endpoint.requests].count(401) <= 10
 
 
-def test_a_refusal_that_outlasts_the_rotation_is_no_loop(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that was rotated to another wrong key would be tried for ever."""
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
     relay.endpoint.issue("before", "after")
@@ -75,7 +77,7 @@ def test_a_refusal_that_outlasts_the_rotation_is_no_loop(relay: Relay, monkeypat
     assert [request.answer for request in relay.endpoint.requests] == [200, 401, 401]
 
 
-def test_one_forbidden_call_holds_nobody_back(relay: Relay) -> None:
+def test_a_403_for_one_call_does_not_block_the_others(relay: Relay) -> None:
     """One uuid that BetaTel answers with 403 would stop all deliveries."""
     uuids = calls(relay, 9)
     relay.endpoint.always("forbidden", error(403))
@@ -89,7 +91,7 @@ def test_one_forbidden_call_holds_nobody_back(relay: Relay) -> None:
     assert relay.lines("credentials.rejected") == []
 
 
-def test_a_failing_endpoint_is_spared_and_counted(relay: Relay) -> None:
+def test_a_failing_endpoint_is_blocked_after_five_failures(relay: Relay) -> None:
     """An outage would be met with the whole backlog, again and again, and no alarm could tell."""
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
     relay.endpoint.spell(error(503))
@@ -114,7 +116,7 @@ def held(relay: Relay, *, horizon_s: int = 86_400) -> list[dict[str, Any]]:
     return records
 
 
-def test_what_the_gate_holds_costs_one_call_a_batch(relay: Relay) -> None:
+def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws(relay: Relay) -> None:
     """In an outage each waiting result would be looked up in the ledger every minute, and the secret be read."""
     records = held(relay)
     asked = len(relay.endpoint.requests)
@@ -124,7 +126,7 @@ def test_what_the_gate_holds_costs_one_call_a_batch(relay: Relay) -> None:
     assert reasons(relay) == {None, "endpoint_error", "endpoint_failing"}
 
 
-def test_credentials_that_are_held_cost_one_call_a_batch(relay: Relay) -> None:
+def test_a_batch_behind_refused_credentials_costs_one_call_to_aws(relay: Relay) -> None:
     """While a key is wrong, each waiting result would cost a look into the ledger and at the secret every minute."""
     relay.remember()
     relay.endpoint.rotate(**ROTATED)
@@ -136,7 +138,7 @@ def test_credentials_that_are_held_cost_one_call_a_batch(relay: Relay) -> None:
     assert len(relay.endpoint.requests) == asked
 
 
-def test_a_copy_that_is_held_is_not_given_up_at_its_horizon(relay: Relay) -> None:
+def test_a_copy_of_a_confirmed_result_is_a_duplicate_at_its_horizon_although_the_gate_blocks(relay: Relay) -> None:
     """After a long outage a person would have to deal with copies of what was confirmed before it."""
     records = held(relay, horizon_s=1)
     for record in records:
@@ -146,7 +148,7 @@ def test_a_copy_that_is_held_is_not_given_up_at_its_horizon(relay: Relay) -> Non
     assert [line["reason"] for line in relay.lines("result.parked")] == ["retries_exhausted"] * 9
 
 
-def test_copies_in_a_batch_cost_one_post(relay: Relay) -> None:
+def test_copies_in_a_batch_share_one_post(relay: Relay) -> None:
     """BetaTel would get each copy of a message that a producer sent twice."""
     relay.endpoint.issue("copied", "failing", "contradicted")
     relay.endpoint.misbehave("failing", error(500))

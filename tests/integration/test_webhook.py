@@ -25,7 +25,7 @@ def webhook(standin: StandIn) -> Webhook:
 
 
 @pytest.mark.parametrize("status", ["Success", "Failed"])
-def test_the_request_is_the_documented_one(standin: StandIn, webhook: Webhook, status: Any) -> None:
+def test_the_request_has_the_documented_path_headers_and_body(standin: StandIn, webhook: Webhook, status: Any) -> None:
     """BetaTel would refuse every result, or be told more than it should."""
     webhook.post(FlashCallResult(UUID, status), CREDENTIALS)
     (request,) = standin.requests
@@ -44,20 +44,20 @@ def test_the_request_is_the_documented_one(standin: StandIn, webhook: Webhook, s
     assert standin.accepted == [(UUID, status)]
 
 
-def test_a_url_keeps_its_query(standin: StandIn) -> None:
+def test_the_query_of_the_configured_url_is_sent(standin: StandIn) -> None:
     """An endpoint that needs a parameter of its own could not be configured."""
     Webhook(webhook_settings(standin.url + "?tenant=a%20b")).post(SUCCESS, CREDENTIALS)
     assert standin.requests[0].path == WEBHOOK_PATH + "?tenant=a%20b"
 
 
-def test_connections_are_used_again(standin: StandIn, webhook: Webhook) -> None:
+def test_attempts_one_after_another_share_a_connection(standin: StandIn, webhook: Webhook) -> None:
     """Each result would pay for a TLS handshake, and BetaTel would see thousands of connections."""
     assert {webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED for _ in range(20)} == {True}
     assert standin.connections == 1
 
 
 @pytest.mark.parametrize("threads", [4, 12])
-def test_threads_share_the_connections(standin: StandIn, webhook: Webhook, threads: int) -> None:
+def test_threads_use_no_more_connections_than_configured(standin: StandIn, webhook: Webhook, threads: int) -> None:
     """The cap on POSTs in flight would not hold, or a thread would get another one's answer."""
     uuids = [f"{UUID}-{number}" for number in range(60)]
     standin.issue(*uuids)
@@ -69,7 +69,7 @@ def test_threads_share_the_connections(standin: StandIn, webhook: Webhook, threa
     assert standin.connections <= 4
 
 
-def test_the_documented_errors_are_replies(standin: StandIn, webhook: Webhook) -> None:
+def test_a_documented_error_is_a_reply_with_its_message(standin: StandIn, webhook: Webhook) -> None:
     """A refusal by the API would look like a broken network, and nobody would know what it said."""
     standin.misbehave(UUID, error(400), error(500))
     wrong, unknown = Credentials("wrong-key", "wrong-user"), FlashCallResult("unknown", "Failed")
@@ -107,7 +107,7 @@ def test_the_documented_errors_are_replies(standin: StandIn, webhook: Webhook) -
         (redirect(302, "/elsewhere"), Reply(302, None)),
     ],
 )
-def test_only_a_json_object_counts_as_the_apis_words(
+def test_a_body_that_is_not_a_json_object_is_no_api_reply(
     standin: StandIn, webhook: Webhook, behaviour: Behaviour, expected: Reply
 ) -> None:
     """A proxy's page would pass for a confirmation, or an odd reply would spoil the next one."""
@@ -123,7 +123,7 @@ def test_only_a_json_object_counts_as_the_apis_words(
 
 
 @pytest.mark.parametrize("status", [150, 600, 999])
-def test_a_status_that_is_none_is_not_hidden(standin: StandIn, webhook: Webhook, status: int) -> None:
+def test_an_unassigned_http_status_is_reported_as_it_is(standin: StandIn, webhook: Webhook, status: int) -> None:
     """What a broken proxy says would be unknown, or taken for a success."""
     standin.misbehave(UUID, status_line(status))
     said = webhook.post(SUCCESS, CREDENTIALS)
@@ -132,7 +132,7 @@ def test_a_status_that_is_none_is_not_hidden(standin: StandIn, webhook: Webhook,
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(standin: StandIn, webhook: Webhook, status: int) -> None:
+def test_a_redirect_is_not_followed(standin: StandIn, webhook: Webhook, status: int) -> None:
     """The credentials would go to any host that a redirect names."""
     with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as other:
         standin.misbehave(UUID, redirect(status, other.url))
@@ -145,7 +145,7 @@ def test_redirects_are_not_followed(standin: StandIn, webhook: Webhook, status: 
 
 
 @pytest.mark.parametrize("location", ["http://[", "https://x:y"])
-def test_a_redirect_to_nowhere_costs_no_connection(standin: StandIn, location: str) -> None:
+def test_a_redirect_to_a_broken_location_leaks_no_connection(standin: StandIn, location: str) -> None:
     """After some of them the relay would wait for a connection for ever, and deliver nothing."""
     webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
     standin.misbehave(UUID, redirect(302, location))
@@ -154,7 +154,7 @@ def test_a_redirect_to_nowhere_costs_no_connection(standin: StandIn, location: s
 
 
 @pytest.mark.parametrize("words", ["no\na\tkey of ours", "na\N{LATIN SMALL LETTER E WITH ACUTE}ve", "A KEY\x00OF ours"])
-def test_what_is_printed_for_an_echo_is_masked(standin: StandIn, words: str) -> None:
+def test_an_echo_that_becomes_the_key_when_made_printable_is_masked(standin: StandIn, words: str) -> None:
     """A key would stand in the log, made of what was none before it was made fit to print."""
     standin.misbehave(UUID, answer(400, {"message": words}))
     odd = Credentials("a key of ours", r"na\xe9ve")
@@ -202,7 +202,7 @@ ENCODINGS = st.sampled_from(["identity", "gzip", "deflate", "gzip, gzip", "br", 
 
 
 @pytest.mark.parametrize("standin", ["http"], indirect=True)
-def test_no_reply_whatever_raises(standin: StandIn) -> None:
+def test_any_bytes_for_a_reply_are_an_answer_and_not_an_exception(standin: StandIn) -> None:
     """Some reply that nobody thought of would crash the relay instead of deferring a result."""
     webhook = Webhook(webhook_settings(standin.url))
 

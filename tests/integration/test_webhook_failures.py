@@ -97,7 +97,7 @@ def test_each_failure_has_its_reason_and_costs_one_attempt(
     assert post(webhook) == CONFIRMED
 
 
-def test_an_attempt_ends_in_time(standin: StandIn) -> None:
+def test_a_reply_that_drips_times_out(standin: StandIn) -> None:
     """An endpoint that is slow, byte by byte, would hold a thread for as long as it likes."""
     # No gap between two bytes is as long as the time-out, but the whole would take many times as long.
     ways = {"hangs": hang(), "drips-headers": drip_headers(0.2), "drips-body": drip_body(0.2)}
@@ -111,13 +111,13 @@ def test_an_attempt_ends_in_time(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize("standin", ["http"], indirect=True)
-def test_a_reset_is_a_failed_connection(standin: StandIn) -> None:
+def test_a_reset_connection_is_connection_failed(standin: StandIn) -> None:
     """On call, one would look for a fault of the API in place of one of the network."""
     standin.misbehave(UUID, reset())
     fails(post(one_connection(standin.url)), Reason.CONNECTION_FAILED)
 
 
-def test_a_reply_of_just_64_kib_is_read(standin: StandIn) -> None:
+def test_a_reply_of_exactly_64_kib_is_read(standin: StandIn) -> None:
     """A long-winded confirmation would be refused, and the result sent again and again."""
     webhook = one_connection(standin.url)
     standin.misbehave(UUID, huge(64 * 1024))
@@ -126,7 +126,7 @@ def test_a_reply_of_just_64_kib_is_read(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize("standin", ["http"], indirect=True)  # under TLS, Python leaves such a socket open
-def test_connections_that_are_reset_at_once(standin: StandIn) -> None:
+def test_a_connection_that_is_reset_at_once_is_an_answer(standin: StandIn) -> None:
     """An endpoint that sheds load would crash the relay."""
     webhook = one_connection(standin.url)
     standin.spell(reset_on_connect())
@@ -137,14 +137,14 @@ def test_connections_that_are_reset_at_once(standin: StandIn) -> None:
     assert post(webhook) == CONFIRMED
 
 
-def test_a_server_that_accepts_and_says_nothing() -> None:
+def test_a_server_that_accepts_and_stays_silent_times_out() -> None:
     """A TLS handshake that never ends would hold a thread for ever."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         webhook = one_connection(f"https://127.0.0.1:{silent.getsockname()[1]}/")
         fails(post(webhook), Reason.TIMEOUT)
 
 
-def test_a_name_that_can_not_be_resolved(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_resolver_is_connection_failed(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of DNS would be taken for a bug."""
     webhook = one_connection(standin.url)
 
@@ -179,7 +179,7 @@ def certificate(authority: trustme.CA, *names: str, not_after: datetime | None =
     ],
     ids=["unknown authority", "wrong host", "expired", "plain http", "port refused"],
 )
-def test_nothing_is_sent_to_a_server_that_is_not_trusted(
+def test_an_untrusted_server_gets_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: ServerTLS | None, reason: Reason, words: str
 ) -> None:
     """Credentials would go to an impostor, or results would wait on after the certificate or port is put right."""
@@ -207,7 +207,7 @@ def raw(*steps: bytes) -> Behaviour:
     return Behaviour("raw", lambda _reply, _headers: iter(steps))
 
 
-def test_an_interim_reply_does_not_shift_the_answers(standin: StandIn) -> None:
+def test_an_interim_reply_does_not_shift_later_answers(standin: StandIn) -> None:
     """Each later result on the connection would be confirmed, or parked, by the answer to the one before."""
     webhook = one_connection(standin.url)
     late_words = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
@@ -243,7 +243,7 @@ def gzipped(layers: int) -> bytes:
         "headers without end",
     ],
 )
-def test_a_hostile_reply_costs_neither_memory_nor_time(standin: StandIn, reply: bytes) -> None:
+def test_a_hostile_reply_is_bad_reply_within_bounded_memory(standin: StandIn, reply: bytes) -> None:
     """One bad reply would take the function's memory or its CPU, and the whole batch with it."""
     webhook = one_connection(standin.url)
     standin.misbehave(UUID, raw(b"HTTP/1.1 200 OK\r\n" + reply))

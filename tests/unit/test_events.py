@@ -40,7 +40,7 @@ class TestPayloads:
     @pytest.mark.parametrize(
         ("name", "status"), [("sqs-success", "Success"), ("sqs-failed", "Failed"), ("sqs-eventbridge", "Success")]
     )
-    def test_one_message(self, name: str, status: str) -> None:
+    def test_a_documented_payload_is_a_result(self, name: str, status: str) -> None:
         """A documented message would not be relayed, or would be retried, hidden or parked as another one."""
         event = payload(name)
         (record,), (sent,) = read(event, now=NOW), event["Records"]
@@ -57,20 +57,20 @@ class TestPayloads:
         invalid = [record for record in records if isinstance(record.content, NoResult)]
         assert [record.message_id[-2:] for record in invalid] == ["04"]
 
-    def test_plain_results_and_envelopes_mix(self) -> None:
+    def test_a_batch_of_plain_results_and_envelopes_is_read_in_full(self) -> None:
         """A queue that is fed both ways would be relayed in part."""
         mixed = [*payload("sqs-failed")["Records"], *payload("sqs-eventbridge")["Records"]]
         contents = [record.content for record in read({"Records": mixed}, now=NOW)]
         assert contents == [FlashCallResult(UUID, "Failed"), FlashCallResult(UUID, "Success")]
 
-    def test_receives_and_age_come_from_sqs(self) -> None:
+    def test_receive_count_and_send_time_are_those_of_sqs(self) -> None:
         """Retries would come too soon or never end."""
         event = payload("sqs-success")
         event["Records"][0]["attributes"] |= {"ApproximateReceiveCount": "17", "SentTimestamp": "1763800000123"}
         (record,) = read(event, now=NOW)
         assert (record.receive_count, record.sent_at) == (17, 1_763_800_000.123)
 
-    def test_an_event_given_straight_to_the_function(self) -> None:
+    def test_a_direct_event_is_a_record_without_a_receipt_handle_sent_now(self) -> None:
         """An event could not be put on a queue as it is, or would be taken for older than it is here."""
         event = payload("eventbridge")
         (record,) = read(event, now=NOW)
@@ -80,7 +80,7 @@ class TestPayloads:
         assert json.loads(record.body) == event
         assert parse_body(record.body) == record.content  # once it comes back from the queue
 
-    def test_an_empty_batch_is_no_error(self) -> None:
+    def test_an_empty_batch_has_no_records(self) -> None:
         """A poller's empty batch would raise an alarm."""
         assert read({"Records": []}, now=NOW) == []
 
@@ -102,7 +102,7 @@ class TestBodies:
             rf'{{"\u0075uid": "{UUID}", "status": "S\u0075ccess"}}',
         ],
     )
-    def test_what_else_a_result_may_bring(self, body: str) -> None:
+    def test_further_keys_of_a_result_are_ignored(self, body: str) -> None:
         """A producer that adds a key of its own would find its results on the parked queue."""
         assert parse_body(body) == FlashCallResult(UUID, "Success")
 
@@ -140,7 +140,7 @@ class TestBodies:
             (json.dumps({"Type": "Notification", "TopicArn": "x", "Message": "{}"}), "SNS envelope; turn raw message"),
         ],
     )
-    def test_what_is_no_result_says_what_it_is(self, body: str, words: str) -> None:
+    def test_a_body_that_is_not_a_result_says_what_is_wrong(self, body: str, words: str) -> None:
         """Whoever finds a parked message would not see what their producer does wrong."""
         said = fault(body)
         assert words in said
@@ -167,7 +167,7 @@ class TestBodies:
             ({"uuid": UUID}, "got an object"),
         ],
     )
-    def test_what_is_no_uuid_says_what_it_is(self, uuid: object, words: str) -> None:
+    def test_a_malformed_uuid_says_what_is_wrong(self, uuid: object, words: str) -> None:
         """BetaTel would be asked about a call that can't exist, or a header or log line could be forged."""
         said = fault(json.dumps({"uuid": uuid, "status": "Success"}))
         assert said == f"uuid must be a string of 1 to 128 visible ASCII characters, {words}"
@@ -188,7 +188,7 @@ class TestBodies:
             ({}, "got an object"),
         ],
     )
-    def test_what_is_no_status_says_what_it_is(self, status: object, words: str) -> None:
+    def test_an_unknown_status_says_what_is_wrong(self, status: object, words: str) -> None:
         """A verdict that BetaTel does not know would be sent, or guessed."""
         said = fault(json.dumps({"uuid": UUID, "status": status}))
         assert said.startswith('status must be exactly "Success" or "Failed", got ')

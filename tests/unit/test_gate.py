@@ -50,14 +50,14 @@ def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None
         gate.learn(reason, NEW)
 
 
-def test_no_attempt_starts_that_cannot_end_in_time(gate: Gate, clock: Clock) -> None:
+def test_an_attempt_that_cannot_end_in_time_is_not_admitted(gate: Gate, clock: Clock) -> None:
     """The function would be killed in mid-attempt, and its whole batch would come back."""
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S, clock)) is None
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S - 0.1, clock)) is Reason.OUT_OF_TIME
 
 
 @pytest.mark.parametrize("reason", AGAINST_ENDPOINT)
-def test_five_failures_in_a_row_close_the_gate_for_30_s(gate: Gate, clock: Clock, reason: Reason) -> None:
+def test_five_failures_in_a_row_block_the_endpoint_for_30_s(gate: Gate, clock: Clock, reason: Reason) -> None:
     """An endpoint that is down would be pressed on, and each invocation would wait for its time-outs."""
     fail(gate, 4, reason)
     assert refusal(gate) is None
@@ -71,7 +71,7 @@ def test_five_failures_in_a_row_close_the_gate_for_30_s(gate: Gate, clock: Clock
 
 
 @pytest.mark.parametrize("answer", [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.THROTTLED, Reason.CONTRADICTED])
-def test_an_answer_in_between_keeps_the_gate_open(gate: Gate, answer: Reason | None) -> None:
+def test_an_answer_between_failures_starts_the_count_again(gate: Gate, answer: Reason | None) -> None:
     """Scattered failures would hold all results back."""
     for _ in range(3):
         fail(gate, 4)
@@ -80,7 +80,7 @@ def test_an_answer_in_between_keeps_the_gate_open(gate: Gate, answer: Reason | N
     assert gate.events() == []
 
 
-def test_one_attempt_at_a_time_probes_a_failing_endpoint(gate: Gate, clock: Clock) -> None:
+def test_a_failing_endpoint_is_probed_by_one_attempt_at_a_time(gate: Gate, clock: Clock) -> None:
     """An endpoint that comes back would be met by everything at once, or never be asked again."""
     fail(gate, 5)
     clock.now += 30
@@ -101,7 +101,7 @@ def test_one_attempt_at_a_time_probes_a_failing_endpoint(gate: Gate, clock: Cloc
     [(None, None), (Reason.THROTTLED, None), (Reason.TIMEOUT, Reason.ENDPOINT_FAILING)],
     ids=["confirmed", "answered", "failed"],
 )
-def test_others_of_a_batch_wait_for_what_the_probe_ends_with(
+def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_end(
     clock: Clock, answer: Reason | None, told: Reason | None
 ) -> None:
     """A batch that finds the endpoint well again would be put off but for one result, batch after batch."""
@@ -116,7 +116,7 @@ def test_others_of_a_batch_wait_for_what_the_probe_ends_with(
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
 
 
-def test_others_wait_for_the_probe_of_refused_credentials_too(clock: Clock) -> None:
+def test_the_rest_of_a_batch_waits_for_the_probe_of_refused_credentials(clock: Clock) -> None:
     """After a key was accepted again, results would be put off once more, but for one in each batch."""
     gate = Gate(PATIENCE_S, clock=clock)
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
@@ -129,7 +129,7 @@ def test_others_wait_for_the_probe_of_refused_credentials_too(clock: Clock) -> N
         assert other.result(PATIENCE_S) is None
 
 
-def test_a_failed_probe_holds_the_rest_of_a_long_batch(gate: Gate, clock: Clock) -> None:
+def test_a_failed_probe_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -> None:
     """A batch of a hundred in an outage would last for a probe's time-out again and again, and be paid for."""
     fail(gate, 5)
     clock.now += 30
@@ -139,7 +139,7 @@ def test_a_failed_probe_holds_the_rest_of_a_long_batch(gate: Gate, clock: Clock)
     assert refusal(gate) is Reason.ENDPOINT_FAILING
 
 
-def test_it_is_known_before_a_batch_that_nothing_may_be_asked(gate: Gate, clock: Clock) -> None:
+def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
     """What waits would cost a look into the ledger and at the secret each minute."""
     assert gate.blocked(None) is None
     fail(gate, 5)
@@ -156,7 +156,7 @@ def test_it_is_known_before_a_batch_that_nothing_may_be_asked(gate: Gate, clock:
     assert gate.blocked(OLD) is None
 
 
-def test_a_probe_that_is_never_heard_of_again_does_not_close_the_gate_for_good(gate: Gate, clock: Clock) -> None:
+def test_a_probe_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
     """After a bug or a freeze in mid-attempt, nothing would ever be sent from this environment again."""
     fail(gate, 5)
     clock.now += 30
@@ -165,7 +165,7 @@ def test_a_probe_that_is_never_heard_of_again_does_not_close_the_gate_for_good(g
     assert refusal(gate) is None
 
 
-def test_failures_under_way_do_not_prolong_the_hold(gate: Gate, clock: Clock) -> None:
+def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock: Clock) -> None:
     """Attempts that were under way when the gate closed would keep it closed."""
     fail(gate, 5)
     clock.now += 20
@@ -175,7 +175,7 @@ def test_failures_under_way_do_not_prolong_the_hold(gate: Gate, clock: Clock) ->
     assert gate.events() == ["endpoint.failing"]
 
 
-def test_refused_credentials_are_not_used_for_30_s(gate: Gate, clock: Clock) -> None:
+def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
     """A wrong key would be tried with each result, until the endpoint locks the account."""
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
@@ -189,7 +189,7 @@ def test_refused_credentials_are_not_used_for_30_s(gate: Gate, clock: Clock) -> 
     assert gate.events() == ["credentials.rejected"]
 
 
-def test_a_refusal_after_an_acceptance_is_the_records_own(gate: Gate, clock: Clock) -> None:
+def test_a_refusal_within_a_minute_of_an_acceptance_does_not_block(gate: Gate, clock: Clock) -> None:
     """One call that BetaTel forbids would hold back all its neighbours."""
     gate.learn(None, NEW)
     clock.now += 59
@@ -200,7 +200,7 @@ def test_a_refusal_after_an_acceptance_is_the_records_own(gate: Gate, clock: Clo
     assert refusal(gate) is Reason.CREDENTIALS_REJECTED
 
 
-def test_a_row_of_refusals_outweighs_an_acceptance(gate: Gate) -> None:
+def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> None:
     """For a minute after the key was rotated, each waiting result would be sent with the old one."""
     gate.learn(None, OLD)
     for _ in range(4):
@@ -212,7 +212,7 @@ def test_a_row_of_refusals_outweighs_an_acceptance(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED])
-def test_an_acceptance_frees_the_credentials(gate: Gate, answer: Reason | None) -> None:
+def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
     """Results would wait although the credentials are good again."""
     gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
     gate.learn(answer, NEW)
@@ -221,14 +221,14 @@ def test_an_acceptance_frees_the_credentials(gate: Gate, answer: Reason | None) 
 
 
 @pytest.mark.parametrize("answer", [Reason.THROTTLED, *AGAINST_ENDPOINT])
-def test_what_does_not_look_at_credentials_does_not_free_them(gate: Gate, answer: Reason) -> None:
+def test_a_reply_that_does_not_prove_the_credentials_leaves_them_blocked(gate: Gate, answer: Reason) -> None:
     """A proxy's error page would pass for an acceptance."""
     gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
     gate.learn(answer, NEW)
     assert refusal(gate) is Reason.CREDENTIALS_REJECTED
 
 
-def test_a_refusal_is_an_answer(gate: Gate) -> None:
+def test_a_refusal_of_credentials_ends_a_row_of_failures(gate: Gate) -> None:
     """An endpoint that refuses the key would count as down."""
     fail(gate, 4)
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)

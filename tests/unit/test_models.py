@@ -8,7 +8,7 @@ from flash_call_relay.models import printable
 
 
 @given(st.text(st.characters(exclude_categories=())), st.integers(3, 300))
-def test_any_text_becomes_printable_and_short(text: str, limit: int) -> None:
+def test_any_text_becomes_1_to_limit_printable_characters(text: str, limit: int) -> None:
     """SQS would refuse to park a message because of its `detail`, and the message would circle for ever."""
     clean = printable(text, limit)
     assert 1 <= len(clean) <= limit
@@ -27,6 +27,6 @@ def test_any_text_becomes_printable_and_short(text: str, limit: int) -> None:
         ("a" * 257, "a" * 253 + "..."),
     ],
 )
-def test_what_a_person_reads(text: str, clean: str) -> None:
+def test_printable_text_stays_readable(text: str, clean: str) -> None:
     """On call, one could not tell what the endpoint said, or would not see that it was cut off."""
     assert printable(text) == clean

@@ -99,7 +99,7 @@ def test_a_2xx_without_the_apis_object_does_not_confirm() -> None:
 
 
 @pytest.mark.parametrize("said", [None, {"uuid": "another"}, {"status": "Failed"}])
-def test_http_status_alone_confirms_where_so_configured(said: dict[str, Any] | None) -> None:
+def test_any_2xx_confirms_with_confirmation_by_http_status(said: dict[str, Any] | None) -> None:
     """On the day that the documented reply changes, nothing could be delivered."""
     settings = replace(SETTINGS, confirmation="http-status")
     assert decide(reply(204, said), settings=settings) == Delivered(204)
@@ -108,13 +108,13 @@ def test_http_status_alone_confirms_where_so_configured(said: dict[str, Any] | N
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
 @pytest.mark.parametrize("age_s", [0, HORIZON_S])
-def test_a_refusal_of_the_record_parks_it(status: int, age_s: int) -> None:
+def test_a_400_409_413_or_422_of_the_api_is_parked(status: int, age_s: int) -> None:
     """A result that BetaTel refuses would be sent for a day, and nobody would hear of it."""
     outcome = decide(reply(status, message="no such field"), age_s=age_s)
     assert outcome == Parked(Reason.REJECTED, f"HTTP {status} no such field", status)
 
 
-def test_an_unknown_call_is_a_race_until_its_grace_is_over() -> None:
+def test_a_404_is_deferred_until_the_grace_is_over_and_parked_after_it() -> None:
     """A result that overtakes its call would be parked, or a wrong uuid would be sent for a day."""
     young = decide(reply(404), age_s=GRACE_S - 1)
     assert isinstance(young, Deferred)
@@ -157,7 +157,9 @@ DEFERRING = [
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
-def test_what_is_not_the_records_fault_defers_it(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
+def test_a_failure_that_is_not_the_records_fault_defers_before_24_hours(
+    finding: Reply | NoReply | NotAsked, reason: Reason
+) -> None:
     """A good result would be parked, or lost, for somebody else's fault."""
     outcome = decide(finding, age_s=HORIZON_S - 1)
     assert isinstance(outcome, Deferred)
@@ -165,7 +167,7 @@ def test_what_is_not_the_records_fault_defers_it(finding: Reply | NoReply | NotA
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
-def test_a_deferral_at_the_horizon_parks(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
+def test_a_failure_at_24_hours_parks_with_the_last_reason(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
     """A result would be retried for ever, or given up without anybody knowing why."""
     outcome = decide(finding, age_s=HORIZON_S)
     assert isinstance(outcome, Parked)
@@ -174,7 +176,7 @@ def test_a_deferral_at_the_horizon_parks(finding: Reply | NoReply | NotAsked, re
     assert outcome.http_status == (finding.http_status if isinstance(finding, Reply) else None)
 
 
-def test_what_is_no_result_is_parked_with_its_fault() -> None:
+def test_a_record_that_is_not_a_result_is_parked_with_its_fault() -> None:
     """Nobody would learn why a message was no result."""
     outcome = policy.park_invalid(NoResult("uuid must be a string, got \u00fc\n"))
     assert outcome == Parked(Reason.INVALID_EVENT, "uuid must be a string, got \\xfc")
@@ -229,14 +231,14 @@ def test_every_reply_has_an_outcome(  # noqa: PLR0913, PLR0917
 # ---- the schedule ----
 
 
-def test_the_schedule_doubles_up_to_its_cap() -> None:
+def test_the_delay_doubles_with_each_receive_up_to_the_cap() -> None:
     """Results would be late after a short outage, or press on an endpoint that is down."""
     delays = [policy.schedule_s(SETTINGS, n, 3600, 1.0) for n in range(1, 10)]
     assert delays == [10, 20, 40, 80, 160, 320, 640, 900, 900]
     assert policy.schedule_s(SETTINGS, 1000, 3600, 1.0) == 900
 
 
-def test_a_fresh_result_is_tried_every_minute() -> None:
+def test_a_fresh_result_is_tried_every_minute_at_least() -> None:
     """A result would be confirmed long after the endpoint is back, when it may no longer count."""
     delays = [policy.schedule_s(SETTINGS, n, 3599.9, 1.0) for n in range(1, 6)]
     assert delays == [10, 20, 40, 60, 60]
@@ -258,13 +260,13 @@ def test_a_fresh_result_is_tried_every_minute() -> None:
     ],
     ids=["never fresh", "a lower cap", "a longer base"],
 )
-def test_the_lower_cap_counts_while_there_is_one(settings: Settings, delay_s: int) -> None:
+def test_the_lower_of_both_caps_counts_while_a_result_is_fresh(settings: Settings, delay_s: int) -> None:
     """FreshSeconds 0 would not switch it off, or a fresh result would wait longer than an old one."""
     assert policy.schedule_s(settings, 100, 0, 1.0) == delay_s
 
 
 @given(receives=st.integers(1, 1000), jitter=st.floats(*policy.JITTER), age_s=st.floats(0, 86_400))
-def test_jitter_spreads_the_schedule_by_a_fifth(receives: int, jitter: float, age_s: float) -> None:
+def test_jitter_changes_a_delay_by_a_fifth_at_most(receives: int, jitter: float, age_s: float) -> None:
     """All results of an outage would come back at the same moment."""
     plain = policy.schedule_s(SETTINGS, receives, age_s, 1.0)
     delay = policy.schedule_s(SETTINGS, receives, age_s, jitter)
@@ -273,7 +275,7 @@ def test_jitter_spreads_the_schedule_by_a_fifth(receives: int, jitter: float, ag
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_retry_after_is_a_lower_bound(status: int) -> None:
+def test_retry_after_of_a_throttling_or_failing_endpoint_is_the_least_delay(status: int) -> None:
     """The endpoint would be asked sooner than it asked for, or at once where it says 0."""
     for asked, delay_s in (("120", 120), ("0", 10), ("86400", 900), ("soon", 10)):
         outcome = decide(reply(status, retry_after=asked))
@@ -281,7 +283,7 @@ def test_retry_after_is_a_lower_bound(status: int) -> None:
         assert outcome.retry_in_s == delay_s
 
 
-def test_retry_after_counts_only_where_the_endpoint_asks_to_wait() -> None:
+def test_retry_after_of_any_other_reply_is_ignored() -> None:
     """A stray header would hold up results that can be tried sooner."""
     outcome = decide(reply(404, retry_after="600"))
     assert isinstance(outcome, Deferred)
@@ -317,12 +319,12 @@ def http_date(offset_s: float) -> str:
         ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
     ],
 )
-def test_retry_after_is_read_in_both_forms(value: str | None, seconds: int) -> None:
+def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: int) -> None:
     """What the endpoint asks for would be ignored, or nonsense in the header would be obeyed."""
     assert policy.retry_after_s(value, NOW) == seconds
 
 
 @given(st.text(max_size=60))
-def test_any_retry_after_is_harmless(value: str) -> None:
+def test_any_retry_after_asks_for_0_to_900_seconds(value: str) -> None:
     """A header nobody thought of would fail the whole batch."""
     assert 0 <= policy.retry_after_s(value, NOW) <= 900

@@ -52,7 +52,7 @@ def test_every_call_is_within_the_limits_of_sqs(entries: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(14, [["a", "b"], ["c"]]), (13, [["a"], ["b", "c"]])])
-def test_attributes_count_towards_the_mebibyte(spare: int, expected: list[list[str]]) -> None:
+def test_attributes_count_towards_the_limit_of_1_mib(spare: int, expected: list[list[str]]) -> None:
     """Two messages of nearly 1 MiB would be refused together for the few bytes of their attributes."""
     attributes = {"name": {"DataType": "Number", "StringValue": "1234"}}  # 4 + 6 + 4 bytes
     half = {"MessageBody": "x" * (MIB // 2)}

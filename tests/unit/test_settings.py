@@ -38,7 +38,7 @@ BOUNDS = [
 ]
 
 
-def test_good_settings_are_read_as_they_are() -> None:
+def test_valid_settings_are_read() -> None:
     """A parameter of the template would not have the effect that it describes."""
     settings = Settings.from_environment(GOOD | {"PATH": "/bin"})
     for name, text in GOOD.items():
@@ -48,7 +48,7 @@ def test_good_settings_are_read_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"LEDGER_TABLE_NAME"}))
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_a_missing_variable_is_named(name: str, how: str) -> None:
+def test_a_missing_or_empty_variable_is_named(name: str, how: str) -> None:
     """A function with half its settings would start, or would not say what it lacks."""
     environ = {key: text for key, text in GOOD.items() if key != name or how == "empty"}
     with pytest.raises(SettingsError, match=rf"^{name} must be set$"):
@@ -56,7 +56,7 @@ def test_a_missing_variable_is_named(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "least", "most"), BOUNDS)
-def test_the_documented_bounds_are_allowed(name: str, least: int, most: int) -> None:
+def test_a_number_at_its_documented_bounds_is_accepted(name: str, least: int, most: int) -> None:
     """A value that the template takes would keep the function from starting."""
     for number in (least, most):
         assert getattr(Settings.from_environment(GOOD | {name: str(number)}), name.lower()) == number
@@ -66,7 +66,7 @@ def test_the_documented_bounds_are_allowed(name: str, least: int, most: int) -> 
 @pytest.mark.parametrize(
     "text", ["below", "above", "ten", "1.0", "1e1", "-1", "+1", " 1", "0x1", "\u0661", "\xb2", "9" * 5000]
 )
-def test_anything_else_than_a_number_in_range_is_refused(name: str, least: int, most: int, text: str) -> None:
+def test_a_number_out_of_range_is_refused(name: str, least: int, most: int, text: str) -> None:
     """A nonsensical time-out or delay would be found out in production."""
     value = {"below": str(least - 1), "above": str(most + 1)}.get(text, text)
     with pytest.raises(SettingsError, match=rf"^{name} must be a whole number from {least} to {most}, got ") as error:
@@ -75,7 +75,7 @@ def test_anything_else_than_a_number_in_range_is_refused(name: str, least: int, 
 
 
 @pytest.mark.parametrize(("text", "allowed"), [("reply", True), ("http-status", True), ("Reply", False), ("no", False)])
-def test_confirmation_is_one_of_two_words(text: str, allowed: bool) -> None:  # noqa: FBT001
+def test_confirmation_is_reply_or_http_status_and_nothing_else(text: str, allowed: bool) -> None:  # noqa: FBT001
     """A typing error would decide what counts as delivered."""
     if allowed:
         assert Settings.from_environment(GOOD | {"CONFIRMATION": text}).confirmation == text
@@ -96,7 +96,7 @@ def test_confirmation_is_one_of_two_words(text: str, allowed: bool) -> None:  # 
         "http://[::1]:8787/webhook",
     ],
 )
-def test_urls_that_may_have_the_credentials(url: str) -> None:
+def test_an_https_or_loopback_url_is_accepted(url: str) -> None:
     """The documented endpoint, or a stand-in on this machine, could not be used."""
     assert Settings.from_environment(GOOD | {"WEBHOOK_URL": url}).webhook_url == url
 
@@ -128,7 +128,7 @@ def test_urls_that_may_have_the_credentials(url: str) -> None:
         "hunter2",
     ],
 )
-def test_urls_that_may_not_have_the_credentials(url: str) -> None:
+def test_a_url_that_could_leak_the_credentials_is_refused(url: str) -> None:
     """Credentials would go out in the clear or to the wrong host; or a password in the URL would reach the log."""
     with pytest.raises(SettingsError, match=r"^WEBHOOK_URL must be an https URL") as error:
         Settings.from_environment(GOOD | {"WEBHOOK_URL": url})

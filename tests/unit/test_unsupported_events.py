@@ -51,7 +51,7 @@ def sqs_record_without(key: str) -> dict[str, Any]:
         ({"\ud800\n": "hunter2"}, r"an object with the keys: \ud800"),
     ],
 )
-def test_other_invocations_are_refused(event: object, got: str) -> None:
+def test_an_event_without_results_is_refused_with_its_kind(event: object, got: str) -> None:
     """A wrong trigger would look like success, and its results would be lost; or the log would show its contents."""
     with pytest.raises(UnsupportedEventError) as error:
         read(event, now=NOW)
@@ -61,7 +61,7 @@ def test_other_invocations_are_refused(event: object, got: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["messageId", "receiptHandle", "body", "attributes"])
-def test_an_sqs_record_must_be_whole(key: str) -> None:
+def test_an_sqs_record_without_a_key_is_refused(key: str) -> None:
     """A hand-made test event would fail with a bare KeyError."""
     refused({"Records": [*payload("sqs-failed")["Records"], sqs_record_without(key)]})
 
@@ -83,7 +83,7 @@ def test_an_sqs_record_must_be_whole(key: str) -> None:
     ],
     ids=str,
 )
-def test_an_sqs_record_must_hold_what_sqs_sends(wrong: dict[str, object]) -> None:
+def test_an_sqs_record_with_a_value_of_the_wrong_type_is_refused(wrong: dict[str, object]) -> None:
     """A hand-made test event would fail with an error that shows its contents, or says nothing."""
     (record,) = payload("sqs-failed")["Records"]
     refused({"Records": [record | wrong]})
@@ -98,7 +98,7 @@ def refused(event: object) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(error.value))
 
 
-def test_a_hundred_keys_do_not_make_an_endless_message() -> None:
+def test_an_event_with_a_hundred_keys_is_described_in_less_than_512_characters() -> None:
     """A stray invocation would flood the log."""
     with pytest.raises(UnsupportedEventError) as error:
         read({f"key-{number}" * 50: 1 for number in range(100)}, now=NOW)
