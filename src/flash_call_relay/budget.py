@@ -1,4 +1,4 @@
-"""How an invocation's time is spent: what is kept back of it, and why. All in seconds.
+"""How an invocation spends its time, and how much of it is reserved for which work. All in seconds.
 
 start ── ledger read ── attempts ──────────────┬─ the last calls of SQS ── ledger write ── report ── time-out
                                last moment ────┘   SETTLE_S before the time-out
@@ -38,7 +38,7 @@ class Deadline:
 
 
 class Call(NamedTuple):
-    """The bounds on one call of AWS: `connect` and `read` are botocore's time-outs for each of `attempts` tries."""
+    """The bounds on one call to AWS: botocore's time-outs `connect` and `read`, for each of `attempts` tries."""
 
     connect: float
     read: float
@@ -46,22 +46,24 @@ class Call(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """How long the call can take, from what botocore 1.44's standard retries do (botocore/retries/standard.py).
+        """The longest time the call can take, by botocore 1.44's standard retries (botocore/retries/standard.py).
 
-        Before its n-th repetition it waits up to 2^(n-1) s if AWS throttles, and up to 5 s more if the reply carries
-        `x-amz-retry-after`.
+        Before its n-th repetition, botocore waits up to 2^(n-1) s if AWS throttles, and up to 5 s more if the reply
+        carries `x-amz-retry-after`.
         """
         waits = sum(2.0 ** (repetition - 1) + 5 for repetition in range(1, self.attempts))
         return self.attempts * (self.connect + self.read) + waits
 
 
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
-LEDGER_CALL = Call(connect=0.3, read=0.5)  # in the ledger's own thread: an invocation does not wait for the worst
-LEDGER_S = 1.0  # the most that an invocation waits for the ledger to be read, and again to be written
-CALLS_S = 2.0  # for SQS calls that go well, some dozens of them: those before the last
-REPORT_S = 1.0  # for the last lines, the metrics and the reply
+LEDGER_CALL = Call(
+    connect=0.3, read=0.5
+)  # in the ledger's own thread, so an invocation does not wait for the worst case
+LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
+CALLS_S = 2.0  # for the SQS calls before the last: some dozens, if they go well
+REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 
-# No call of SQS starts later than this before the time-out, so that its worst case fits.
+# No call to SQS starts later than this before the time-out, so that its worst case fits.
 LAST_CALL_S = AWS_CALL.worst + LEDGER_S + REPORT_S
 # Each attempt is over this long before the time-out.
 SETTLE_S = CALLS_S + LAST_CALL_S

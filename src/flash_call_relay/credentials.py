@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_S = 300.0  # Powertools' default for parameters
-FETCH_INTERVAL_S = 30.0  # the secret is not asked for more often, whether it can't be read or was refused
+FETCH_INTERVAL_S = 30.0  # the secret is not read more often, even if reading fails or the endpoint refuses it
 EXPECTED = 'expected a JSON object {"api_key": "...", "user_id": "..."}'
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What the endpoint wants in `x-api-key` and `x-user-id`."""
+    """The values of the headers `x-api-key` and `x-user-id`."""
 
     api_key: str
     user_id: str
@@ -30,11 +30,11 @@ class Credentials:
 
 
 class CredentialsUnavailableError(Exception):
-    """No credentials are to be had. The message says why and shows nothing of the secret."""
+    """There are no credentials. The message says why and shows nothing of the secret."""
 
 
 class CredentialsStore:
-    """The current credentials, for many threads: one of them fetches, the others wait for what it finds."""
+    """The current credentials, for many threads: one of them fetches, the others wait for it."""
 
     def __init__(
         self, client: "SecretsManagerClient", secret_id: str, *, clock: Callable[[], float] = time.monotonic
@@ -47,16 +47,18 @@ class CredentialsStore:
 
     @property
     def known(self) -> Credentials | None:
-        """The last good credentials, without a look at Secrets Manager; None if none were ever read."""
+        """The last good credentials, without a call to Secrets Manager; None before the first."""
         return self._good
 
     def current(self) -> Credentials:
         """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
 
         Raises:
-            CredentialsUnavailableError: if none were ever read.
+            CredentialsUnavailableError: if there were never any good ones.
         """
-        if self._lock.acquire(blocking=self._good is None):  # who has good ones doesn't wait for others to fetch
+        if self._lock.acquire(
+            blocking=self._good is None
+        ):  # with good ones at hand, a thread does not wait for another's fetch
             try:
                 if self._clock() >= self._stale_at:
                     self._fetch()
@@ -67,7 +69,7 @@ class CredentialsStore:
         return self._good
 
     def other_than(self, refused: Credentials) -> Credentials | None:
-        """Return the current credentials if they differ from those refused, after another look where one is due."""
+        """Return the secret's credentials if they differ from the refused ones, after another fetch if one is due."""
         with self._lock:
             if self._good == refused:
                 self._fetch()
@@ -84,16 +86,16 @@ class CredentialsStore:
         except ClientError as error:
             self._fault = f"Secrets Manager answers {error.response.get('Error', {}).get('Code')}"
         except BotoCoreError as error:
-            self._fault = f"Secrets Manager can't be asked: {type(error).__name__}"
+            self._fault = f"Secrets Manager cannot be reached: {type(error).__name__}"
         except CredentialsUnavailableError as error:
             self._fault = str(error)
 
 
 def parse(text: str | None) -> Credentials:
-    """Read what the secret holds.
+    """Read the secret's text.
 
     Raises:
-        CredentialsUnavailableError: if it is something else than expected, without showing it.
+        CredentialsUnavailableError: if the text is not as expected. The message does not show it.
     """
     try:
         document = json.loads(text or "")
@@ -104,5 +106,5 @@ def parse(text: str | None) -> Credentials:
         if not isinstance(value, str) or not value:
             raise CredentialsUnavailableError(f"the secret has no {key}; {EXPECTED}")
         if value != value.strip() or not all(" " <= character <= "~" for character in value):
-            raise CredentialsUnavailableError(f"the secret's {key} is no printable ASCII without spaces around it")
+            raise CredentialsUnavailableError(f"the secret's {key} must be printable ASCII without spaces around it")
     return Credentials(document["api_key"], document["user_id"])

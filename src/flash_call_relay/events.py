@@ -11,7 +11,7 @@ EXPECTED = "expected a JSON object with uuid and status"
 
 
 class UnsupportedEventError(ValueError):
-    """The function was invoked with something that carries no flash-call results."""
+    """The event carries no flash-call results."""
 
 
 class _Object(dict[str, Any]):
@@ -24,17 +24,21 @@ class _Object(dict[str, Any]):
 
 
 def read(event: object, *, now: float) -> list[Record]:
-    """Read an SQS batch or one EventBridge event; `now` is in seconds since the epoch.
+    """Read an SQS batch or one EventBridge event.
+
+    Args:
+        event: the event that Lambda hands over.
+        now: the time in seconds since the epoch, from which a direct event's age counts.
 
     Raises:
-        UnsupportedEventError: saying what it was instead, and what was expected, without the values.
+        UnsupportedEventError: names the kind of the event and what was expected. It shows no values.
     """
     if isinstance(event, Mapping):
         records = event.get("Records")
         if isinstance(records, list) and all(map(_is_sqs, records)):
             return [_from_sqs(record) for record in records]
         if _is_envelope(event):
-            # The age counts from here: an event's `time` is the producer's to choose.
+            # Not the event's own `time`: the producer chooses that.
             event_id, content = printable(str(event.get("id"))), _result(event["detail"], "detail")
             return [Record(event_id, None, json.dumps(event), now, 1, content)]
     raise UnsupportedEventError(
@@ -62,10 +66,10 @@ def _text(record: Mapping[str, Any], key: str) -> str:
 
 
 def parse_body(body: str) -> FlashCallResult | NoResult:
-    """Read an SQS message's body: a result, or an EventBridge envelope whose detail is one."""
+    """Read an SQS message's body: a result, or an EventBridge envelope whose `detail` is a result."""
     try:
         document = json.loads(body, object_pairs_hook=_Object)
-    except (ValueError, RecursionError) as error:  # of text that is no JSON, of a huge number, of deep nesting
+    except (ValueError, RecursionError) as error:  # for text that is not JSON, a huge number, or deep nesting
         fault = (
             f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too large or deep"
         )

@@ -1,4 +1,4 @@
-"""Environment variables into one frozen Settings, checked once."""
+"""Environment variables into one frozen `Settings`, checked once."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ _RANGES = {
 
 
 class SettingsError(ValueError):
-    """An environment variable is missing or holds something else than it should."""
+    """An environment variable is missing or has a wrong value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The environment variables, each under its own name; `template.yaml` sets and describes them."""
+    """The environment variables, each under its own name in lower case. `template.yaml` sets and describes them."""
 
     webhook_url: str
     credentials_secret_arn: str
@@ -49,7 +49,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read and check the settings; a `SettingsError` names the variable and what it should hold."""
+        """Read and check the settings.
+
+        Raises:
+            SettingsError: names the variable and the values it may have.
+        """
         values: dict[str, Any] = {field.name: environ.get(field.name.upper(), "") for field in fields(cls)}
         for name, text in values.items():
             if not text and name != "ledger_table_name":
@@ -62,14 +66,14 @@ class Settings:
                 raise SettingsError(f"{name.upper()} must be a whole number {bounds}, got {text[:40]!r}")
         if values["confirmation"] not in ("reply", "http-status"):
             raise SettingsError(f"CONFIRMATION must be reply or http-status, got {values['confirmation'][:40]!r}")
-        if not _may_have_credentials(values["webhook_url"]):  # no value in this message: it may hold a password
+        if not _may_receive_credentials(values["webhook_url"]):  # no value in this message: it may hold a password
             raise SettingsError(
                 "WEBHOOK_URL must be an https URL without user info or fragment (http for loopback addresses only)"
             )
         return cls(**values)
 
 
-def _may_have_credentials(url: str) -> bool:
+def _may_receive_credentials(url: str) -> bool:
     try:
         scheme, auth, host, *_, fragment = parse_url(url)
         if not host or auth is not None or fragment is not None:

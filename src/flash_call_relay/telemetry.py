@@ -1,6 +1,6 @@
 """Outcomes into log lines as they come in, and into metrics at an invocation's end. All from the main thread.
 
-Nothing that fails here changes an outcome, or costs another line or metric.
+A failure here changes no outcome, and costs no other line or metric.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from flash_call_relay.settings import Settings
 
 NAMESPACE = "FlashCallRelay"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "flash-call-relay")
-MAX_VALUES = 100  # of one metric in one blob, by EMF's specification
+MAX_VALUES = 100  # of one metric in one EMF document, by its specification
 
 Metrics = Mapping[str, tuple[MetricUnit, Sequence[float]]]
 
-# Lambda's log level sets the root logger, and at DEBUG botocore logs the whole reply of GetSecretValue. Cut off from
-# the root, these have no way out below WARNING, whatever level their children have.
+# Lambda's log level sets the root logger, and at DEBUG botocore logs the whole reply of GetSecretValue. These loggers
+# do not reach the root, so nothing below WARNING gets out, whatever level their children have.
 for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).setLevel(logging.WARNING)
     logging.getLogger(_name).propagate = False
@@ -45,7 +45,7 @@ _emf = EphemeralMetrics(namespace=NAMESPACE)
 
 @contextlib.contextmanager
 def _harmless() -> Iterator[None]:
-    """Keep what goes wrong in here from everything else, and log that it did."""
+    """Log an exception instead of raising it."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - no line and no metric is worth a result
@@ -54,7 +54,7 @@ def _harmless() -> Iterator[None]:
 
 
 def log_start(settings: Settings) -> None:
-    """Warn of a schedule with which SQS may give a result up before the relay does."""
+    """Warn if SQS may give a result up before the relay does."""
     with _harmless():
         earliest_s = policy.earliest_exhaustion_s(settings)
         if earliest_s < settings.retry_horizon_seconds:
@@ -63,10 +63,10 @@ def log_start(settings: Settings) -> None:
 
 
 class Invocation:
-    """What one invocation logs and counts."""
+    """The log lines and metrics of one invocation."""
 
     def __init__(self, request_id: str) -> None:
-        """Begin with the invocation's id, which every line carries."""
+        """Put the invocation's id on every line that follows."""
         logger.append_keys(function_request_id=request_id)
         self._processed: list[Processed] = []
         self._faults = self._clashes = 0
@@ -89,7 +89,7 @@ class Invocation:
                 log(str(event))
 
     def log_ledger(self, faults: Sequence[str], clashes: Sequence[str]) -> None:
-        """Log what went wrong with the ledger, and calls that were confirmed with both statuses."""
+        """Log the ledger's failures, and the calls that were confirmed with both statuses."""
         self._faults, self._clashes = len(faults), len(clashes)
         with _harmless():
             for fault in faults:
@@ -98,12 +98,12 @@ class Invocation:
                 logger.error("ledger.conflict", extra={"uuid": uuid})
 
     def close(self, failures: Mapping[str, str], *, failing: bool, late_after_s: float) -> None:
-        """Log what SQS did not do, by message id, and the batch's counts; emit the metrics.
+        """Log the calls that SQS did not carry out and the batch's counts; emit the metrics.
 
         Args:
-            failures: what SQS did not do, by message id.
+            failures: requests that SQS did not carry out, by message id.
             failing: whether the endpoint is failing by now.
-            late_after_s: the age from which on a confirmation is late; 0: none is.
+            late_after_s: age in seconds from which a confirmation is late; 0: none is.
         """
         with _harmless():
             for message_id, failure in failures.items():
@@ -124,7 +124,7 @@ class Invocation:
         kinds = Counter(type(one.outcome) for one in self._processed)
         parked = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Parked))
         deferred = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Deferred))
-        # A call that the endpoint doesn't know yet waits by design.
+        # A call that the endpoint does not know yet waits by design.
         pending = [
             one.age_s
             for one in self._processed
@@ -184,13 +184,13 @@ def _counts(**counts: int) -> Metrics:
 
 
 def _emit(metrics: Metrics, **dimensions: str) -> None:
-    """Write metrics as EMF: one blob, and one more for each further 100 values of the metric with the most."""
+    """Write metrics as EMF documents; a metric with more than 100 values takes more than one."""
     for start in range(0, max(len(values) for _, values in metrics.values()), MAX_VALUES):
         part = {
             name: {"Unit": unit.value, "Value": values[start : start + MAX_VALUES]}
             for name, (unit, values) in metrics.items()
             if values[start:]
         }
-        # Not `add_metric`: it renders all the values of a metric for each one that is added, 20 µs a record.
+        # Not `add_metric`, which renders all values of a metric for each one that is added: 20 µs a record.
         blob = _emf.serialize_metric_set(part, {"service": SERVICE, **dimensions})
         sys.stdout.write(json.dumps(blob, separators=(",", ":")) + "\n")

@@ -1,4 +1,4 @@
-"""One result and credentials into the endpoint's answer: one POST, bounded in time and size."""
+"""A result and credentials into the endpoint's answer: one POST, bounded in time and size."""
 
 import http.client
 import json
@@ -26,21 +26,21 @@ from flash_call_relay.settings import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
 MAX_WIRE_BYTES = 4 * MAX_REPLY_BYTES  # headers, chunks' framing and all
-ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")  # one at most: decompressing in layers costs without bounds
-MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections after 350 s, without a word
+ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")  # layers of compression would cost without bounds
+MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
 ECHO_RUN = 6  # characters
 USER_AGENT = f"flash-call-relay/{__version__}"
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return what certificates are checked with: as strictly on each Python as on the function's own, 3.13."""
+    """Return a context that checks certificates as strictly on every Python as on the function's own, 3.13."""
     context = ssl.create_default_context()
     context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
 class Webhook:
-    """The endpoint; `post` may be called from as many threads at a time as there are connections."""
+    """The endpoint. As many threads as there are connections may call `post` at the same time."""
 
     def __init__(self, settings: Settings) -> None:
         target = parse_url(settings.webhook_url)
@@ -54,7 +54,11 @@ class Webhook:
         self._pool.ConnectionCls = _BoundedHTTPSConnection if tls else _BoundedHTTPConnection
 
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
-        """Make one attempt. Every failure of the endpoint or the network is an answer, not an exception."""
+        """Make one attempt, of `timeout_s` seconds at most.
+
+        Returns:
+            The endpoint's reply, or why there is none. A failure of the endpoint or the network raises nothing.
+        """
         began = time.monotonic()
         _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
         try:
@@ -98,7 +102,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
         raise http.client.HTTPException from error
     finally:
         if not whole:
-            response.close()  # what is left must not be taken for the next reply
+            response.close()  # the rest of this reply must not be read as the next one
         response.release_conn()
     if not whole:
         raise http.client.HTTPException
@@ -116,7 +120,7 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a repeated key: what it says is anybody's guess")
+        raise ValueError("a key is repeated, so its value is ambiguous")
     return members
 
 
@@ -125,10 +129,10 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     if not isinstance(message, str):
         return ""
     values = sorted((credentials.api_key.lower(), credentials.user_id.lower()), key=len, reverse=True)
-    # Made printable first: that could make a credential of what was none.
+    # First, since a text can turn into a credential when it is made printable.
     readable = printable(message, limit=MAX_REPLY_BYTES)
     shown = re.sub("|".join(map(re.escape, values)), "***", readable, flags=re.IGNORECASE)
-    # Cut short or encoded, an echo still holds a run of a credential's characters.
+    # An echo that is cut short or encoded still holds some of a credential's characters in a row.
     runs = (value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1))
     return "(withheld)" if any(run in shown.lower() for run in runs) else printable(shown, 120)
 
@@ -144,7 +148,7 @@ _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
 
 
 def _no_reply(error: BaseException) -> NoReply:
-    """Classify a failed attempt by the first telling exception in its chain; the other side's words stay out of it."""
+    """Classify a failed attempt by the first known exception in its chain. Quotes nothing that the endpoint sent."""
     cause: BaseException | None = error
     while cause is not None:
         for kind, reason, text in _FAILURES:
@@ -157,8 +161,8 @@ def _no_reply(error: BaseException) -> NoReply:
 
 
 # ---- the bound on one attempt ----
-# urllib3's time-outs bound each wait: a reply that drips a byte a second holds an attempt for as long as it likes.
-# So each wait for the socket is given what is left of the attempt's time.
+# urllib3's time-outs bound each wait for the socket, so a reply that drips a byte a second never times out.
+# Here, each wait gets the rest of the attempt's time.
 
 
 class _Attempt(threading.local):
@@ -167,7 +171,7 @@ class _Attempt(threading.local):
 
 
 _attempt = _Attempt()
-_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")  # as many as connections at most
+_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")  # as many as there can be connections
 
 
 def _time_left() -> float:
@@ -214,11 +218,14 @@ class _BoundedHTTPConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         try:
             return self._connected()
-        except (OSError, UnicodeError) as error:  # urllib3 would take a bare reset for one of the request, and read on
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # urllib3 would take a bare reset for one of the request, and go on reading
             raise NewConnectionError(self, "no connection") from error
 
     def _connected(self) -> socket.socket:
-        # A resolver has time-outs of its own that nothing here can set, so a thread waits for it.
+        # A resolver's time-outs are its own, so a thread waits for it.
         looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
         try:
             addresses = looked_up.result(timeout=_time_left())
@@ -240,7 +247,7 @@ class _BoundedHTTPConnection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
-            return False  # TLS holds back bytes that nobody asked for
+            return False  # the TLS layer holds bytes that belong to no request
         return super().is_connected and time.monotonic() - self._used_at < MAX_IDLE_S
 
 
