@@ -165,11 +165,11 @@ Webhook.__init__ = _following
         OBSERVED,
         {
             "telemetry": """
-_log_outcomes = Batch.log_outcomes
+_log_outcomes = Invocation.log_outcomes
 def _log_and_fail(*args):
     _log_outcomes(*args)
     raise OSError("no space left")
-Batch.log_outcomes = _log_and_fail
+Invocation.log_outcomes = _log_and_fail
 """
         },
     ),
