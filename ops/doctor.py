@@ -260,9 +260,8 @@ def _age(stack: Stack, url: str) -> float | None:
 
 
 def _alarms(stack: Stack) -> Iterator[Finding]:
-    pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack.name)
-    resources = [one for page in pages for one in page["StackResourceSummaries"]]
-    names = [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == "AWS::CloudWatch::Alarm"]
+    nested = _physical_ids(stack, stack.name, "AWS::CloudFormation::Stack")
+    names = [name for one in nested for name in _physical_ids(stack, one, "AWS::CloudWatch::Alarm")]
     if not names:
         yield Finding(NOTE, "the stack has none (Monitoring is false)", "deploy it with Monitoring=true")
         return
@@ -276,6 +275,12 @@ def _alarms(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "they tell nobody", "deploy with AlarmTopicArn or AlarmEmail")
+
+
+def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
+    pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=name)
+    resources = [one for page in pages for one in page["StackResourceSummaries"]]
+    return [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == resource_type]
 
 
 def _webhook(stack: Stack) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ from local.endpoint.standin import WEBHOOK_PATH
 LOCAL = ROOT / ".local"
 PIDS = LOCAL / "pids.json"
 ENV = LOCAL / "env"
+COMMAND = ".venv/dev/bin/flash-call-relay"
 COMMANDS = LOCAL / "commands"
 CREDENTIALS = LOCAL / "credentials.json"
 STACK_NAME = "flash-call-relay-local"
@@ -221,9 +222,9 @@ Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
 
 Check it, look at what is parked, follow one result (docs/operating.md has more):
-    make doctor PROBE=1
-    make parked
-    make story UUID={FIRST_CALL}
+    {COMMAND} doctor --probe
+    {COMMAND} parked list
+    {COMMAND} story {FIRST_CALL}
 
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text

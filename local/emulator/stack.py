@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -46,11 +47,12 @@ class StackError(Exception):
 
 
 def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that is free now. Linux gives none of this range to outgoing connections meanwhile."""
+    for port in random.sample(range(10_240, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StackError("No loopback port from 10240 to 32767 is free.")
 
 
 def require_free(port: int, what: str, variable: str) -> None:
@@ -194,7 +196,13 @@ class LocalStack:
         overrides = {"MaximumConcurrency": 0, "Monitoring": "false", **parameters}
         self._sam(
             *("deploy", "--template-file", str(template), "--stack-name", name, "--resolve-s3"),
-            *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"),
+            *(
+                "--capabilities",
+                "CAPABILITY_IAM",
+                "CAPABILITY_AUTO_EXPAND",
+                "--no-confirm-changeset",
+                "--no-fail-on-empty-changeset",
+            ),
             *("--parameter-overrides", *(f"{key}={value}" for key, value in overrides.items())),
         )
         deployment = Deployment(self, name)

@@ -1,7 +1,8 @@
-"""Reads `template.yaml` as data, with CloudFormation's short tags as the functions they stand for."""
+"""Reads `template.yaml` and `monitoring.yaml` as data, with CloudFormation's short tags as functions."""
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -25,9 +26,10 @@ def _function(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, A
 _Loader.add_multi_constructor("!", _function)
 
 
-def template() -> dict[str, Any]:
-    """Return the template."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+@cache
+def template(name: str = "template") -> dict[str, Any]:
+    """Return the template of this name; its nested one is `monitoring`."""
+    loaded: dict[str, Any] = yaml.load((ROOT / f"{name}.yaml").read_text(), _Loader)
     return loaded
 
 
@@ -70,10 +72,20 @@ def environment(parameters: dict[str, str]) -> dict[str, str]:
     return {name: parameters.get(value, value) for name, value in named.items()}
 
 
-def alarms() -> dict[str, dict[str, Any]]:
-    """Return the alarms' properties, resolved, by their names without the stack's."""
-    loaded = template()
+def monitoring(resource_type: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of what watches `a-stack`, of one type, by logical id. They are resolved."""
     known = defaults() | {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
-    found = [one["Properties"] for one in loaded["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
-    properties = [resolved(one, known, loaded["Mappings"]) for one in found]
-    return {one["AlarmName"].removeprefix("a-stack-"): one for one in properties}
+    passed = resolved(template()["Resources"]["MonitoringStack"]["Properties"]["Parameters"], known, {})
+    given = {name: value for name, value in passed.items() if value}
+    nested = template("monitoring")
+    return {
+        name: resolved(resource["Properties"], {"AWS::Region": "eu-central-1"} | given, nested["Mappings"])
+        for name, resource in nested["Resources"].items()
+        if resource["Type"] == resource_type
+    }
+
+
+def alarms() -> dict[str, dict[str, Any]]:
+    """Return the alarms' properties by their names without the stack's."""
+    found = monitoring("AWS::CloudWatch::Alarm").values()
+    return {alarm["AlarmName"].removeprefix("a-stack-"): alarm for alarm in found}

@@ -15,12 +15,11 @@ from local.emulator.stack import ROOT
 from ops.cli import relay
 from tests.support.dashboard import SEARCH, Line, Metric, lines
 from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
-from tests.support.template import defaults, resolved, template
+from tests.support.template import monitoring, resolved, template
 
 TEMPLATE = template()
 RESOURCES = TEMPLATE["Resources"]
 STACK = {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
-STACK |= {name: defaults()[name] for name in ("RunbookUrl", "FreshSeconds")}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 NAMESPACE = "FlashCallRelay"
 DAY_S = 86_400
@@ -41,7 +40,7 @@ AWS_METRICS = {
     },
     ("AWS/Logs", "LogGroupName", "AWS::Logs::LogGroup"): {"IncomingBytes"},
 }
-NEEDS_MONITORING = {
+WATCHES = {
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::Logs::QueryDefinition",
@@ -51,18 +50,9 @@ NEEDS_MONITORING = {
 UNIT_WORDS = {"Seconds": r"\bseconds\b", "Milliseconds": r"\bmilliseconds\b", "Count": r"results|calls|failing|in 5"}
 
 
-def of_type(resource_type: str) -> dict[str, dict[str, Any]]:
-    """Return the resolved properties of the resources of a type, by logical id."""
-    return {
-        name: resolved(resource["Properties"], STACK, TEMPLATE["Mappings"])
-        for name, resource in RESOURCES.items()
-        if resource["Type"] == resource_type
-    }
-
-
-ALARMS = of_type("AWS::CloudWatch::Alarm")
-QUERIES = of_type("AWS::Logs::QueryDefinition")
-(DASHBOARD,) = of_type("AWS::CloudWatch::Dashboard").values()
+ALARMS = monitoring("AWS::CloudWatch::Alarm")
+QUERIES = monitoring("AWS::Logs::QueryDefinition")
+(DASHBOARD,) = monitoring("AWS::CloudWatch::Dashboard").values()
 WIDGETS = json.loads(DASHBOARD["DashboardBody"])["widgets"]
 GRAPHS = [widget["properties"] for widget in WIDGETS if widget["type"] == "metric"]
 TITLES = [graph["title"] for graph in GRAPHS]
@@ -344,7 +334,7 @@ def test_messages_are_told_of_again_with_a_week_to_spare(queue: str) -> None:
 
 def test_only_cloudwatch_and_only_over_tls_may_tell_of_alarms() -> None:
     """Anybody's messages could come as alarms, or alarms go in the clear."""
-    refusal, allowed = of_type("AWS::SNS::TopicPolicy")["AlarmTopicPolicy"]["PolicyDocument"]["Statement"]
+    refusal, allowed = monitoring("AWS::SNS::TopicPolicy")["AlarmTopicPolicy"]["PolicyDocument"]["Statement"]
     assert (refusal["Effect"], refusal["Principal"]) == ("Deny", "*")
     assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
@@ -354,16 +344,19 @@ def test_only_cloudwatch_and_only_over_tls_may_tell_of_alarms() -> None:
 # ---- the switch ----
 
 
-def test_without_monitoring_none_of_it_is_made() -> None:
+def test_monitoring_false_makes_nothing_that_watches() -> None:
     """`Monitoring: false` would cost all the same, or fail to deploy."""
-    conditions = {
-        name: resource.get("Condition") for name, resource in RESOURCES.items() if resource["Type"] in NEEDS_MONITORING
-    }
-    assert set(conditions.values()) == {"Monitors", "AlarmsByEmail"}
-    assert {"Condition": "Monitors"} in TEMPLATE["Conditions"]["AlarmsByEmail"]["Fn::And"]
+    assert RESOURCES["MonitoringStack"]["Condition"] == "Monitors"
+    assert not WATCHES & {resource["Type"] for resource in RESOURCES.values()}
     assert TEMPLATE["Conditions"]["Monitors"] == {"Fn::Equals": [{"Ref": "Monitoring"}, "true"]}
-    outputs = [output for output in TEMPLATE["Outputs"].values() if "Dashboard" in str(output["Value"])]
+    outputs = [output for output in TEMPLATE["Outputs"].values() if "MonitoringStack" in str(output["Value"])]
     assert [output["Condition"] for output in outputs] == ["Monitors", "Monitors"]
+
+
+def test_the_nested_stack_gets_each_of_its_parameters() -> None:
+    """A deployment would fail, on AWS only."""
+    passed = RESOURCES["MonitoringStack"]["Properties"]["Parameters"]
+    assert passed.keys() == template("monitoring")["Parameters"].keys()
 
 
 # ---- the runbook's commands ----

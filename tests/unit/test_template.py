@@ -8,7 +8,7 @@ import pytest
 from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
 from local.emulator.stack import ROOT
-from tests.support.template import defaults, environment, template
+from tests.support.template import defaults, environment, monitoring, template
 
 RESOURCES = template()["Resources"]
 QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
@@ -37,14 +37,14 @@ def test_the_secret_outlives_the_stack() -> None:
 def test_what_one_result_went_through_is_indexed() -> None:
     """At volume, the story of one result would scan all logs, and be paid by the gigabyte."""
     assert RESOURCES["RelayLogGroup"]["Properties"]["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
-    story = RESOURCES["StoryQuery"]["Properties"]
+    story = monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]
     assert [one["Name"] for one in story["Parameters"]] == ["uuid"]
     assert 'filter uuid = "{{uuid}}"' in story["QueryString"]
 
 
-def test_the_template_is_ascii() -> None:
+def test_the_templates_are_ascii() -> None:
     """CloudFormation would show a question mark in place of each other character."""
-    assert (ROOT / "template.yaml").read_bytes().isascii()
+    assert all((ROOT / name).read_bytes().isascii() for name in ("template.yaml", "monitoring.yaml"))
 
 
 @pytest.mark.parametrize("name", QUEUES)
