@@ -72,7 +72,7 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     queued, dead = run.deployment.depth("ResultQueueUrl"), run.deployment.depth("DeadLetterQueueUrl")
     reasons = Counter(reason for _, reason in parked.elements())
     rows = {
-        "delivered at the first receive": first_try,
+        "delivered, never deferred": first_try,
         "deferred, then delivered": accepted.total() - first_try,
         **{f"parked: {reason}": count for reason, count in sorted(reasons.items())},
         "still queued": queued,

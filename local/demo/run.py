@@ -69,7 +69,7 @@ class Run:
         known = [item for item in scenario.items if item.fate != "unknown_call" and item is not scenario.late]
         endpoint.issue(*(item.uuid for item in known if item.result))
         page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
-        endpoint.misbehave(scenario.hard.uuid, error(500), hang(), page)
+        endpoint.misbehave(scenario.hard.uuid, error(500), named(hang(), "no answer"), page)
         endpoint.misbehave(scenario.hung.uuid, hang())
         endpoint.misbehave(scenario.torn.uuid, reset())
         endpoint.misbehave(scenario.refused.uuid, error(400))
