@@ -103,14 +103,13 @@ def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentia
     with log_path.open("wb") as log:
         process = start_session(undo, command, stdout=log)
 
-    def has_call() -> bool:
+    def has_call_or_ended() -> bool:
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             call = {"uuid": FIRST_CALL}
             return urllib3.request("POST", f"{origin}/_standin/calls", json=call, retries=False).status == 200
         return process.poll() is not None
 
-    wait_until(has_call, ENDPOINT_LIMIT_S)
-    if process.poll() is not None:
+    if not wait_until(has_call_or_ended, ENDPOINT_LIMIT_S) or process.poll() is not None:
         raise LocalError(f"The stand-in endpoint did not start. Its log:\n{log_path.read_text()}")
     register("endpoint", process.pid)
 
@@ -174,7 +173,7 @@ def write_env(deployment: Deployment, url: str) -> None:
 
 
 def commands(origin: str) -> str:
-    """Return the commands to try, each with a line that says what it does.
+    """Return the commands to try, with an explanation of each.
 
     The commands for SQS give the endpoint's URL, because version 1 of the AWS CLI ignores `AWS_ENDPOINT_URL` for SQS.
     """

@@ -163,7 +163,7 @@ class StandIn:
 
     @property
     def accepted(self) -> list[tuple[str, str]]:
-        """The uuid and status of each accepted result, copies too, from before its reply is sent."""
+        """The uuid and status of each accepted result, copies too; listed before the reply is sent."""
         with self._changed:
             return self._accepted.copy()
 
