@@ -38,7 +38,7 @@ def sam_build(emulator: Emulator) -> Path:
 def sam_deploy(emulator: Emulator, name: str, template: Path, parameters: Mapping[str, str | int]) -> "Deployment":
     """Run `sam deploy`; return the deployed stack, with the permissions that only the emulator asks for."""
     emulator.say(f"sam deploy {name}")
-    # ministack stalls on a concurrency cap that comes from a parameter. It refuses saved queries and metric maths.
+    # ministack stalls on a concurrency cap from a parameter. It refuses saved queries and alarms on metric math.
     overrides = {"MaximumConcurrency": 0, "Monitoring": "false", **parameters}
     _sam(
         emulator,
