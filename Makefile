@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Without compiled modules each start of SAM costs seconds.
+# Without compiled modules SAM starts seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Any Python from 3.11 on that can make virtual environments.
+# Python 3.11 or later that can make virtual environments.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
@@ -29,43 +29,43 @@ demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
 up: $(STACK_TOOLS) ## Deploy the relay on this machine and leave it running
 	@$(DEV)/python -m local.demo.playground up $(PORTS)
 
-down: ## Stop what `make up` started
+down: ## Stop the relay that `make up` left running
 	@test ! -e .local && echo "Nothing was up." || $(DEV)/python -m local.demo.playground down
 
-test: ## Set up, lint, check types, run all tests: CI runs this
+test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup
 	@$(MAKE) --no-print-directory check
 
-check: ready lint types ## The same without set-up
+check: ready lint types ## Do the same without the set-up
 	@$(DEV)/python -m pytest
 
 quick: ready ## Lint, types and unit tests, in seconds
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q tests/unit
 
-soak: $(STACK_TOOLS) .venv/runtime/ready ## Prove the promises under every fault at once (N=10000 SEED=)
+soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED=)
 	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
-bench: $(STACK_TOOLS) ## Measure the relay's CPU beside one POST
+bench: $(STACK_TOOLS) ## Measure the ledger's CPU time, compared with one POST
 	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
 
-fuzz: .venv/fuzz/ready ## Fuzz everything that reads from outside (SECONDS=300)
+fuzz: .venv/fuzz/ready ## Fuzz all code that reads outside input (SECONDS=300)
 	@PYTHONPATH=src .venv/fuzz/bin/python -m tests.fuzz --seconds $(SECONDS)
 
 audit: .venv/audit/ready ## Look for known vulnerabilities in the requirements
-	@# Strict: else pip-audit passes packages that it cannot look up.
+	@# Without --strict pip-audit passes packages that it cannot look up.
 	@.venv/audit/bin/pip-audit --strict --requirement local/requirements/dev.txt
 
-setup: $(CHECK_TOOLS) ## Make the virtual environments (the other commands do it as needed)
+setup: $(CHECK_TOOLS) ## Make the virtual environments (other commands make those they need)
 
-clean: down ## Remove everything that the other commands made
+clean: down ## Remove all files that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment each: the SAM CLI, the emulator and the scanner pin other versions of boto3 than the relay.
+# Several environments, since the SAM CLI, the emulator and the scanner pin other versions of boto3 than the relay.
 .venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt ops/requirements.txt
 	@test ! -L .venv || { echo ".venv is a link; this checkout must not rebuild its target."; exit 1; }
-	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "Needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)," \
-		"and '$(PYTHON)' is not one. Name one with make PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "'$(PYTHON)' is not Python 3.11 or later with venv" \
+		"(Debian: apt-get install python3-venv). Choose another with make PYTHON=/path/to/python3."; exit 1; }
 	@echo "==> setting up .venv/$* (once; about half a minute)"
 	@rm -rf .venv/$* && $(PYTHON) -m venv .venv/$*
 	@.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
@@ -74,7 +74,7 @@ clean: down ## Remove everything that the other commands made
 	@touch $@
 
 ready:
-	@ls $(CHECK_TOOLS) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test', which does all."; exit 1; }
+	@ls $(CHECK_TOOLS) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test' for the set-up and all checks."; exit 1; }
 
 lint:
 	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .

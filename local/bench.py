@@ -32,8 +32,11 @@ from flash_call_relay.ledger import Ledger
 from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
-from local.emulator.stack import REGION, ROOT, LocalStack, free_port, run_command, running, wait_until
+from local import ROOT
+from local.command import run_command
+from local.emulator.emulator import REGION, Emulator
 from local.endpoint.standin import WEBHOOK_PATH
+from local.processes import free_port, wait_until
 
 RECORDS = 500
 ROUNDS = 7
@@ -56,7 +59,7 @@ def bench() -> int:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as directory:
         credentials = Credentials(secrets.token_urlsafe(24), secrets.token_urlsafe(12))
-        with running(LocalStack(Path(directory), free_port(), console.print)) as stack:
+        with Emulator(Path(directory), free_port(), console.print) as stack:
             endpoint, url = start_endpoint(stack, credentials)
             try:
                 measured = measure(kinds(stack, url, credentials))
@@ -70,7 +73,7 @@ def bench() -> int:
     return verdict != "holds"
 
 
-def start_endpoint(stack: LocalStack, credentials: Credentials) -> tuple["subprocess.Popen[bytes]", str]:
+def start_endpoint(stack: Emulator, credentials: Credentials) -> tuple["subprocess.Popen[bytes]", str]:
     """Start the stand-in as a process of its own."""
     known, port = stack.state / "credentials.json", free_port()
     known.write_text(json.dumps({"api_key": credentials.api_key, "user_id": credentials.user_id}))
@@ -85,7 +88,7 @@ def start_endpoint(stack: LocalStack, credentials: Credentials) -> tuple["subpro
     return process, url
 
 
-def kinds(stack: LocalStack, url: str, credentials: Credentials) -> dict[str, Work]:
+def kinds(stack: Emulator, url: str, credentials: Credentials) -> dict[str, Work]:
     """Return what is measured, by name."""
     dynamodb, webhook = stack.client("dynamodb"), Webhook(settings(url))
     for table, key in (("ledger", "uuid"), ("idempotency", "id")):

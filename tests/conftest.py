@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from local.emulator.stack import ROOT, LocalStack, free_port, running
+from local import ROOT
+from local.emulator.emulator import Emulator
+from local.processes import free_port
 
 
 def payload(name: str) -> Any:
@@ -16,8 +18,8 @@ def payload(name: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """Run AWS's emulator on a loopback port of its own."""
     state: Path = tmp_path_factory.mktemp("emulator")
-    with running(LocalStack(state, free_port())) as stack:
+    with Emulator(state, free_port()) as stack:
         yield stack

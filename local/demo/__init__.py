@@ -1,1 +1,1 @@
-"""`make demo`, and the stack that `make up` leaves running."""
+"""`make demo` shows the relay end to end on this machine; `make up` leaves it running there."""

@@ -1,6 +1,6 @@
-"""`make up` and `make down`: the relay deployed on this machine and left running, to play with.
+"""`make up` deploys the relay on this machine and leaves it running; `make down` ends it.
 
-All of it lives in `.local`, and `pids.json` there says which processes are ours.
+All its files are in `.local`; `pids.json` there lists its processes.
 """
 
 import argparse
@@ -18,22 +18,12 @@ from typing import Any
 
 import urllib3
 
-from local.emulator.stack import (
-    ROOT,
-    TOOLS,
-    Deployment,
-    LocalStack,
-    StackError,
-    add_ports,
-    end_session,
-    require_ports,
-    run_command,
-    signals_held,
-    start_session,
-    stopwatch,
-    wait_until,
-)
+from local import ROOT, TOOLS
+from local.command import add_ports, require_ports, run_command, stopwatch
+from local.emulator.deployment import Deployment, sam_build, sam_deploy
+from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH
+from local.processes import LocalError, end_session, signals_held, start_session, wait_until
 
 LOCAL = ROOT / ".local"
 PIDS = LOCAL / "pids.json"
@@ -50,37 +40,34 @@ FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do u
 
 def main() -> int:
     """Parse the options and run the command."""
-    parser = argparse.ArgumentParser(prog="python -m local.playground", description="The relay, to play with.")
+    parser = argparse.ArgumentParser(prog="python -m local.demo.playground", description="The relay, to try out.")
     commands = parser.add_subparsers(dest="command", required=True)
     add_ports(commands.add_parser("up", help="deploy the relay on this machine and leave it running"))
-    commands.add_parser("down", help="end what `up` left running")
+    commands.add_parser("down", help="end the processes of `up`")
     options = parser.parse_args()
     return run_command(down if options.command == "down" else lambda: up(options))
 
 
 def up(options: argparse.Namespace) -> int:
-    """Start and deploy everything, unless it runs already; show what to do with it."""
+    """Start and deploy everything, unless it runs already; show the commands to try."""
     if COMMANDS.exists() and len(live_pids()) == 2:
         print("It is up already; `make down` ends it.")
         show_commands()
         return 0
-    clear()  # what an earlier one may have left
+    clear()
     require_ports(options)
     say = stopwatch(partial(print, flush=True))
     with contextlib.ExitStack() as undo:
         undo.callback(clear)
         LOCAL.mkdir()
-        stack = LocalStack(LOCAL / "emulator", options.emulator_port, say)
-        undo.callback(stack.stop)
-        say(f"starting the emulator on {stack.url}")
-        stack.start()
-        note("emulator", stack.pid)
+        emulator = undo.enter_context(Emulator(LOCAL / "emulator", options.emulator_port, say))
+        register("emulator", emulator.pid)
         origin = f"http://127.0.0.1:{options.endpoint_port}"
         say(f"starting the stand-in endpoint on {origin}")
         credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
         start_endpoint(undo, options.endpoint_port, origin, credentials)
         url = origin + WEBHOOK_PATH
-        deployment = stack.deploy(STACK_NAME, stack.build(), {"WebhookUrl": url, **PARAMETERS})
+        deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": url, **PARAMETERS})
         say("filling the secret with made-up credentials")
         deployment.fill_secret(**credentials)
         write_env(deployment, url)
@@ -92,13 +79,13 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down() -> int:
-    """End what is up and remove what it left."""
+    """End the processes of `up` and remove its files."""
     print("It is down now." if clear() else "Nothing was up.")
     return 0
 
 
 def clear() -> bool:
-    """End the processes that are ours and remove `.local`; return whether any ran."""
+    """End the processes of `up` and remove `.local`; return whether any ran."""
     with signals_held():
         pids = live_pids()
         for pid in pids:
@@ -108,7 +95,7 @@ def clear() -> bool:
 
 
 def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentials: dict[str, str]) -> None:
-    """Start the stand-in endpoint, wait until it answers, and tell it of a first call."""
+    """Start the stand-in endpoint, wait until it answers, and make a first call known to it."""
     CREDENTIALS.touch(mode=0o600)
     CREDENTIALS.write_text(json.dumps(credentials))
     log_path = LOCAL / "endpoint.log"
@@ -116,28 +103,27 @@ def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentia
     with log_path.open("wb") as log:
         process = start_session(undo, command, stdout=log)
 
-    def has_call() -> bool:
+    def has_call_or_ended() -> bool:
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             call = {"uuid": FIRST_CALL}
             return urllib3.request("POST", f"{origin}/_standin/calls", json=call, retries=False).status == 200
         return process.poll() is not None
 
-    wait_until(has_call, ENDPOINT_LIMIT_S)
-    if process.poll() is not None:
-        raise StackError(f"The stand-in endpoint did not start. Its last words:\n{log_path.read_text()}")
-    note("endpoint", process.pid)
+    if not wait_until(has_call_or_ended, ENDPOINT_LIMIT_S) or process.poll() is not None:
+        raise LocalError(f"The stand-in endpoint did not start. Its log:\n{log_path.read_text()}")
+    register("endpoint", process.pid)
 
 
-# ---- which processes are ours ----
+# ---- the processes of `up` ----
 
 
-def note(name: str, pid: int) -> None:
-    """Note a process of ours, by its start too: a pid may be another's one day."""
-    PIDS.write_text(json.dumps({**noted(), name: {"pid": pid, "started": start_time(pid)}}))
+def register(name: str, pid: int) -> None:
+    """Write a process into `PIDS`, with its start time: another process may have its pid one day."""
+    PIDS.write_text(json.dumps({**registered(), name: {"pid": pid, "started": start_time(pid)}}))
 
 
-def noted() -> dict[str, dict[str, Any]]:
-    """Return the processes noted so far, by name."""
+def registered() -> dict[str, dict[str, Any]]:
+    """Return the processes in `PIDS`, by name."""
     try:
         processes: dict[str, dict[str, Any]] = json.loads(PIDS.read_text())
     except (OSError, ValueError):
@@ -146,12 +132,12 @@ def noted() -> dict[str, dict[str, Any]]:
 
 
 def live_pids() -> list[int]:
-    """Return the pids of those processes that still run and are ours."""
-    return [one["pid"] for one in noted().values() if one["started"] and one["started"] == start_time(one["pid"])]
+    """Return the pids of the processes of `up` that still run."""
+    return [one["pid"] for one in registered().values() if one["started"] and one["started"] == start_time(one["pid"])]
 
 
 def start_time(pid: int) -> str:
-    """Return when a process started, in its system's words; empty if there is none or it is a zombie."""
+    """Return a process's start time as the system writes it; empty if it does not run or is a zombie."""
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -164,15 +150,15 @@ def start_time(pid: int) -> str:
     return "" if state.startswith("Z") else started.strip()
 
 
-# ---- what to do with it ----
+# ---- the commands to try ----
 
 
 def write_env(deployment: Deployment, url: str) -> None:
-    """Write what points a shell, its AWS CLI and its SAM to the emulator, and to nothing else."""
+    """Write the file that points a shell, its AWS CLI and its SAM CLI to the emulator, and to nothing else."""
     outputs = deployment.outputs
     values = {
         "FLASH_CALL_RELAY_STACK": STACK_NAME,
-        **deployment.stack.environment,
+        **deployment.emulator.environment,
         "AWS_PAGER": "",
         "RESULT_QUEUE_URL": outputs["ResultQueueUrl"],
         "PARKED_QUEUE_URL": outputs["ParkedQueueUrl"],
@@ -187,9 +173,9 @@ def write_env(deployment: Deployment, url: str) -> None:
 
 
 def commands(origin: str) -> str:
-    """Return the commands to play with, each with what it does.
+    """Return the commands to try, with an explanation of each.
 
-    SQS's have the address themselves: for SQS version 1 of the AWS CLI does not look for it in the environment.
+    The commands for SQS give the endpoint's URL, because version 1 of the AWS CLI ignores `AWS_ENDPOINT_URL` for SQS.
     """
     sqs = 'aws sqs --endpoint-url "$AWS_ENDPOINT_URL"'
     other = FIRST_CALL[:-1] + "Q"
@@ -206,22 +192,22 @@ First, in your shell, from the repository's root:
 Send a result through the queue (this call exists at the endpoint):
     {sqs} send-message --queue-url "$RESULT_QUEUE_URL" --message-body '{result}'
 
-Send one through the event bus (unknown to the endpoint: it is tried again, and parked after a minute):
+Send one through the event bus (the endpoint does not know this call; the relay parks it after a minute):
     aws events put-events --entries '{json.dumps([event])}'
 
-Let that call exist, so that it is delivered:
+Make that call known to the endpoint, so that the relay delivers its result:
     curl -s -X POST {origin}/_standin/calls -d '{{"uuid": "{other}"}}'
 
-See what the endpoint was asked:
+List the requests that the endpoint got:
     curl -s {origin}/_standin/requests
 
-Let the endpoint answer 500 to everything for 30 seconds:
+Have the endpoint answer 500 to everything for 30 seconds:
     curl -s -X POST {origin}/_standin/spell -d '{{"status": 500, "seconds": 30}}'
 
 Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
 
-Check it, look at what is parked, follow one result (docs/operating.md has more):
+Check the relay, list the parked results, follow one result (docs/operating.md has more):
     {COMMAND} doctor --probe
     {COMMAND} parked list
     {COMMAND} story {FIRST_CALL}
@@ -229,17 +215,18 @@ Check it, look at what is parked, follow one result (docs/operating.md has more)
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text
 
-Deploy your changes (the emulator wants no cap on the concurrency, and no monitoring):
-    sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 --capabilities CAPABILITY_IAM \\
+Deploy your changes (the emulator supports neither the concurrency cap nor the monitoring):
+    sam build && sam deploy --stack-name {STACK_NAME} --resolve-s3 \\
+        --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND \\
         --parameter-overrides MaximumConcurrency=0 Monitoring=false WebhookUrl="$ENDPOINT_URL"
 """
 
 
 def show_commands() -> None:
-    """Print the commands."""
+    """Print the commands to try."""
     print(COMMANDS.read_text())
     if shutil.which("aws") is None:
-        print("There is no aws on PATH: what begins with it needs the AWS CLI.")
+        print("There is no aws on PATH: install the AWS CLI for the commands that begin with it.")
 
 
 if __name__ == "__main__":

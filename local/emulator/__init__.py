@@ -1,1 +1,1 @@
-"""AWS on one machine: SAM builds and deploys the template into an emulator; AWS's own runtime runs the function."""
+"""AWS on one machine: an emulator of its services, the deployed template, and AWS's own Lambda runtime."""

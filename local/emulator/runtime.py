@@ -1,11 +1,11 @@
 """AWS's own Lambda runtime without a container: execution environments for the function of a deployed stack.
 
-Each environment is AWS's Runtime Interface Emulator (the SAM CLI's wheel carries it) with AWS's Python client
-`awslambdaric`. It sees the package that `sam build` made and nothing else, so what the package lacks is missing here as
-it would be on Lambda. A time-out kills the function, a crash costs a cold start, and state lives between invocations.
+Each environment is AWS's Runtime Interface Emulator (in the SAM CLI's wheel) with AWS's Python client `awslambdaric`.
+The function can import only the package that `sam build` made, so a missing dependency fails here as it would on
+Lambda. A time-out kills the function, a crash costs a cold start, and state survives between invocations.
 
-    with Runtime(deployment, build.parent / "RelayFunction", state / "runtime") as runtime:
-        deployment.send([...])      # the emulator hands the function's batches to these environments
+    with Runtime(deployment, template.parent / "RelayFunction", state / "runtime") as runtime:
+        deployment.send([...])      # the emulator sends the function's batches to these environments
 """
 
 import contextlib
@@ -24,48 +24,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from local.emulator.stack import REGION, TOOLS, Deployment, StackError, free_port, start_session, wait_until
+from local.emulator.deployment import Deployment
+from local.emulator.emulator import REGION
+from local.processes import LocalError, free_port, start_session, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
-PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator hands a function's events to the URL in this variable
+PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
 START_LIMIT_S = 20
-GRACE_S = 15  # beyond the function's time-out, for its cold start and for the emulator that kills it
-
-
-def runtime_emulator() -> Path:
-    """Return AWS's Runtime Interface Emulator for this machine.
-
-    Raises:
-        StackError: the set-up is missing.
-    """
-    name = {"aarch64": "aws-lambda-rie-arm64"}.get(os.uname().machine, "aws-lambda-rie-x86_64")
-    for found in (TOOLS / "sam" / "lib").glob(f"python3*/site-packages/samcli/local/rapid/{name}"):
-        return found
-    raise StackError("The SAM CLI with AWS's runtime interface emulator is missing: run `make setup` first.")
-
-
-def runtime_client() -> Path:
-    """Return the directory that holds `awslambdaric`.
-
-    Raises:
-        StackError: the set-up is missing.
-    """
-    for found in (TOOLS / "runtime" / "lib").glob("python3*/site-packages/awslambdaric"):
-        return found.parent
-    raise StackError("awslambdaric is missing in .venv/runtime: run `make setup` first.")
+GRACE_S = 15  # after the function's time-out, for its cold start and for the runtime emulator to kill it
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """An event that was handed to the function, and what came of it.
+    """One invocation of the function, and its result.
 
     Attributes:
-        environment: which one ran it, from 0.
-        number: the how manieth invocation of that environment it was, from 0.
-        records: the SQS records of the event; none if it was another event.
+        environment: the number of the environment that ran it.
+        number: counts the invocations of that environment, from 0.
+        records: the event's SQS records; none if it was another event.
         began: in seconds since the epoch.
-        ended: likewise.
-        reply: what the function returned; None if it failed.
+        ended: in seconds since the epoch.
+        reply: the function's return value; None if it failed.
         error: why it failed; empty if it did not.
     """
 
@@ -79,7 +58,7 @@ class Invocation:
 
     @property
     def kept(self) -> frozenset[str]:
-        """The ids of the messages that stay on the queue after this invocation."""
+        """The ids of the messages that SQS keeps after this invocation."""
         if self.reply is None:
             return frozenset(record["messageId"] for record in self.records)
         return frozenset(failure["itemIdentifier"] for failure in self.reply.get("batchItemFailures", ()))
@@ -89,10 +68,10 @@ class Environment:
     """One execution environment. It takes one invocation at a time.
 
     Attributes:
-        number: from 0.
-        invocations: how many it has taken so far, but for one that is under way.
-        log: where it writes.
-        lost: whether the function has crashed or was killed, here or by Lambda's clock.
+        number: counts the environments, from 0.
+        invocations: the number of invocations that have ended.
+        log: the file it writes to.
+        lost: the function has crashed, or it was killed here or at its time-out.
     """
 
     def __init__(self, number: int, package: Path, variables: Mapping[str, str], log: Path) -> None:
@@ -101,34 +80,33 @@ class Environment:
         self._port = free_port()
         self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._ending = contextlib.ExitStack()
-        # Without site-packages: only what PYTHONPATH names, and the standard library.
-        client = [str(TOOLS / "runtime" / "bin" / "python"), "-S", "-m", "awslambdaric"]
+        architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
+        emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
+        client = tool("runtime/lib/python3*/site-packages/awslambdaric").parent
         command = [
-            *(str(runtime_emulator()), "--log-level", "error"),
+            *(str(emulator), "--log-level", "error"),
             *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
             *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
-            *(*client, variables["_HANDLER"]),
+            # Without site-packages: the function imports from PYTHONPATH and the standard library only.
+            *(str(tool("runtime/bin/python")), "-S", "-m", "awslambdaric", variables["_HANDLER"]),
         ]
-        environment = {**variables, "PYTHONPATH": f"{package}:{runtime_client()}", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         output = self._ending.enter_context(log.open("ab"))
         process = start_session(self._ending, command, env=environment, cwd=package, stdout=output)
         self._emulator = process.pid
         if not wait_until(self._listens, START_LIMIT_S, every_s=0.01):
             self.end()
-            raise StackError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
     def _listens(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
             return True
         return False
 
-    def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._limit_s)
-
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
-        began, self.lost = time.time(), True  # until it has replied
-        connection = self._connection()
+        began, self.lost = time.time(), True  # unless it replies
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._limit_s)
         try:
             connection.request("POST", INVOCATIONS, event)
             response = connection.getresponse()
@@ -142,11 +120,11 @@ class Environment:
         return Invocation(self.number, self.invocations - 1, tuple(records), began, time.time(), reply, error)
 
     def kill(self) -> None:
-        """SIGKILL the function, as a crash or a lost machine does."""
+        """Kill the function with SIGKILL, as a crash or a lost machine does."""
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop the function's clock but not Lambda's, which kills it when its time is over."""
+        """Stop the function with SIGSTOP, so that Lambda kills it at its time-out."""
         self._signal(signal.SIGSTOP)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -156,12 +134,12 @@ class Environment:
                     os.kill(int(child), number)
 
     def end(self) -> None:
-        """End it and all that it started."""
+        """End the environment's processes."""
         self._ending.close()
 
 
 def _outcome(status: int, body: bytes) -> tuple[Mapping[str, Any] | None, str]:
-    """Return what the function replied, or why it failed: the emulator says either with status 200."""
+    """Return the function's reply, or why it failed. The runtime emulator gives both with status 200."""
     try:
         reply = json.loads(body)
     except ValueError:
@@ -172,16 +150,16 @@ def _outcome(status: int, body: bytes) -> tuple[Mapping[str, Any] | None, str]:
 
 
 class Runtime:
-    """The execution environments of one deployed function, as many as there are invocations side by side.
+    """The execution environments of one deployed function; it runs the function while the context is entered.
 
     Args:
         deployment: the stack.
-        package: what `sam build` made of the function.
-        logs: a directory for what the environments write, a file each.
-        concurrency: invocations side by side, at most.
-        timeout_s: the function's time-out; by default the deployed one.
-        aws_url: what the function takes for AWS; by default the emulator.
-        on_event: takes an event and returns what the emulator is told of it; by default `invoke` does.
+        package: the function's package, made by `sam build`.
+        logs: a directory for the environments' logs.
+        concurrency: the most invocations at a time.
+        timeout_s: the function's time-out in seconds; by default the deployed one.
+        aws_url: the URL that the function uses for AWS; by default the emulator's.
+        on_event: handles an event in place of `invoke`.
     """
 
     def __init__(  # noqa: PLR0913
@@ -196,20 +174,20 @@ class Runtime:
         on_event: "Callable[[Runtime, bytes], Invocation] | None" = None,
     ) -> None:
         self.invocations: list[Invocation] = []
-        self.identities: dict[str, int] = {}  # access key ids of the role's sessions → environments
+        self.identities: dict[str, int] = {}  # access key id of a role session → environment
         self._deployment, self._package, self._logs = deployment, package, logs
         self._concurrency, self._timeout_s, self._aws_url = concurrency, timeout_s, aws_url
         self._on_event = on_event or Runtime.invoke
         self._free: list[Environment] = []
         self._all: list[Environment] = []
         self._under_way = 0
-        self._first = 0  # those before it are retired
+        self._first = 0  # `restart` retired the environments before this one
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        """Take the function's invocations over from the emulator."""
+        """Have the emulator send the function's events here."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._function = self._deployment.stack.client("lambda")
+        self._function = self._deployment.emulator.client("lambda")
         self._name = self._deployment.outputs["FunctionName"]
         configuration = self._function.get_function_configuration(FunctionName=self._name)
         self._before: dict[str, str] = configuration["Environment"]["Variables"]
@@ -222,7 +200,7 @@ class Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the function back, and end the environments."""
+        """Restore the function's configuration, and end the environments."""
         try:
             self.stop()
             self._configure(self._before)
@@ -239,7 +217,7 @@ class Runtime:
         )
 
     def _variables(self, configuration: Mapping[str, Any]) -> dict[str, str]:
-        """What Lambda sets, and what the function's configuration does."""
+        """Return the environment variables of the function: its configuration's and Lambda's."""
         logging = configuration.get("LoggingConfig", {})
         return {
             **self._before,
@@ -257,14 +235,14 @@ class Runtime:
             "AWS_LAMBDA_LOG_LEVEL": logging.get("ApplicationLogLevel", "INFO"),
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ENDPOINT_URL": self._aws_url or self._deployment.stack.url,
-            "AWS_CA_BUNDLE": str(self._deployment.stack.ca_bundle),
+            "AWS_ENDPOINT_URL": self._aws_url or self._deployment.emulator.url,
+            "AWS_CA_BUNDLE": str(self._deployment.emulator.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
     def _let_the_account_assume_the_role(self) -> None:
-        # On AWS, Lambda does. What the role may do stays as the template has it, and the emulator enforces it.
-        iam = self._deployment.stack.client("iam")
+        # On AWS, Lambda assumes the role. Its permissions stay the template's, and the emulator enforces them.
+        iam = self._deployment.emulator.client("iam")
         self._role = iam.get_role(RoleName=self._deployment.role)["Role"]["Arn"]
         account = {"AWS": f"arn:aws:iam::{self._role.split(':')[4]}:root"}
         trust = [{"Effect": "Allow", "Principal": account, "Action": "sts:AssumeRole"}]
@@ -275,7 +253,7 @@ class Runtime:
     # ---- invocations ----
 
     def handle(self, event: bytes) -> Invocation:
-        """Do with an event what `on_event` does."""
+        """Handle an event with `on_event`."""
         with self._lock:
             self._under_way += 1
         try:
@@ -285,12 +263,12 @@ class Runtime:
                 self._under_way -= 1
 
     def invoke(self, event: bytes) -> Invocation:
-        """Run the function with an event, in an environment that is free."""
+        """Run the function with an event, in a free environment."""
         with self.environment() as environment:
             return self.run(environment, event)
 
     def run(self, environment: Environment, event: bytes) -> Invocation:
-        """Run the function with an event in this environment, and note it."""
+        """Run the function with an event in this environment, and record the invocation."""
         invocation = environment.invoke(event)
         with self._lock:
             self.invocations.append(invocation)
@@ -298,14 +276,14 @@ class Runtime:
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[Environment]:
-        """Yield an environment that nobody else uses meanwhile: a warm one if there is one."""
+        """Reserve an environment for a `with` block: a warm one if one is free, else a new one."""
         with self._lock:
             environment = self._free.pop() if self._free else self._start()
         try:
             yield environment
         finally:
             with self._lock:
-                # The runtime emulator starts a lost function anew, but may fail an invocation that comes meanwhile.
+                # The runtime emulator restarts a lost function, but fails an invocation during the restart.
                 retired = environment.lost or environment.number < self._first
                 if not retired:
                     self._free.append(environment)
@@ -313,7 +291,7 @@ class Runtime:
                 environment.end()
 
     def restart(self, **variables: str) -> None:
-        """Go on in new environments, as after a deployment, with these environment variables changed."""
+        """Replace all environments, as a deployment does, with these environment variables changed."""
         with self._lock:
             self._base |= variables
             self._first, retired, self._free = len(self._all), self._free, []
@@ -321,14 +299,14 @@ class Runtime:
             environment.end()
 
     def stop(self) -> None:
-        """Have the emulator begin no more invocations, and wait for those under way."""
+        """Have the emulator begin no more invocations, and wait until the running ones have ended."""
         self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=0)
         limit_s = int(self._base["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         wait_until(lambda: self._under_way == 0, limit_s)
 
     def _start(self) -> Environment:
         number = len(self._all)
-        session = self._deployment.stack.client("sts").assume_role(
+        session = self._deployment.emulator.client("sts").assume_role(
             RoleArn=self._role, RoleSessionName=f"environment-{number}"
         )["Credentials"]
         self.identities[session["AccessKeyId"]] = number
@@ -343,16 +321,16 @@ class Runtime:
         self._all.append(environment)
         return environment
 
-    # ---- what the function wrote ----
+    # ---- logs ----
 
     def raw_log(self) -> list[str]:
-        """Return all that the environments and the function in them wrote, one environment after the other."""
+        """Return all lines that the function and its runtime wrote, one environment after the other."""
         return [line for log in self._log_files() for line in log.read_text(errors="replace").splitlines()]
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the function's JSON lines in the order of their times.
+        """Return the function's JSON log lines in the order of their timestamps.
 
-        Each carries the `environment` and the `invocation` (its number there) that wrote it, if it was one of them.
+        Each line has the `environment` that wrote it, and the number of the `invocation` there, or None.
         """
         lines = [line for number, log in enumerate(self._log_files()) for line in _read_log(number, log)]
         return sorted(lines, key=lambda line: str(line.get("timestamp")))
@@ -380,7 +358,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """What the emulator talks to instead of running the function itself."""
+    """Takes the function's events from the emulator."""
 
     disable_nagle_algorithm = True
 
@@ -394,14 +372,14 @@ class _Handler(BaseHTTPRequestHandler):
             invocation = self._runtime.handle(event)
             status = 200 if invocation.reply is not None else 502
             body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
-        except (OSError, http.client.HTTPException, StackError) as error:  # the environment itself is gone
+        except (OSError, http.client.HTTPException, LocalError) as error:  # the environment has failed
             print(f"runtime: {error!r}", file=sys.stderr)
             status, body = 502, repr(error)
-        with contextlib.suppress(OSError):  # the emulator has not waited
+        with contextlib.suppress(OSError):  # the emulator has closed the connection
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
             self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """Say nothing for each request."""
+        """Log no requests."""

@@ -1,17 +1,16 @@
 """The ways in which an endpoint can fail its clients, each as a script that the stand-in plays.
 
-A script is an iterator of steps. Bytes are sent as they are; a number is a pause in seconds (`math.inf`: for
-ever); an `Act` does something to the result or to the connection. A script that ends leaves the connection
-open for the next request, and one whose client goes away is dropped where it stands.
+A script is an iterator of steps. The stand-in sends bytes unchanged; a number is a pause in seconds (`math.inf`: for
+ever); an `Act` accepts the result or ends the connection. After a script the connection is open for the next request.
+A script ends early if its client closes the connection.
 """
 
 import functools
 import json
 import math
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from http import HTTPStatus
 
@@ -24,11 +23,11 @@ _BODILESS = frozenset({100, 101, 102, 103, 204, 304})
 
 
 class Act(Enum):
-    """What a script can do beside sending and waiting."""
+    """A step that neither sends nor waits."""
 
-    ACCEPT = "count the result as accepted, if the request deserves it"
-    CLOSE = "send what is buffered, then end the connection in good order"
-    RESET = "tear the connection down at once with a TCP RST"
+    ACCEPT = "count the result as accepted, if the request keeps the contract"
+    CLOSE = "send what is buffered, then close the connection (TCP FIN)"
+    RESET = "reset the connection (TCP RST)"
 
 
 Step = bytes | float | Act
@@ -36,14 +35,14 @@ Step = bytes | float | Act
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP reply. `status` goes into the status line unchecked, so it may be any number."""
+    """One HTTP reply. `status` may be any number."""
 
     status: int
     body: bytes = b""
     headers: Headers = ()
 
     def head(self) -> bytes:
-        """The status line and the headers, with the empty line that ends them."""
+        """Return the status line and the headers, with the empty line that ends them."""
         lines = [f"HTTP/1.1 {self.status} {_PHRASES.get(self.status, '')}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.status not in _BODILESS:
@@ -51,24 +50,24 @@ class Reply:
         return "\r\n".join([*lines, "", ""]).encode()
 
     def wire(self) -> bytes:
-        """The whole reply as it is sent."""
+        """Return the whole reply as bytes."""
         return self.head() + self.body
 
 
 def json_reply(status: int, value: object, headers: Headers = ()) -> Reply:
-    """A reply whose body is `value` as JSON."""
+    """Return a reply whose body is `value` as JSON."""
     return Reply(status, json.dumps(value).encode(), (("Content-Type", TYPE_JSON), *headers))
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """One way to answer.
+    """One way to answer a request.
 
     Attributes:
-        name: What the stand-in notes as the request's answer, unless there is a `status`.
-        script: Given the reply that the contract asks for and the request's headers, what happens instead.
-        status: The HTTP status that the client is sure to see, if there is one.
-        on_connect: The connection is reset before anything is read from it. Only a spell can have this.
+        name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
+        script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
+        status: the HTTP status that the client gets; None if it may get none.
+        on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.spell` takes this.
     """
 
     name: str
@@ -83,33 +82,32 @@ def answer(
     headers: Mapping[str, str] | None = None,
     content_type: str | None = None,
 ) -> Behaviour:
-    """Whatever was asked, answer with the given status and body. It never counts as accepted.
+    """Answer any request with a status and a body, and accept nothing.
 
-    A mapping or a list is sent as JSON, text and bytes as they are. `content_type` is by default what fits:
-    JSON for JSON, HTML for text and bytes, and none where there is no body.
+    Args:
+        status: the HTTP status.
+        body: a mapping or a list, sent as JSON; text or bytes, sent unchanged; None for no body.
+        headers: further headers.
+        content_type: by default JSON for a mapping or a list, HTML for text and bytes, none without a body.
     """
     if body is None:
-        payload, fitting = b"", None
+        payload, default = b"", None
     elif isinstance(body, bytes):
-        payload, fitting = body, TYPE_HTML
+        payload, default = body, TYPE_HTML
     elif isinstance(body, str):
-        payload, fitting = body.encode(), TYPE_HTML
+        payload, default = body.encode(), TYPE_HTML
     else:
-        payload, fitting = json.dumps(body).encode(), TYPE_JSON
-    kind = content_type or fitting
+        payload, default = json.dumps(body).encode(), TYPE_JSON
+    kind = content_type or default
     typed = {"Content-Type": kind} if kind else {}
     reply = Reply(status, payload, tuple((typed | dict(headers or {})).items()))
-
-    def script(_proper: Reply, _headers: Headers) -> Iterator[Step]:
-        yield reply.wire()
-
-    return Behaviour(f"answer {status}", script, status)
+    return _scripted(f"answer {status}", lambda _: (reply.wire(),), status)
 
 
 def error(status: int, *, html: bool = False, retry_after: int | str | None = None) -> Behaviour:
-    """An error as the API words it, or as a proxy before it would (`html`).
+    """Answer with an error: the API's JSON, or a proxy's page with `html`.
 
-    `retry_after` is the header's value: seconds, or an HTTP date.
+    `retry_after` is the value of the header: seconds, or an HTTP date.
     """
     phrase = _PHRASES.get(status, "Error")
     page = f"<html><body><h1>{status} {phrase}</h1></body></html>"
@@ -117,111 +115,115 @@ def error(status: int, *, html: bool = False, retry_after: int | str | None = No
     return answer(status, page if html else {"message": phrase}, headers)
 
 
+def named(behaviour: Behaviour, name: str) -> Behaviour:
+    """Return a behaviour that the stand-in lists under a name instead of its HTTP status."""
+    return replace(behaviour, name=name, status=None)
+
+
 def redirect(status: int, location: str) -> Behaviour:
-    """A redirect, which would carry the credentials to `location` if it were followed."""
+    """Answer with a redirect. A client that follows it takes the credentials to `location`."""
     return answer(status, None, {"Location": location})
 
 
 def status_line(code: int) -> Behaviour:
-    """The proper reply, but under a status such as 150, 600 or 999; then the connection is closed.
+    """Answer with the proper reply under a status such as 150, 600 or 999, then close the connection.
 
-    Below 200 only the head is sent: what would follow a real 1xx never comes.
+    Below 200 the answer has no body, and no final reply follows.
     """
+    head = f"HTTP/1.1 {code} Standing By\r\n\r\n".encode()
 
-    def script(proper: Reply, _headers: Headers) -> Iterator[Step]:
-        if code < HTTPStatus.OK:
-            yield f"HTTP/1.1 {code} Standing By\r\n\r\n".encode()
-        else:
-            yield Reply(code, proper.body, proper.headers).wire()
-        yield Act.CLOSE
+    def wire(proper: Reply) -> bytes:
+        return head if code < HTTPStatus.OK else replace(proper, status=code).wire()
 
-    return Behaviour(f"status_line {code}", script, code)
+    return _scripted(f"status_line {code}", lambda proper: (wire(proper), Act.CLOSE), code)
 
 
 def echo_headers(status: int = 400) -> Behaviour:
-    """An error that quotes the request's headers, credentials and all, as debugging servers do."""
+    """Answer with an error that quotes the request's headers, credentials included."""
 
-    def script(_proper: Reply, headers: Headers) -> Iterator[Step]:
-        yield json_reply(status, {"message": "Bad headers", "headers": dict(headers)}).wire()
+    def quoting(headers: Headers) -> Reply:
+        return json_reply(status, {"message": "Bad headers", "headers": dict(headers)})
 
-    return Behaviour("echo_headers", script, status)
+    return Behaviour("echo_headers", lambda _proper, headers: iter((quoting(headers).wire(),)), status)
 
 
 def hang() -> Behaviour:
-    """No answer, ever; the connection stays open."""
+    """Never answer; leave the connection open."""
     return _scripted("hang", lambda _: (math.inf,))
 
 
 def late(seconds: float) -> Behaviour:
-    """The proper answer after that many seconds. A client that has left by then has had nothing accepted."""
+    """Accept and answer properly after a delay in seconds, if the client is still connected."""
     return _scripted("late", lambda proper: (seconds, Act.ACCEPT, proper.wire()))
 
 
 def lost() -> Behaviour:
-    """The result is accepted, but the reply is lost: the connection is closed without one."""
+    """Accept the result, but close the connection without a reply."""
     return _scripted("lost", lambda _: (Act.ACCEPT, Act.CLOSE))
 
 
 def close_early() -> Behaviour:
-    """The connection is closed in good order (FIN) without a reply, and nothing is accepted."""
+    """Close the connection (TCP FIN) without a reply, and accept nothing."""
     return _scripted("close_early", lambda _: (Act.CLOSE,))
 
 
 def close_idle(after: float = 0.05) -> Behaviour:
-    """The proper answer; `after` seconds later the idle connection is closed, as tired servers do."""
+    """Answer properly; close the idle connection `after` seconds later."""
     return _scripted("close_idle", lambda proper: (Act.ACCEPT, proper.wire(), after, Act.CLOSE))
 
 
 def reset() -> Behaviour:
-    """A TCP RST once the request has been read."""
+    """Reset the connection (TCP RST) after reading the request."""
     return _scripted("reset", lambda _: (Act.RESET,))
 
 
 def reset_on_connect() -> Behaviour:
-    """For spells: a TCP RST when a connection is accepted, before TLS, or a request comes on an open one.
+    """Reset each new connection before TLS, and each open one at its next request. Only for spells.
 
-    The client may learn of it while it connects or when it first reads or writes.
+    The client may notice it while it connects, or when it first reads or writes.
     """
     return _scripted("reset_on_connect", lambda _: (Act.RESET,), on_connect=True)
 
 
 def half_reply() -> Behaviour:
-    """A reply that breaks off in the middle of its body."""
+    """Close the connection in the middle of the reply's body."""
     return _scripted("half_reply", lambda proper: (proper.head() + proper.body[: len(proper.body) // 2], Act.CLOSE))
 
 
 def not_http() -> Behaviour:
-    """Another protocol's greeting; then the connection is closed."""
+    """Answer with the greeting of another protocol, then close the connection."""
     return _scripted("not_http", lambda _: (b"SSH-2.0-OpenSSH_9.6\r\n", Act.CLOSE))
 
 
 def drip_headers(seconds_per_byte: float = 1.0) -> Behaviour:
-    """The proper answer, its head byte by byte. It counts as accepted only with the last of it."""
+    """Answer properly, but send the head byte by byte; accept before the last byte."""
     return _scripted("drip_headers", lambda proper: _drip(b"", proper.head(), proper.body, seconds_per_byte))
 
 
 def drip_body(seconds_per_byte: float = 1.0) -> Behaviour:
-    """The proper answer, its body byte by byte. It counts as accepted only with the last of it."""
+    """Answer properly, but send the body byte by byte; accept before the last byte."""
     return _scripted("drip_body", lambda proper: _drip(proper.head(), proper.body, b"", seconds_per_byte))
 
 
 def gzip_bomb(decompressed_bytes: int = 200_000_000) -> Behaviour:
-    """A small 200 that inflates to at least this size: a JSON object that would confirm the result."""
+    """Answer with a small 200 that inflates to at least this size: a JSON object that would confirm the result."""
     body = _bomb(decompressed_bytes)
     reply = Reply(200, body, (("Content-Type", TYPE_JSON), ("Content-Encoding", "gzip")))
     return _scripted("gzip_bomb", lambda _: (reply.wire(),))
 
 
 def huge(size: int = 10_000_000) -> Behaviour:
-    """A 200 of `size` bytes, which is a JSON object that would confirm the result."""
+    """Answer with a 200 of `size` bytes: a JSON object that would confirm the result."""
     start, end = b'{"message": "OK"', b"}"
     body = start + b" " * (size - len(start) - len(end)) + end
     reply = Reply(200, body, (("Content-Type", TYPE_JSON),))
     return _scripted("huge", lambda _: (reply.wire(),))
 
 
-def _scripted(name: str, steps: Callable[[Reply], Iterable[Step]], *, on_connect: bool = False) -> Behaviour:
-    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), on_connect=on_connect)
+def _scripted(
+    name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None, *, on_connect: bool = False
+) -> Behaviour:
+    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status, on_connect)
 
 
 def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> Iterator[Step]:
@@ -235,20 +237,8 @@ def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> 
 
 @functools.cache
 def _bomb(size: int) -> bytes:
-    """A gzip member of at least `size` bytes, deflated a MiB at a time.
-
-    After a full flush deflate refers to nothing before it, so one deflated MiB can be repeated; only the
-    checksum has to see all of the data.
-    """
+    """Return a gzip member that inflates to at least `size` bytes."""
     start, block, end = b'{"message": "OK"', b" " * 2**20, b"}"
-    times = -(-size // len(block))
-    deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    first = deflate.compress(start) + deflate.flush(zlib.Z_FULL_FLUSH)
-    repeated = deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)
-    last = deflate.compress(end) + deflate.flush(zlib.Z_FINISH)
-    checksum = zlib.crc32(start)
-    for _ in range(times):
-        checksum = zlib.crc32(block, checksum)
-    length = len(start) + times * len(block) + len(end)
-    trailer = struct.pack("<LL", zlib.crc32(end, checksum), length & 0xFFFFFFFF)
-    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + first + repeated * times + last + trailer
+    deflate = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)  # with the header and the checksum of gzip
+    parts = [deflate.compress(part) for part in [start, *[block] * (size // len(block) + 1), end]]
+    return b"".join(parts) + deflate.flush()

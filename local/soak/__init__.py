@@ -1,1 +1,1 @@
-"""`make soak`: every fault at once, and a check of the promises."""
+"""`make soak` runs the relay under every fault together, and checks its promises."""

@@ -1,16 +1,18 @@
-"""Faults between the function and AWS, and of the function itself, by a seeded schedule.
+"""A proxy between the function and AWS, which injects faults into the calls by a seeded schedule.
 
-The schedule says what befalls the n-th call of an operation and the n-th invocation. So a seed repeats the plan of a
-run; which results a fault meets is up to the run's concurrency.
+The schedule sets the fault of the n-th call of each operation, so a seed repeats the faults. It does not repeat which
+results they hit, since the relay works in parallel.
 """
 
 import json
 import random
 import ssl
+import sys
 import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -22,15 +24,15 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.emulator.runtime import Environment, Invocation, Runtime
-from local.emulator.stack import LocalStack
-from local.soak.promises import Call, Pair
+from local.emulator.emulator import Emulator
+from local.soak.facts import Call, Pair
 
-SLOW_S = 0.8  # longer than the relay's client waits for DynamoDB
+SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
+AwsReply = tuple[int, Mapping[str, str], bytes]  # status, headers, body
 
 
 class Fault(StrEnum):
-    """What the proxy can do to a call."""
+    """A fault of an AWS call."""
 
     ERROR = "500"
     THROTTLED = "throttled"
@@ -53,11 +55,16 @@ ERRORS = {
 
 
 def fault_schedule(seed: str, operation: str, rate: float) -> Iterator[Fault | None]:
-    """Yield what befalls each call of an operation: each fault once, early; then some at random.
+    """Yield the fault of each call of an operation: first each fault once, then random ones.
 
-    A fault lasts for some calls in a row, since the relay's clients try each call twice.
+    A fault may last for several calls, since the relay's clients try each call twice.
+
+    Args:
+        seed: repeats the schedule.
+        operation: a key of `FAULTS`.
+        rate: the share of the later calls at which a fault begins, 0 to 1.
     """
-    rng = random.Random(f"{seed} {operation}")  # noqa: S311 - it is to be repeated
+    rng = random.Random(f"{seed} {operation}")  # noqa: S311 - the seed repeats it
     kinds = list(FAULTS[operation])
     rng.shuffle(kinds)
     yield None
@@ -71,57 +78,61 @@ def fault_schedule(seed: str, operation: str, rate: float) -> Iterator[Fault | N
 
 
 class FaultyAws:
-    """A proxy for the function's AWS calls, in front of the emulator and with its certificate.
+    """A proxy for the function's AWS calls. It forwards them to the emulator and uses the emulator's certificate.
 
     Args:
-        stack: the emulator.
-        seed: of the schedule.
-        rate: how many of the calls meet a fault, 0 to 1, once each fault was met; None: none ever.
-        strikes: is told of each call before it is made.
-        credentials: the endpoint's, which must not be in any call.
+        emulator: where the calls go.
+        seed: repeats the schedule.
+        rate: as in `fault_schedule`; None for no faults.
+        on_call: takes the environment and the operation of each call before it is made.
+        credentials: the endpoint's, to search the calls for.
     """
 
     def __init__(
-        self, stack: LocalStack, seed: str, rate: float | None, strikes: "Strikes", credentials: set[str]
+        self,
+        emulator: Emulator,
+        seed: str,
+        rate: float | None,
+        on_call: Callable[[int, str], None],
+        credentials: set[str],
     ) -> None:
         self.calls: list[Call] = []
-        self.identities: Mapping[str, int] = {}  # access key ids → environments
-        self.strikes, self.credentials = strikes, credentials
-        self._stack = stack
+        self.identities: Mapping[str, int] = {}  # access key id → environment
+        self._emulator, self._on_call, self._credentials = emulator, on_call, credentials
         self._schedules = {} if rate is None else {name: fault_schedule(seed, name, rate) for name in FAULTS}
         self._lock = threading.Lock()
-        self._http = urllib3.PoolManager(ca_certs=str(stack.ca_bundle), retries=False, maxsize=50, timeout=30)
+        self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=30)
 
     def __enter__(self) -> Self:
         """Listen on a loopback port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._stack.state / "cert.pem", self._stack.state / "key.pem")
+        context.load_cert_chain(self._emulator.state / "cert.pem", self._emulator.state / "key.pem")
         self._server = _Server(("127.0.0.1", 0), partial(_Proxied, self, context))
         threading.Thread(target=self._server.serve_forever, name="faulty-aws", daemon=True).start()
         self.url = f"https://localhost:{self._server.server_address[1]}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it; calls under way fail."""
+        """Stop. Calls that have begun fail."""
         self._server.shutdown()
         self._server.server_close()
         self._http.clear()
 
     @property
     def hits(self) -> Counter[str]:
-        """How many calls met which fault."""
+        """The number of calls by operation and fault."""
         return Counter(f"{call.operation}: {call.fault}" for call in list(self.calls) if call.fault)
 
-    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes] | None:
-        """Forward a call, or do to it what is due; None: there is no reply."""
+    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply | None:
+        """Return the reply to a call, with the fault that is due; None if the reply is lost."""
         began = time.time()
         environment = self._environment(headers)
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
         with self._lock:
             fault = next(self._schedules[operation]) if operation in self._schedules else None
-        self.strikes.on_call(environment, operation)
+        self._on_call(environment, operation)
         asked = json.loads(body or b"{}")
-        reply: tuple[int, Mapping[str, str], bytes]
+        reply: AwsReply
         if fault in ERRORS:
             status, code = ERRORS[fault]
             reply = status, {}, json.dumps({"__type": code, "message": "injected"}).encode()
@@ -135,7 +146,7 @@ class FaultyAws:
         call = Call(
             *(began, time.time(), environment, operation, str(fault or "")),
             **_about(operation, asked, said),
-            leaks=any(secret.encode() in body for secret in self.credentials),
+            leaks=any(secret.encode() in body for secret in self._credentials),
         )
         with self._lock:
             self.calls.append(call)
@@ -145,26 +156,24 @@ class FaultyAws:
         key = headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
         return self.identities.get(key, -1)
 
-    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply:
         passed = {
             name: value for name, value in headers.items() if name.lower() not in ("connection", "content-length")
         }
-        response = self._http.request("POST", f"{self._stack.url}{path}", body=body, headers=passed, redirect=False)
+        response = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=passed, redirect=False)
         names = ("Content-Type", "x-amzn-RequestId", "x-amz-crc32")
         return response.status, {n: response.headers[n] for n in names if n in response.headers}, response.data
 
     def _signed(self, headers: Mapping[str, str], path: str, body: bytes) -> Mapping[str, str]:
-        """Return headers for another body, signed anew; as the account, since the role's key is the function's."""
+        """Return the headers for a changed body, signed as the account: only the function has the role's key."""
         *_, region, service, _ = headers["Authorization"].partition("Credential=")[2].partition(",")[0].split("/")
         kept = {name: headers[name] for name in ("Content-Type", "X-Amz-Target") if name in headers}
-        request = AWSRequest("POST", f"{self._stack.url}{path}", kept, body)
+        request = AWSRequest("POST", f"{self._emulator.url}{path}", kept, body)
         SigV4Auth(Credentials("test", "test"), service, region).add_auth(request)
         return dict(request.headers)
 
-    def _partly(
-        self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Forward every other entry, and say of the rest what AWS says of entries that failed."""
+    def _partly(self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]) -> AwsReply:
+        """Forward every other entry, and reply for the rest as AWS does for failed entries."""
         holder, name = asked, {"BatchGetItem": "Keys", "BatchExecuteStatement": "Statements"}.get(operation, "Entries")
         if operation == "BatchGetItem":
             (holder,) = asked["RequestItems"].values()
@@ -176,7 +185,7 @@ class FaultyAws:
             part = json.dumps(asked).encode()
             status, _, body = self._forward(path, self._signed(headers, path, part), part)
             said = json.loads(body)
-            holder[name] = [*taken, *failed]  # what was asked for, faults or no
+            holder[name] = [*taken, *failed]  # the whole request again, for the record of the call
         if status != 200:
             raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":
@@ -194,7 +203,7 @@ class FaultyAws:
 
 
 def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """What a call is about, and what came of it."""
+    """Return the fields of `Call` that depend on the operation."""
     if operation == "BatchGetItem":
         (keys,) = asked["RequestItems"].values()
         items = [item for found in said.get("Responses", {}).values() for item in found]
@@ -221,7 +230,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: a killed function leaves its connections as they are."""
+        """Print the traceback of a bug, but not of a broken connection: a killed function leaves those."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
 
 class _Proxied(BaseHTTPRequestHandler):
@@ -233,7 +244,7 @@ class _Proxied(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def setup(self) -> None:
-        """Greet in the connection's own thread."""
+        """Do the TLS handshake in the connection's own thread."""
         self.request = self._context.wrap_socket(self.request, server_side=True)
         super().setup()
 
@@ -257,122 +268,4 @@ class _Proxied(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing for each request."""
-
-
-# ---- the function itself ----
-
-
-class Strike(StrEnum):
-    """What can befall an invocation."""
-
-    KILLED_AT_READ = "killed before the POSTs"
-    KILLED_AT_WRITE = "killed between the POSTs and the ledger"
-    KILLED_AT_HIDE = "killed before hiding"
-    KILLED_AT_PARK = "killed before parking"
-    TIMED_OUT = "timed out"
-    TWICE = "delivered twice, one after the other"
-    SIDE_BY_SIDE = "delivered twice, side by side"
-
-
-_AT = {
-    Strike.KILLED_AT_READ: "BatchGetItem",
-    Strike.KILLED_AT_WRITE: "BatchExecuteStatement",
-    Strike.KILLED_AT_HIDE: "ChangeMessageVisibilityBatch",
-    Strike.KILLED_AT_PARK: "SendMessageBatch",
-    Strike.TIMED_OUT: "BatchExecuteStatement",
-}
-
-
-def strike_schedule(seed: str, rate: float) -> Iterator[Strike | None]:
-    """Yield what befalls each invocation: each strike once, early; then some at random, time-outs seldom."""
-    rng = random.Random(f"{seed} strikes")  # noqa: S311 - it is to be repeated
-    early = list(Strike)
-    rng.shuffle(early)
-    for strike in early:
-        yield from (None, None, strike)
-    while True:
-        seldom = rng.random() < 0.05
-        kinds = [Strike.TIMED_OUT] if seldom else [strike for strike in Strike if strike is not Strike.TIMED_OUT]
-        yield rng.choice(kinds) if rng.random() < rate else None
-
-
-class Strikes:
-    """Kills, freezes and repeats invocations.
-
-    A strike that found no occasion (nothing was parked, say) waits for an invocation that gives one.
-
-    Attributes:
-        struck: the invocations that were killed or frozen.
-        copies: the invocations that were a second delivery.
-        poison: texts; an invocation whose event holds one of them is always killed.
-    """
-
-    def __init__(self, seed: str, rate: float | None) -> None:
-        self.struck: set[tuple[int, int]] = set()
-        self.copies: set[tuple[int, int]] = set()
-        self.poison: set[bytes] = set()
-        self.hits: Counter[Strike | str] = Counter()
-        self._schedule = None if rate is None else strike_schedule(seed, rate)
-        self._due: Counter[Strike] = Counter()
-        self._running: dict[int, tuple[Environment, int, bool]] = {}  # by environment: its invocation, is it poison?
-        self._lock = threading.Lock()
-
-    def on_event(self, runtime: Runtime, event: bytes) -> Invocation:
-        """Hand an event to the function: once, or twice."""
-        with self._lock:
-            strike = next(self._schedule) if self._schedule else None
-        if strike not in (Strike.TWICE, Strike.SIDE_BY_SIDE):
-            if strike:
-                self._due[strike] += 1
-            return self._run(runtime, event)
-        self.hits[strike] += 1
-        copy = threading.Thread(target=lambda: self._copy(runtime, event))
-        if strike is Strike.SIDE_BY_SIDE:
-            copy.start()
-        invocation = self._run(runtime, event)
-        if strike is Strike.TWICE:
-            copy.start()
-        copy.join()
-        return invocation
-
-    def _copy(self, runtime: Runtime, event: bytes) -> None:
-        invocation = self._run(runtime, event)
-        self.copies.add((invocation.environment, invocation.number))
-
-    def _run(self, runtime: Runtime, event: bytes) -> Invocation:
-        with runtime.environment() as environment:
-            poisoned = any(text in event for text in self.poison)
-            self._running[environment.number] = environment, environment.invocations, poisoned
-            try:
-                return runtime.run(environment, event)
-            finally:
-                del self._running[environment.number]
-
-    def on_call(self, number: int, operation: str) -> None:
-        """Strike the environment that is about to make this call, if that is due."""
-        if (running := self._running.get(number)) is None:
-            return
-        environment, invocation, poisoned = running
-        with self._lock:
-            if (number, invocation) in self.struck:
-                return
-            due = next((strike for strike in list(self._due) if self._due[strike] and _AT[strike] == operation), None)
-            if poisoned:
-                self.hits["poison"] += 1
-            elif due:
-                self._due[due] -= 1
-                self.hits[due] += 1
-            else:
-                return
-            self.struck.add((number, invocation))
-        if due is Strike.TIMED_OUT and not poisoned:
-            environment.freeze()
-        else:
-            environment.kill()
-
-
-EVERY_FAULT: Sequence[str] = [
-    *(f"{operation}: {fault}" for operation, faults in FAULTS.items() for fault in faults),
-    *(str(strike) for strike in Strike),
-]
+        """Log no requests."""

@@ -1,31 +1,31 @@
-"""What a soak sends, and what the endpoint does to it: made up from a seed."""
+"""The results that a soak sends and the endpoint's behaviour for each, made from a seed."""
 
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from local.endpoint import behaviour
-from local.endpoint.behaviour import Behaviour, answer, error
-from local.soak.promises import DEAD, DELIVERED, OTHER, Pair
+from local.endpoint.behaviour import Behaviour, answer, error, named
+from local.soak.facts import DEAD, DELIVERED, OTHER, Pair
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is sent, how the endpoint treats it, and what may become of it.
+    """One message or event, and the endpoint's behaviour for it.
 
     Attributes:
-        text: the message's body or the event's detail.
-        pair: uuid and status; None if it is no result.
-        fates: as in `promises.Sent`.
-        kind: "plain", "early" (its call is not known at first), "unknown" (nor ever), "doomed" (never delivered) or
-            "poison" (kills the function).
-        behaviours: what the endpoint does to its first attempts.
-        always: what the endpoint does to every attempt.
+        text: the message's body, or the event's detail.
+        pair: uuid and status; None if it is no valid result.
+        fates: the allowed outcomes, as in `facts.Sent`.
+        kind: "plain", "early" (the endpoint knows its call only after an attempt), "unknown" (the endpoint never knows
+            its call), "doomed" (never delivered) or "poison" (kills the function).
+        behaviours: the endpoint's behaviours for its first attempts.
+        always: the endpoint's behaviour for each attempt.
     """
 
     text: str
@@ -37,17 +37,12 @@ class Item:
 
     @property
     def uuid(self) -> str:
-        """The result's uuid."""
+        """The result's uuid; empty if it is no valid result."""
         return self.pair[0] if self.pair else ""
 
 
-def named(behaviour: Behaviour, name: str) -> Behaviour:
-    """Return a behaviour that is noted under a name instead of its HTTP status."""
-    return replace(behaviour, name=name, status=None)
-
-
-def troubles(trap_url: str) -> Sequence[Behaviour]:
-    """Return what the endpoint does to single attempts; the traps would carry credentials elsewhere."""
+def failures(trap_url: str) -> Sequence[Behaviour]:
+    """Return the endpoint's behaviours for single attempts. The redirects lead to the trap."""
     page = "<html><body>We'll be back soon</body></html>"
     return (
         error(500),
@@ -80,15 +75,15 @@ INVALID_DETAILS = (json.dumps({"uuid": 7, "status": "Success"}), json.dumps({"st
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is sent.
+    """All items of a soak.
 
     Attributes:
-        seed: repeats it.
+        seed: repeats the plan.
         to_queue: the messages, in order.
         to_bus: the events, in order.
-        late: what is sent once the rest is delivered: copies and contradictions.
-        poison: what is sent last.
-        source: of the events.
+        late: the copies and contradictions to send once the rest is delivered.
+        poison: the messages to send last.
+        source: the source of the events.
     """
 
     seed: str
@@ -100,29 +95,29 @@ class Plan:
 
     @classmethod
     def of(cls, count: int, seed: str, trap_url: str, source: str = "flash-call.verification") -> "Plan":
-        """Make a plan of about so many results.
+        """Return a plan.
 
         Args:
-            count: how many.
+            count: the approximate number of results.
             seed: repeats the plan.
-            trap_url: where nobody must go.
-            source: of the events.
+            trap_url: a host that must not get the credentials.
+            source: the source of the events.
         """
-        rng = random.Random(f"{seed} plan")  # noqa: S311 - it is to be repeated
-        trouble, result = troubles(trap_url), partial(_made_up, rng)
+        rng = random.Random(f"{seed} plan")  # noqa: S311 - the seed repeats it
+        failing, result = failures(trap_url), partial(_made_up, rng)
         few, some = max(2, count // 1000), max(4, count // 100)
-        items = [result(behaviours=(kind,)) for kind in trouble for _ in range(few)]
-        items += [result(behaviours=tuple(rng.sample(trouble, 3))) for _ in range(few)]
+        items = [result(behaviours=(kind,)) for kind in failing for _ in range(few)]
+        items += [result(behaviours=tuple(rng.sample(failing, 3))) for _ in range(few)]
         items += [result(kind="early") for _ in range(some)]
-        # They are tried to the end, and an endpoint that mostly fails is spared: so there are not many.
+        # Few: these are tried to the end, and too many failures in a row make the relay spare the endpoint.
         items += [result({"unknown_call"}, kind="unknown") for _ in range(min(few, 20))]
         items += [result({"retries_exhausted"}, kind="doomed", always=error(503)) for _ in range(min(few, 5))]
         items += [result({"rejected"}, always=error(status)) for status in (400, 409, 422) for _ in range(few)]
         items += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID for _ in range(few)]
         either = {DELIVERED, "conflicting_status"}
-        for first in [result(either) for _ in range(some)]:  # contradictions in flight at once
+        for first in [result(either) for _ in range(some)]:  # contradictions in flight together
             items += [first, _contradicting(first)]
-        for one in [result() for _ in range(some)]:  # copies at once
+        for one in [result() for _ in range(some)]:  # copies in flight together
             items += [one, one]
         plain = [result() for _ in range(max(0, count - len(items) - 3 * some))]
         late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
@@ -131,26 +126,26 @@ class Plan:
         to_bus += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID_DETAILS for _ in range(few)]
         rng.shuffle(to_queue)
         rng.shuffle(to_bus)
-        # An event that kills its function takes its neighbours along, so it comes last.
+        # Last, since a message that kills the function fails the rest of its batch, too.
         poison = [result({DEAD}, kind="poison") for _ in range(2)]
         return cls(seed, to_queue, to_bus, late, poison, source)
 
     @classmethod
     def short(cls, seed: str, trap_url: str) -> "Plan":
-        """Make a plan of some dozens of results, which takes seconds."""
-        rng = random.Random(f"{seed} plan")  # noqa: S311 - it is to be repeated
+        """Return a plan of a few dozen results, which takes seconds."""
+        rng = random.Random(f"{seed} plan")  # noqa: S311 - the seed repeats it
         result = partial(_made_up, rng)
         plain = [result() for _ in range(10)]
         doomed = result({"retries_exhausted"}, kind="doomed", always=error(503))
         items = [*plain, doomed, *(Item(text, None, frozenset({"invalid_event"})) for text in INVALID)]
-        for trouble in troubles(trap_url):
-            # Alternating, since an endpoint that fails five times in a row is spared for long.
-            items += [result(behaviours=(trouble,)), result()]
+        for failure in failures(trap_url):
+            # Alternating, since five failures in a row make the relay spare the endpoint for 30 s.
+            items += [result(behaviours=(failure,)), result()]
         return cls(seed, items, late=[*plain[:3], *map(_contradicting, plain[3:6])])
 
     @property
     def items(self) -> Sequence[Item]:
-        """All that is sent."""
+        """All items."""
         return [*self.to_queue, *self.to_bus, *self.late, *self.poison]
 
 
@@ -164,5 +159,5 @@ def _item(pair: Pair, fates: set[str], **treatment: Any) -> Item:
 
 
 def _contradicting(item: Item) -> Item:
-    """The other verdict on the same call: parked, unless a fault keeps the ledger from telling."""
+    """Return the other status of the same call. The relay parks it, unless a fault hides the ledger's entry."""
     return _item((item.uuid, OTHER[item.pair[1] if item.pair else ""]), {DELIVERED, "conflicting_status"})

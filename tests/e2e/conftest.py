@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from local.emulator.stack import ROOT, Deployment, LocalStack, wait_until
+from local import ROOT
+from local.emulator.deployment import Deployment, sam_build, sam_deploy
+from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
+from local.processes import wait_until
 from ops import queue
 from ops.cli import main
 
@@ -100,7 +103,7 @@ class Relay:
     def confirmed(self, uuid: str) -> str | None:
         """Return the status that the ledger knows to be confirmed."""
         key = {"TableName": self.deployment.outputs["LedgerTableName"], "Key": {"uuid": {"S": uuid}}}
-        item = self.deployment.stack.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
+        item = self.deployment.emulator.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
         return item["status"]["S"] if item else None
 
     @contextlib.contextmanager
@@ -116,7 +119,7 @@ class Relay:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Run in one execution environment at a time: each has a gate of its own."""
-        function, client = self.deployment.outputs["FunctionName"], self.deployment.stack.client("lambda")
+        function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
         client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
         try:
             yield
@@ -126,16 +129,16 @@ class Relay:
     def poll(self, *, on: bool) -> None:
         """Let Lambda take messages from the result queue, or not."""
         mapping = self.deployment.outputs["EventSourceMappingId"]
-        self.deployment.stack.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+        self.deployment.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
 
     def _environment(self) -> dict[str, str]:
         function = self.deployment.outputs["FunctionName"]
-        configuration = self.deployment.stack.client("lambda").get_function_configuration(FunctionName=function)
+        configuration = self.deployment.emulator.client("lambda").get_function_configuration(FunctionName=function)
         variables: dict[str, str] = configuration["Environment"]["Variables"]
         return variables
 
     def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
-        self.deployment.stack.client("lambda").update_function_configuration(
+        self.deployment.emulator.client("lambda").update_function_configuration(
             FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
         )
 
@@ -169,7 +172,7 @@ class Ended:
 class Operator:
     """Somebody at a machine of theirs with the command `flash-call-relay`."""
 
-    emulator: LocalStack
+    emulator: Emulator
 
     def __call__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> Ended:
         """Run a command in this process; without the variables that are None."""
@@ -233,31 +236,31 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) 
 
 
 @pytest.fixture(scope="session")
-def built(emulator: LocalStack) -> Path:
+def built(emulator: Emulator) -> Path:
     """Run the real `sam build`, once."""
-    return emulator.build()
+    return sam_build(emulator)
 
 
 @pytest.fixture(scope="session")
-def relay(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+def relay(emulator: Emulator, built: Path) -> Iterator[Relay]:
     """Deploy the relay with events routed to the queue."""
     yield from _deployed(emulator, built, "relay", {"EventRoute": "queue"})
 
 
 @pytest.fixture(scope="session")
-def function_route(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+def function_route(emulator: Emulator, built: Path) -> Iterator[Relay]:
     """Deploy the relay with events routed straight to the function, and without a ledger."""
     yield from _deployed(emulator, built, "function-route", {"EventRoute": "function", "Deduplication": "false"})
 
 
 @pytest.fixture(scope="session")
-def without_credentials(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+def without_credentials(emulator: Emulator, built: Path) -> Iterator[Relay]:
     """Deploy the relay and leave its secret empty, as it is after a first `sam deploy`."""
     yield from _deployed(emulator, built, "without-credentials", {"EventRoute": "none"}, fill_secret=False)
 
 
 @pytest.fixture(scope="session")
-def permitted(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+def permitted(emulator: Emulator, built: Path) -> Iterator[Relay]:
     """Deploy the relay with each permission that its role can have; its mapping is off: a test is the poller."""
     key = "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11"
     for relay in _deployed(emulator, built, "permitted", {"EventRoute": "none", "CredentialsKmsKeyArn": key}):
@@ -276,18 +279,18 @@ def swept(relay: Relay) -> Iterator[Relay]:
 
 
 @pytest.fixture(scope="session")
-def operator(emulator: LocalStack) -> Operator:
+def operator(emulator: Emulator) -> Operator:
     """Return somebody who may do everything."""
     return Operator(emulator)
 
 
 def _deployed(
-    emulator: LocalStack, built: Path, name: str, parameters: dict[str, str], *, fill_secret: bool = True
+    emulator: Emulator, built: Path, name: str, parameters: dict[str, str], *, fill_secret: bool = True
 ) -> Iterator[Relay]:
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
         places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
-        deployment = emulator.deploy(name, built, {**SHORT, **places, **parameters})
+        deployment = sam_deploy(emulator, name, built, {**SHORT, **places, **parameters})
         # What a killed function leaves comes back within a test's patience.
         deployment.shorten_visibility(30)
         if fill_secret:

@@ -40,7 +40,7 @@ def test_copies_sent_at_once_arrive(relay: Relay) -> None:
     accepted = relay.accepted(*results)
     relay.settled()
     assert set(accepted) == set(pairs(*results))
-    table, dynamodb = relay.deployment.outputs["LedgerTableName"], relay.deployment.stack.client("dynamodb")
+    table, dynamodb = relay.deployment.outputs["LedgerTableName"], relay.deployment.emulator.client("dynamodb")
     for one in results:
         item = dynamodb.get_item(TableName=table, Key={"uuid": {"S": one["uuid"]}})["Item"]
         confirmed_at = int(item["confirmed_at"]["N"])
@@ -96,7 +96,7 @@ def ledger_faults(relay: Relay) -> list[str]:
 def test_without_deduplication_there_is_no_table_and_no_permission(function_route: Relay) -> None:
     """Who has switched it off would still pay for a table, or have to explain the permission to it."""
     assert "LedgerTableName" not in function_route.deployment.outputs
-    iam = function_route.deployment.stack.client("iam")
+    iam = function_route.deployment.emulator.client("iam")
     document = iam.get_role_policy(RoleName=function_route.deployment.role, PolicyName="relay")["PolicyDocument"]
     assert "dynamodb" not in json.dumps(document)
     one = result()

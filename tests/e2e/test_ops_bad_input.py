@@ -11,7 +11,8 @@ import pytest
 from botocore.config import Config
 
 from flash_call_relay import __version__
-from local.emulator.stack import LocalStack, free_port
+from local.emulator.emulator import Emulator
+from local.processes import free_port
 from ops.cli import relay as group
 from tests.e2e.conftest import Operator, Relay, ended, wait_for
 
@@ -79,7 +80,7 @@ def test_an_unknown_stack_is_named_with_those_there_are(
 
 def test_a_stack_of_something_else_is_told_apart(relay: Relay, operator: Operator) -> None:
     """Who names the stack of another application would get a traceback, or harm it."""
-    cloudformation, name = relay.deployment.stack.client("cloudformation"), f"other-{uuid4().hex[:8]}"
+    cloudformation, name = relay.deployment.emulator.client("cloudformation"), f"other-{uuid4().hex[:8]}"
     template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
     cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
 
@@ -121,7 +122,7 @@ def test_an_unknown_profile_is_named(operator: Operator) -> None:
     assert "no-such-profile" in said(operator("--profile", "no-such-profile", "parked", "list"), 2)
 
 
-def test_an_expired_session_is_told(emulator: LocalStack, relay: Relay, operator: Operator) -> None:
+def test_an_expired_session_is_told(emulator: Emulator, relay: Relay, operator: Operator) -> None:
     """Who logged in yesterday would not know what is wrong."""
     keys = iam_user(emulator, "cloudformation:*", "sqs:*")
     short = boto_client(emulator, keys).get_session_token(DurationSeconds=1)["Credentials"]
@@ -136,7 +137,7 @@ def test_an_expired_session_is_told(emulator: LocalStack, relay: Relay, operator
     assert sentence.startswith("The AWS session has expired: log in again")
 
 
-def iam_user(emulator: LocalStack, *actions: str) -> dict[str, str]:
+def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
     """Make a user who may do this and nothing else; return what their environment has."""
     iam, name = emulator.client("iam"), f"operator-{uuid4().hex}"
     iam.create_user(UserName=name)
@@ -147,7 +148,7 @@ def iam_user(emulator: LocalStack, *actions: str) -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 
-def boto_client(emulator: LocalStack, keys: dict[str, str]) -> Any:
+def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
     """Return a client that gives sessions shorter than AWS does."""
     return emulator._session.client(
         "sts",
@@ -160,7 +161,7 @@ def boto_client(emulator: LocalStack, keys: dict[str, str]) -> Any:
     )
 
 
-def test_missing_permissions_are_named(emulator: LocalStack, swept: Relay, operator: Operator) -> None:
+def test_missing_permissions_are_named(emulator: Emulator, swept: Relay, operator: Operator) -> None:
     """Who may not do something could not tell their administrator what to allow."""
     swept.put("ParkedQueueUrl", ('{"uuid": "one", "status": "Success"}', {"reason": "rejected"}))
     keys = iam_user(emulator, "cloudformation:DescribeStacks")
@@ -183,7 +184,7 @@ def test_missing_permissions_are_named(emulator: LocalStack, swept: Relay, opera
     assert swept.visible("ParkedQueueUrl") == 1, "what could not be replayed is still there, and not hidden"
 
 
-def test_what_a_check_may_not_see_is_no_fault(emulator: LocalStack, relay: Relay, operator: Operator) -> None:
+def test_what_a_check_may_not_see_is_no_fault(emulator: Emulator, relay: Relay, operator: Operator) -> None:
     """Who may see part of a stack could check nothing of it."""
     relay.settled()
     keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:GetQueueAttributes")

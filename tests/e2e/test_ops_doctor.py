@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.emulator.stack import free_port
 from local.endpoint.behaviour import error
+from local.processes import free_port
 from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
 
 
@@ -76,7 +76,7 @@ def refused_credentials(relay: Relay) -> Iterator[None]:
 @contextmanager
 def half_a_secret(relay: Relay) -> Iterator[None]:
     """Leave the user out of the secret."""
-    secrets, arn = relay.deployment.stack.client("secretsmanager"), relay.deployment.outputs["CredentialsSecretArn"]
+    secrets, arn = relay.deployment.emulator.client("secretsmanager"), relay.deployment.outputs["CredentialsSecretArn"]
     secrets.put_secret_value(SecretId=arn, SecretString=json.dumps({"api_key": relay.api_key}))
     try:
         yield
@@ -87,7 +87,7 @@ def half_a_secret(relay: Relay) -> Iterator[None]:
 @contextmanager
 def no_concurrency(relay: Relay) -> Iterator[None]:
     """Stop the function the wrong way."""
-    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.stack.client("lambda")
+    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
     try:
         yield
@@ -110,7 +110,7 @@ def disabled_rule(relay: Relay) -> Iterator[None]:
 @contextmanager
 def nobody_listening(relay: Relay) -> Iterator[None]:
     """Let the function ask a port where nobody is."""
-    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.stack.client("lambda")
+    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
         wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
         yield

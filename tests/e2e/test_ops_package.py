@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flash_call_relay import __version__
-from local.emulator.stack import ROOT
+from local import ROOT
 
 SHIPPED = ("src", "ops", "pyproject.toml", "LICENSE")
 

@@ -120,7 +120,7 @@ def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None
 
     # The emulator finds all lines, for want of filters of fields.
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in relay.deployment.stack.environment.items():
+        for name, value in relay.deployment.emulator.environment.items():
             patch.setenv(name, value)
         queried = logs.insights(Stack("relay"), "uuid", delivered["uuid"], since=0)
     lines = [line for line in queried if f'"uuid":"{delivered["uuid"]}"' in line]

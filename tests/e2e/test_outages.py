@@ -81,7 +81,7 @@ def test_an_empty_secret_only_delays(without_credentials: Relay) -> None:
     assert "secret" in str(first["detail"]).lower()
 
     # Secrets Manager says no altogether.
-    iam, role = relay.deployment.stack.client("iam"), relay.deployment.role
+    iam, role = relay.deployment.emulator.client("iam"), relay.deployment.role
     deny = {"Effect": "Deny", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
     iam.put_role_policy(RoleName=role, PolicyName="outage", PolicyDocument=document)

@@ -101,7 +101,7 @@ def test_what_the_emulator_does_not_ask_for(permitted: Relay) -> None:
 
 def role(relay: Relay) -> dict[str, Any]:
     """Return the policy of the deployed function's role, as the template has it."""
-    iam = relay.deployment.stack.client("iam")
+    iam = relay.deployment.emulator.client("iam")
     assert set(iam.list_role_policies(RoleName=relay.deployment.role)["PolicyNames"]) == {"relay", "emulator-only"}
     document: dict[str, Any] = iam.get_role_policy(RoleName=relay.deployment.role, PolicyName="relay")["PolicyDocument"]
     return document
@@ -135,10 +135,10 @@ def without(relay: Relay, *permissions: Permission) -> Iterator[None]:
 
 def put(relay: Relay, document: dict[str, Any]) -> None:
     """Give the role this policy."""
-    relay.deployment.stack.client("iam").put_role_policy(
+    relay.deployment.emulator.client("iam").put_role_policy(
         RoleName=relay.deployment.role, PolicyName="relay", PolicyDocument=json.dumps(document)
     )
-    relay.deployment.add_batch_twins()
+    relay.deployment.allow_batch_actions()
 
 
 def listed(value: str | list[str]) -> list[str]:

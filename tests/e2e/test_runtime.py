@@ -48,7 +48,7 @@ def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp
 def test_the_role_is_enforced(relay: Relay, package: Path, tmp_path: Path) -> None:
     """A permission that the template lacks would be found missing on AWS only."""
     one = result()
-    iam, role = relay.deployment.stack.client("iam"), relay.deployment.role
+    iam, role = relay.deployment.emulator.client("iam"), relay.deployment.role
     document = iam.get_role_policy(RoleName=role, PolicyName="relay")["PolicyDocument"]
     less = [s for s in document["Statement"] if s["Sid"] != "ReadCredentials"]
     iam.put_role_policy(RoleName=role, PolicyName="relay", PolicyDocument=json.dumps({**document, "Statement": less}))

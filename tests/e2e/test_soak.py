@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local.emulator.stack import Deployment, LocalStack, free_port
+from local.emulator.deployment import Deployment, sam_deploy
+from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.soak.__main__ import PARAMETERS, Soak, show
+from local.processes import free_port
+from local.soak.facts import Facts
 from local.soak.plan import Plan
-from local.soak.promises import PROMISES, Facts, check
+from local.soak.promises import PROMISES, check
+from local.soak.report import show
+from local.soak.run import PARAMETERS, Soak
 
 RESULTS = 300
 HORIZON_S = 60
@@ -40,12 +44,12 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(emulator: LocalStack, built: Path) -> Iterator[Stage]:
+def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
     """Deploy the relay once for all of these."""
     port = free_port()
     places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOURCE}
     with StandIn(api_key="none", user_id="none") as trap:
-        yield Stage(emulator.deploy("soak", built, {**PARAMETERS, **places}), port, trap)
+        yield Stage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, trap)
 
 
 def test_every_promise_holds_under_every_fault(stage: Stage, package: Path, tmp_path: Path) -> None:

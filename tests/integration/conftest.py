@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from local.emulator.stack import LocalStack
+from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 from tests.support.relay import KEY, USER, UUID, Relay, relaying
 
 
 @pytest.fixture
-def relay(emulator: LocalStack) -> Iterator[Relay]:
+def relay(emulator: Emulator) -> Iterator[Relay]:
     """Run the relay in this process, with queues, a secret and an endpoint of its own."""
     with relaying(emulator) as one:
         yield one

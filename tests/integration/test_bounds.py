@@ -13,9 +13,9 @@ from urllib3.util import parse_url
 from flash_call_relay import webhook as module
 from flash_call_relay.models import NoReply, Reason
 from flash_call_relay.webhook import Webhook
-from local.emulator.stack import free_port, wait_until
 from local.endpoint.behaviour import close_idle
 from local.endpoint.standin import StandIn
+from local.processes import free_port, wait_until
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 

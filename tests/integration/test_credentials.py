@@ -11,8 +11,8 @@ import pytest
 
 from flash_call_relay import credentials
 from flash_call_relay.credentials import Credentials
-from local.emulator.stack import free_port
 from local.endpoint.behaviour import answer
+from local.processes import free_port
 from tests.support.relay import GOOD_SECRET, KEY, USER, Relay, result
 
 Heard = Callable[[], str]

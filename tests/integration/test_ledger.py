@@ -8,8 +8,9 @@ import pytest
 
 from flash_call_relay.ledger import Ledger
 from flash_call_relay.queues import Queues
-from local.emulator.stack import LocalStack, free_port
+from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
+from local.processes import free_port
 from tests.support.relay import Relay, relaying, result
 
 
@@ -129,7 +130,7 @@ def test_dynamodb_is_not_called_without_deduplication(relay: Relay) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(emulator: LocalStack) -> Iterator[Relay]:
+def shared(emulator: Emulator) -> Iterator[Relay]:
     """Run a relay with a ledger for all of a module."""
     with relaying(emulator) as one:
         one.remember()

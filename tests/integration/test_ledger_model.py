@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from flash_call_relay import handler, telemetry
-from local.emulator.stack import LocalStack
+from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Behaviour, answer, error, lost
 from local.endpoint.standin import StandIn
 from tests.support.relay import Relay, relaying, result
@@ -92,7 +92,7 @@ class Sequences(RuleBasedStateMachine):
         return f"{self.prefix}-{number}"
 
 
-def test_a_confirmed_result_is_never_sent_again_and_an_unconfirmed_one_always(emulator: LocalStack) -> None:
+def test_a_confirmed_result_is_never_sent_again_and_an_unconfirmed_one_always(emulator: Emulator) -> None:
     """BetaTel would get copies of confirmed results, or a result that it never confirmed would be held back."""
     with relaying(emulator) as relay:
         relay.remember()

@@ -14,8 +14,8 @@ from flash_call_relay import telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record
 from flash_call_relay.webhook import Webhook
-from local.emulator.stack import wait_until
 from local.endpoint.behaviour import error
+from local.processes import wait_until
 from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, Relay, result
 
 RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # on every line, added by the logger

@@ -16,7 +16,7 @@ from flash_call_relay import handler, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
-from local.emulator.stack import LocalStack
+from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 from tests.support import emf
 
@@ -81,7 +81,7 @@ class Relay:
         requests: what was asked of AWS since the start, as (operation, parameters).
     """
 
-    emulator: LocalStack
+    emulator: Emulator
     endpoint: StandIn
     monkeypatch: pytest.MonkeyPatch
     log: io.StringIO = field(default_factory=io.StringIO)
@@ -228,7 +228,7 @@ class Relay:
 
 
 @contextmanager
-def relaying(emulator: LocalStack) -> Iterator[Relay]:
+def relaying(emulator: Emulator) -> Iterator[Relay]:
     """Set a relay up for the length of a `with` block."""
     with pytest.MonkeyPatch.context() as monkeypatch, StandIn(api_key=KEY, user_id=USER) as endpoint:
         relay = Relay(emulator, endpoint, monkeypatch)

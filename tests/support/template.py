@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from local.emulator.stack import ROOT
+from local import ROOT
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,7 +11,7 @@ import pytest
 
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
-from local.emulator.stack import ROOT
+from local import ROOT
 from tests.support.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
 from tests.support.template import alarms, defaults, environment
 from tests.support.traffic import Traffic, between, one_in

@@ -9,7 +9,8 @@ import pytest
 
 from local.emulator.runtime import Invocation
 from local.endpoint.standin import WEBHOOK_PATH, Request
-from local.soak.promises import DEAD, DELIVERED, PROMISES, Call, Facts, Held, Pair, Sent, check
+from local.soak.facts import DEAD, DELIVERED, Call, Facts, Held, Pair, Sent
+from local.soak.promises import PROMISES, check
 
 HOST = "127.0.0.1:8787"
 KEY = "a-key-that-nobody-may-see"

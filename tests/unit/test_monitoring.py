@@ -11,7 +11,7 @@ import pytest
 from botocore import xform_name
 from click.testing import CliRunner
 
-from local.emulator.stack import ROOT
+from local import ROOT
 from ops.cli import relay
 from tests.support.dashboard import SEARCH, Line, Metric, lines
 from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from flash_call_relay import __version__
-from local.emulator.stack import ROOT
+from local import ROOT
 from ops.cli import main, relay
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

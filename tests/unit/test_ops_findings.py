@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from flash_call_relay.webhook import tls_context
-from local.emulator.stack import ROOT
+from local import ROOT
 from ops import doctor, intake
 from ops.doctor import Finding
 from ops.stack import Depth

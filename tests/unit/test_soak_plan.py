@@ -3,8 +3,9 @@
 from collections import Counter
 from itertools import islice
 
-from local.soak.faults import FAULTS, Strike, fault_schedule, strike_schedule
+from local.soak.faults import FAULTS, fault_schedule
 from local.soak.plan import Plan
+from local.soak.strikes import Strike, strike_schedule
 
 EARLY = 60  # calls, or invocations: so many a soak of 300 results has
 

@@ -7,7 +7,7 @@ import pytest
 
 from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
-from local.emulator.stack import ROOT
+from local import ROOT
 from tests.support.template import defaults, environment, monitoring, template
 
 RESOURCES = template()["Resources"]

@@ -1,0 +1,128 @@
+"""One run of a scenario: send its results while the endpoint misbehaves, and wait until all are settled."""
+
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from local.demo.scenario import DELIVERED, Item, Part, Scenario
+from local.emulator.deployment import Deployment
+from local.endpoint.behaviour import answer, error, hang, named, reset
+from local.endpoint.standin import StandIn
+from local.processes import wait_until
+
+# Short enough to watch, and long enough for an endpoint on a busy machine to answer.
+PARAMETERS: dict[str, str | int] = {
+    "RequestTimeoutSeconds": 3,
+    "RetryBaseSeconds": 1,
+    "RetryCapSeconds": 4,
+    "UnknownCallGraceSeconds": 20,
+}
+OUTAGE_S = 3
+PART_LIMIT_S = 120  # includes the 30 s for which the relay spares a failing endpoint
+LIMIT_S = 240
+
+
+@dataclass
+class Run:
+    """A deployed relay, its endpoint and a scenario.
+
+    Attributes:
+        sent_at: when the first result was sent, in seconds since the epoch.
+    """
+
+    deployment: Deployment
+    endpoint: StandIn
+    scenario: Scenario
+    console: Console
+    say: Callable[[str], None]
+    sent_at: float = field(default=0, init=False)
+
+    def play(self) -> None:
+        """Send all results while the endpoint misbehaves, and wait until each is delivered or parked."""
+        self._set_up_endpoint()
+        calm, outage, rotation = self.scenario.parts()
+        with self._progress() as show:
+            self.sent_at = time.time()
+            self._send(*calm)
+            self._watch(lambda: self._late_was_asked_for() and self._delivered(calm) > 0, PART_LIMIT_S, show)
+            self.say(
+                f"an outage: the endpoint answers 500 to everything for {OUTAGE_S} s; the relay spares it for 30 s"
+            )
+            self.endpoint.spell(error(500), OUTAGE_S)
+            self._send(*outage)
+            self._watch(lambda: self._delivered(outage) > 0, PART_LIMIT_S, show)
+            self.say("the relay sends again; now the key is rotated, and the endpoint refuses the old one")
+            api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+            self.endpoint.rotate(api_key, user_id)
+            self.deployment.fill_secret(api_key, user_id)
+            self._send(*rotation)
+            self._watch(self._is_over, LIMIT_S, show)
+
+    def _set_up_endpoint(self) -> None:
+        scenario, endpoint = self.scenario, self.endpoint
+        known = [item for item in scenario.items if item.fate != "unknown_call" and item is not scenario.late]
+        endpoint.issue(*(item.uuid for item in known if item.result))
+        page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
+        endpoint.misbehave(scenario.hard.uuid, error(500), named(hang(), "no answer"), page)
+        endpoint.misbehave(scenario.hung.uuid, hang())
+        endpoint.misbehave(scenario.torn.uuid, reset())
+        endpoint.misbehave(scenario.refused.uuid, error(400))
+
+    def _send(self, to_queue: Sequence[Item], to_bus: Sequence[Item]) -> None:
+        self.say(f"sending {len(to_queue)} results to the queue and {len(to_bus)} to the bus")
+        self.deployment.send([item.text for item in to_queue])
+        self.deployment.put_events([item.text for item in to_bus])
+
+    def _watch(self, until: Callable[[], bool], limit_s: float, show: Callable[[int, int], None]) -> None:
+        """Wait for a condition and show the progress. After its first attempt, make the late call known."""
+
+        def is_met() -> bool:
+            if self._late_was_asked_for():
+                self.endpoint.issue(self.scenario.late.uuid)
+            show(len(set(self.endpoint.accepted)), self.deployment.depth("ParkedQueueUrl"))
+            return until()
+
+        wait_until(is_met, limit_s, every_s=0.25)
+
+    def _delivered(self, part: Part) -> int:
+        due = {item.result for item in itertools.chain(*part) if item.fate == DELIVERED}
+        return len(due & set(self.endpoint.accepted))
+
+    def _late_was_asked_for(self) -> bool:
+        return any(request.uuid == self.scenario.late.uuid for request in self.endpoint.requests)
+
+    def _is_over(self) -> bool:
+        settled = len(set(self.endpoint.accepted)) + self.deployment.depth("ParkedQueueUrl")
+        return settled >= len(self.scenario.items) and not self.deployment.depth("ResultQueueUrl")
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that shows the delivered and parked counts: as a bar, or as lines without a terminal."""
+        total = len(self.scenario.items)
+        words = "{} delivered, {} parked of {}"
+        if not self.console.is_interactive:
+            said_at = time.monotonic()
+
+            def show_line(delivered: int, parked: int) -> None:
+                nonlocal said_at
+                if time.monotonic() - said_at >= 2:
+                    self.say(words.format(delivered, parked, total))
+                    said_at = time.monotonic()
+
+            yield show_line
+            return
+        columns = BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, console=self.console, refresh_per_second=5) as progress:
+            task = progress.add_task(words.format(0, 0, total), total=total)
+
+            def show_bar(delivered: int, parked: int) -> None:
+                text = words.format(delivered, parked, total)
+                progress.update(task, completed=delivered + parked, description=text)
+
+            yield show_bar

@@ -1,0 +1,145 @@
+"""The ministack emulator of AWS as a process on a loopback port.
+
+Nothing here can reach AWS: each client and each child process gets the emulator's address and made-up credentials.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
+
+import boto3
+import botocore.session
+import trustme
+import urllib3
+from botocore.config import Config
+
+from local.processes import LocalError, start_session, tool, wait_until
+
+REGION = "eu-central-1"
+START_LIMIT_S = 60
+
+
+@dataclass
+class Emulator:
+    """An emulator, which runs while the context is entered.
+
+    Attributes:
+        state: a directory for everything that the emulator and SAM write.
+        port: the emulator's loopback port.
+        say: takes a line for each step, for the person who waits.
+        pid: the emulator's process, once it runs.
+    """
+
+    state: Path
+    port: int
+    say: Callable[[str], None] = lambda _line: None
+    pid: int = field(default=0, init=False)
+
+    @property
+    def url(self) -> str:
+        """The emulator's endpoint."""
+        return f"https://localhost:{self.port}"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The certificate authority that clients of the emulator trust."""
+        return self.state / "ca.pem"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that point the AWS CLI, SAM or boto3 to the emulator, and to nothing else."""
+        nowhere = str(self.state / "no-such-file")
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_CA_BUNDLE": str(self.ca_bundle),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": nowhere,
+            "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.5",
+        }
+
+    def __enter__(self) -> Self:
+        """Start the emulator and wait until it answers.
+
+        Raises:
+            LocalError: it is not installed, or does not start.
+        """
+        self.say(f"starting the emulator on {self.url}")
+        with contextlib.ExitStack() as ending:
+            self._start(ending)
+            self._ending = ending.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the emulator and the functions' workers, which are its children."""
+        self._ending.close()
+
+    def _start(self, ending: contextlib.ExitStack) -> None:
+        python = tool("emulator/bin/python")
+        (self.state / "tmp").mkdir(parents=True, exist_ok=True)
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        authority.cert_pem.write_to_path(str(self.ca_bundle))
+        certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
+        (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+        environment = {
+            "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.state),
+            "TMPDIR": str(self.state / "tmp"),
+            "STATE_DIR": str(self.state),
+            **self.environment,
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
+            "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
+            "USE_SSL": "1",  # the queues refuse plain http
+            "AUTH": "true",  # a permission that the function's role lacks shows up
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+        }
+        output = self.state / "emulator.log"
+        with output.open("wb") as log:
+            command = [str(python), "-m", "ministack"]
+            process = start_session(ending, command, env=environment, cwd=self.state, stdout=log)
+        self.pid = process.pid
+        wait_until(lambda: process.poll() is not None or self._is_healthy(), START_LIMIT_S, every_s=0.1)
+        if process.poll() is not None or not self._is_healthy():
+            raise LocalError(
+                f"The emulator did not start. The end of its log:\n{output.read_text(errors='replace')[-2000:]}"
+            )
+
+    def _is_healthy(self) -> bool:
+        pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=2)
+        with pool as http, contextlib.suppress(urllib3.exceptions.HTTPError):
+            return http.request("GET", f"{self.url}/_ministack/health").status == 200
+        return False
+
+    @cached_property
+    def _session(self) -> Any:
+        # botocore must not look for the profile in AWS_PROFILE: the configuration file here does not exist.
+        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        return cast("Any", boto3).Session(botocore_session=session)
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of the emulator."""
+        return self._session.client(
+            service,
+            endpoint_url=self.url,
+            verify=str(self.ca_bundle),
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - the emulator's
+            config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
+        )

@@ -1,0 +1,139 @@
+"""The recorded facts of a soak, from every side of the relay: sender, endpoint, queues, AWS calls, invocations, log."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from local.emulator.runtime import Invocation
+from local.endpoint.standin import Request
+
+DELIVERED, DEAD = "delivered", "dead-lettered"
+OTHER = {"Success": "Failed", "Failed": "Success"}
+
+Pair = tuple[str, str]  # uuid and status
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message or an event that was sent.
+
+    Attributes:
+        key: the id of the message or of the event.
+        text: the message's body, or the event's detail.
+        pair: uuid and status; None if it is no valid result.
+        fates: the allowed outcomes: `delivered`, `dead-lettered`, or reasons for which the relay may park it.
+    """
+
+    key: str
+    text: str
+    pair: Pair | None
+    fates: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message on the parked queue, the dead-letter queue or the result queue at the end.
+
+    Attributes:
+        message_id: of the message; of its source message if it is parked.
+        body: as on the queue.
+        reason: why it is parked; empty if it is not, as are the next three.
+        http_status: of the last reply.
+        parked_at: in seconds since the epoch.
+        age_s: the source message's age at that time, in seconds.
+        attributes: all message attributes as JSON, to search for credentials.
+    """
+
+    message_id: str
+    body: str
+    reason: str = ""
+    http_status: str = ""
+    parked_at: float = 0.0
+    age_s: float = 0.0
+    attributes: str = ""
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> "Held":
+        """Return the fact of a message from `Deployment.peek`."""
+        attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+        if "source_message_id" not in attributes:
+            return cls(message["MessageId"], message["Body"], attributes=json.dumps(attributes))
+        return cls(
+            message_id=attributes["source_message_id"],
+            body=message["Body"],
+            reason=attributes["reason"],
+            http_status=attributes.get("http_status", ""),
+            parked_at=message["SentTimestamp"],
+            age_s=message["SentTimestamp"] - datetime.fromisoformat(attributes["enqueued_at"]).timestamp(),
+            attributes=json.dumps(attributes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One AWS call of the function, recorded by the proxy.
+
+    Attributes:
+        began: in seconds since the epoch.
+        ended: when the reply was ready, in seconds since the epoch.
+        environment: the execution environment that made it.
+        operation: such as "BatchGetItem".
+        fault: the injected fault; empty if there was none.
+        asked: the uuids of the ledger's entries, or the ids of the parked source messages.
+        found: the uuids that the ledger's reply holds.
+        written: the pairs that the call wrote into the ledger.
+        delays: the new visibility timeouts, in seconds.
+        leaks: whether the call contains a credential of the endpoint.
+    """
+
+    began: float
+    ended: float
+    environment: int
+    operation: str
+    fault: str = ""
+    asked: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+    written: frozenset[Pair] = frozenset()
+    delays: tuple[int, ...] = ()
+    leaks: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a soak recorded.
+
+    Attributes:
+        struck: the invocations (environment, number) that a strike killed or froze.
+        copies: the invocations (environment, number) that got an event for the second time.
+        strays: the requests at a host that must not get the credentials.
+        raw_log: all lines of the function and its runtime.
+        credentials: each secret value that was in use.
+        host: the endpoint's.
+        bounds: the retry horizon and the grace for unknown calls in seconds, each after the time (in seconds since the
+            epoch) from which they applied; oldest first.
+        recoveries: when the endpoint recovered from an outage, in seconds since the epoch.
+        visibility_s: the result queue's visibility timeout.
+        cap_s: the longest retry delay before jitter. All results of a run are fresh.
+    """
+
+    sent: Sequence[Sent]
+    invocations: Sequence[Invocation]
+    struck: frozenset[tuple[int, int]]
+    copies: frozenset[tuple[int, int]]
+    requests: Sequence[Request]
+    accepted: Sequence[Pair]
+    strays: Sequence[Request]
+    calls: Sequence[Call]
+    parked: Sequence[Held]
+    dead: Sequence[Held]
+    queued: Sequence[Held]
+    log: Sequence[Mapping[str, Any]]
+    raw_log: Sequence[str]
+    credentials: frozenset[str]
+    host: str
+    bounds: Sequence[tuple[float, float, float]]
+    recoveries: Sequence[float]
+    visibility_s: float
+    cap_s: float

@@ -1,0 +1,322 @@
+"""One soak: send the plan's results while the endpoint, AWS and the function fail, and record the facts."""
+
+import contextlib
+import math
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from flash_call_relay import budget
+from local.emulator.deployment import Deployment
+from local.emulator.runtime import Runtime
+from local.endpoint.behaviour import error
+from local.endpoint.standin import StandIn
+from local.processes import wait_until
+from local.soak import promises
+from local.soak.facts import Facts, Held, Sent
+from local.soak.faults import FAULTS, FaultyAws
+from local.soak.plan import Item, Plan, failures
+from local.soak.strikes import Strike, Strikes
+
+HORIZON_S, GRACE_S = 7200, 3600  # while faults come and go
+FINAL_HORIZON_S, FINAL_GRACE_S = 10, 5  # at the end, for the results that are never delivered
+TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
+VISIBILITY_S = TIMEOUT_S + 4
+FINAL_VISIBILITY_S = 2
+FINAL_RECEIVES = 2
+PARAMETERS: dict[str, str | int] = {
+    "RequestTimeoutSeconds": 2,
+    "RetryBaseSeconds": 1,
+    "FreshRetryCapSeconds": 4,
+    "RetryHorizonSeconds": HORIZON_S,
+    "UnknownCallGraceSeconds": GRACE_S,
+    "MaxReceiveCount": 1000,
+}
+REFUSED_S, OUTAGE_S, ROTATION_LIMIT_S = 1.0, 3.0, 10.0
+MOST_QUEUED = 3000  # the emulator is slow with more
+STORM = ("endpoint: connections refused", "endpoint: an outage", "endpoint: the key rotated")
+EVERY_FAULT: Sequence[str] = [
+    *(f"{operation}: {fault}" for operation, faults in FAULTS.items() for fault in faults),
+    *Strike,
+    *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
+    *(f"endpoint: {status}" for status in (400, 401, 404, 409, 422)),
+    *STORM,
+    "poison",
+]
+
+
+@dataclass
+class Outcome:
+    """The result of a soak.
+
+    Attributes:
+        facts: everything that was recorded.
+        report: the report of the conservation check.
+        hits: the number of each fault.
+        drained: whether all results were settled within the limit.
+        seconds: the time from the first message to the last settlement.
+    """
+
+    facts: Facts
+    report: promises.Report
+    hits: Counter[str]
+    drained: bool
+    seconds: float
+
+    @property
+    def missed(self) -> list[str]:
+        """The faults that were never met."""
+        return [fault for fault in EVERY_FAULT if not self.hits[fault]]
+
+    @property
+    def good(self) -> bool:
+        """Whether every promise was kept, and every fault was met."""
+        return self.drained and not self.broken and not self.missed
+
+    @property
+    def broken(self) -> list[promises.Line]:
+        """The promises that were not kept."""
+        return [line for line in self.report if line.broken]
+
+
+@dataclass
+class Soak:
+    """A deployed relay under a plan's faults, which runs while the context is entered.
+
+    Attributes:
+        deployment: the stack, deployed with a `WebhookUrl` on `port`.
+        port: the endpoint's loopback port.
+        package: the function's package, made by `sam build`.
+        state: a directory for the environments' logs.
+        plan: the results to send.
+        trap: a host that must not get the credentials.
+        say: takes a line for each step, for the person who waits.
+        concurrency: the most invocations at a time.
+        fault_rate: the share of AWS calls and invocations with a fault, after each fault was met; None for no faults.
+        horizon_s: the retry horizon while faults come and go, in seconds.
+        timeout_s: the function's time-out in seconds; the function keeps `budget.SETTLE_S` of them for settling.
+        limit_s: the limit for each part of the run, in seconds.
+    """
+
+    deployment: Deployment
+    port: int
+    package: Path
+    state: Path
+    plan: Plan
+    trap: StandIn
+    say: Callable[[str], None] = lambda _line: None
+    concurrency: int = 3
+    fault_rate: float | None = 0.02
+    horizon_s: int = HORIZON_S
+    timeout_s: int = TIMEOUT_S
+    limit_s: float = 240
+
+    def __enter__(self) -> Self:
+        """Start the endpoint, the AWS proxy and the function's environments."""
+        self._sent: list[Sent] = []
+        self._secrets: set[str] = set()
+        self._storms: Counter[str] = Counter()
+        self._recoveries: list[float] = []
+        self._seen, self._strays = 0, len(self.trap.requests)
+        self._bounds = [(0.0, float(self.horizon_s), float(GRACE_S))]
+        self.deployment.shorten_visibility(VISIBILITY_S)
+        api_key, user_id = self._new_credentials()
+        self._strikes = Strikes(self.plan.seed, self.fault_rate)
+        self._aws = FaultyAws(
+            self.deployment.emulator, self.plan.seed, self.fault_rate, self._strikes.on_call, self._secrets
+        )
+        self.endpoint = StandIn(api_key=api_key, user_id=user_id, port=self.port)
+        with contextlib.ExitStack() as ending:
+            self.endpoint.__enter__()
+            ending.callback(lambda: self.endpoint.__exit__(None, None, None))
+            self.deployment.fill_secret(api_key, user_id)
+            ending.enter_context(self._aws)
+            self._runtime = Runtime(
+                *(self.deployment, self.package, self.state),
+                concurrency=self.concurrency,
+                timeout_s=self.timeout_s,
+                aws_url=self._aws.url,
+                on_event=self._strikes.on_event,
+            )
+            self._aws.identities = self._runtime.identities
+            ending.enter_context(self._runtime)
+            self._runtime.restart(RETRY_HORIZON_SECONDS=str(self.horizon_s))
+            self._set_up_endpoint()
+            self._ending = ending.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the environments, the proxy and the endpoint."""
+        self._ending.close()
+
+    def run(self, storms: int) -> Outcome:
+        """Send all results under the faults, wait until they are settled, and check the promises.
+
+        Args:
+            storms: how often the whole endpoint fails: it rotates its key, refuses connections and has an outage.
+        """
+        began = time.time()
+        drained = self._play(storms) and self._finale()
+        seconds = time.time() - began
+        self.say("checking the promises")
+        facts = self.facts()
+        answers = Counter(f"endpoint: {request.answer}" for request in facts.requests if request.answer != 200)
+        hits = self._aws.hits + self._strikes.hits + self._storms + answers
+        return Outcome(facts, promises.check(facts), hits, drained, seconds)
+
+    def _new_credentials(self) -> tuple[str, str]:
+        api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+        self._secrets |= {api_key, user_id}
+        return api_key, user_id
+
+    def _set_up_endpoint(self) -> None:
+        for item in self.plan.items:
+            if item.pair and item.kind not in ("early", "unknown"):
+                self.endpoint.issue(item.uuid)
+            if item.behaviours:
+                self.endpoint.misbehave(item.uuid, *item.behaviours)
+            if item.always:
+                self.endpoint.always(item.uuid, item.always)
+        self._early = {item.uuid for item in self.plan.items if item.kind == "early"}
+
+    def _play(self, storms: int) -> bool:
+        plan = self.plan
+        total = len(plan.to_queue) + len(plan.to_bus)
+        sending = [
+            threading.Thread(target=self.send, args=(plan.to_queue,), daemon=True),
+            threading.Thread(target=self.put_events, args=(plan.to_bus,), daemon=True),
+        ]
+        self.say(f"sending {len(plan.to_queue)} messages and {len(plan.to_bus)} events")
+        for thread in sending:
+            thread.start()
+        deadline = time.monotonic() + self.limit_s
+        for number in range(storms):
+            self.watch(partial(self._has_delivered, total * (number + 0.3) / (storms + 1)), deadline)
+            self._storm()
+        sent = self.watch(lambda: not any(thread.is_alive() for thread in sending), deadline)
+        settled = self.watch(self.is_settled, deadline) and sent
+        self.say(f"sending {len(plan.late)} copies and contradictions of confirmed results")
+        self.send(plan.late)
+        return self.watch(self.is_settled, deadline) and settled
+
+    def is_settled(self) -> bool:
+        """Return whether the queue holds only the results that the endpoint never accepts."""
+        return self._queue_holds(sum(item.kind in ("unknown", "doomed") for item in self.plan.items))
+
+    def _queue_holds(self, count: int) -> bool:
+        return self.deployment.depth("ResultQueueUrl") <= count
+
+    def send(self, items: Sequence[Item]) -> None:
+        """Put results on the queue."""
+        self._send(items, self.deployment.send)
+
+    def put_events(self, items: Sequence[Item]) -> None:
+        """Put results on the bus."""
+        self._send(items, partial(self.deployment.put_events, source=self.plan.source))
+
+    def _send(self, items: Sequence[Item], put: Callable[[list[str]], list[str]]) -> None:
+        for start in range(0, len(items), 100):
+            wait_until(lambda: self.deployment.depth("ResultQueueUrl") < MOST_QUEUED, self.limit_s, every_s=0.2)
+            part = items[start : start + 100]
+            keys = put([item.text for item in part])
+            self._sent += [Sent(key, i.text, i.pair, i.fates) for key, i in zip(keys, part, strict=True)]
+
+    def _has_delivered(self, count: float) -> bool:
+        return self.delivered() >= count
+
+    def _storm(self) -> None:
+        """Let the endpoint rotate its key, refuse connections, and have an outage."""
+        self.say("the endpoint rotates its key, then refuses connections, then answers 500 to everything")
+        with self.rotation():
+            pass
+        self.endpoint.__exit__(None, None, None)
+        time.sleep(REFUSED_S)
+        self.endpoint.__enter__()
+        self._recoveries.append(time.time() + OUTAGE_S)
+        self.endpoint.spell(error(500), OUTAGE_S)
+        self._storms += Counter(STORM)
+
+    @contextlib.contextmanager
+    def rotation(self) -> Iterator[None]:
+        """Rotate the endpoint's key; after the `with` block and a refusal, put the new key into the secret."""
+        api_key, user_id = self._new_credentials()
+        began = len(self.endpoint.requests)
+        self.endpoint.rotate(api_key, user_id)
+        yield
+        wait_until(lambda: any(r.answer == 401 for r in self.endpoint.requests[began:]), ROTATION_LIMIT_S)
+        self.deployment.fill_secret(api_key, user_id)
+
+    def _finale(self) -> bool:
+        """End the time of the results that are never delivered, and the receives of those that kill the function."""
+        doomed = sum(item.kind == "doomed" for item in self.plan.items)
+        drained = True
+        # The grace ends first: at the horizon, a closed gate would park an unknown call as `retries_exhausted`.
+        for grace_s, horizon_s, left in ((FINAL_GRACE_S, HORIZON_S, doomed), (FINAL_GRACE_S, FINAL_HORIZON_S, 0)):
+            self.say(f"a new deployment with a retry horizon of {horizon_s} s and an unknown-call grace of {grace_s} s")
+            self._bounds.append((time.time(), horizon_s, grace_s))
+            self._runtime.restart(RETRY_HORIZON_SECONDS=str(horizon_s), UNKNOWN_CALL_GRACE_SECONDS=str(grace_s))
+            drained &= self.watch(partial(self._queue_holds, left), time.monotonic() + self.limit_s)
+        self.say("sending results that kill the function each time")
+        with self.deployment.receives_limited(FINAL_RECEIVES):
+            self.deployment.shorten_visibility(FINAL_VISIBILITY_S)
+            self._strikes.poison = {item.uuid.encode() for item in self.plan.poison}
+            self.send(self.plan.poison)
+            return self.watch(partial(self._queue_holds, 0), time.monotonic() + self.limit_s) and drained
+
+    def watch(self, until: Callable[[], bool], deadline: float) -> bool:
+        """Wait for a condition until a deadline of `time.monotonic`; return whether it holds.
+
+        While it waits, it makes each early call known to the endpoint after the first attempt.
+        """
+        said_at = time.monotonic()
+
+        def is_met() -> bool:
+            nonlocal said_at
+            requests = self.endpoint.requests
+            asked = {request.uuid for request in requests[self._seen :]} & self._early
+            self._seen = len(requests)
+            self.endpoint.issue(*(uuid for uuid in asked if uuid))
+            if time.monotonic() - said_at >= 5:
+                said_at = time.monotonic()
+                self.say(f"{self.delivered()} accepted, {self.deployment.depth('ResultQueueUrl')} on the queue")
+            return until()
+
+        return wait_until(is_met, max(0.0, deadline - time.monotonic()), every_s=0.25)
+
+    def delivered(self) -> int:
+        """Return the number of results that the endpoint has accepted, copies included."""
+        return len(self.endpoint.accepted)
+
+    def stop(self) -> None:
+        """Let no more invocations begin, and wait until the running ones have ended."""
+        self._runtime.stop()
+
+    def facts(self) -> Facts:
+        """Return the recorded facts."""
+        return Facts(
+            sent=self._sent,
+            invocations=list(self._runtime.invocations),
+            struck=frozenset(self._strikes.struck),
+            copies=frozenset(self._strikes.copies),
+            requests=self.endpoint.requests,
+            accepted=self.endpoint.accepted,
+            strays=self.trap.requests[self._strays :],
+            calls=list(self._aws.calls),
+            parked=[Held.of(message) for message in self.deployment.peek("ParkedQueueUrl")],
+            dead=[Held.of(message) for message in self.deployment.peek("DeadLetterQueueUrl")],
+            queued=[Held.of(message) for message in self.deployment.peek("ResultQueueUrl")],
+            log=self._runtime.log(),
+            raw_log=self._runtime.raw_log(),
+            credentials=frozenset(self._secrets),
+            host=f"127.0.0.1:{self.port}",
+            bounds=self._bounds,
+            visibility_s=VISIBILITY_S,
+            recoveries=self._recoveries,
+            cap_s=float(PARAMETERS["FreshRetryCapSeconds"]),
+        )
