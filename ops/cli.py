@@ -14,7 +14,7 @@ from ops.doctor import doctor
 from ops.errors import EXPLAINED, CommandError, explain
 from ops.list import list_command
 from ops.pause import pause, resume
-from ops.queues import DEAD, PARKED, QueueKind
+from ops.queues import DEAD, PARKED
 from ops.replay import replay_command
 from ops.send import send
 from ops.stack import Stack
@@ -47,21 +47,16 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     """
     if not stack:
         raise CommandError("The stack's name is empty: give it with --stack.")
-    context.obj = lambda: Stack(stack, region=region, profile=profile)
+    context.obj = Stack(stack, region=region, profile=profile)
 
 
-def _group(kind: QueueKind, text: str) -> click.Group:
-    commands = [list_command(kind), replay_command(kind), discard_command(kind)]
-    return click.Group(kind.group, help=text, commands=commands)
-
-
-relay.add_command(doctor)
-relay.add_command(send)
-relay.add_command(_group(PARKED, "List, replay or discard parked results: a person has to decide about them."))
-relay.add_command(_group(DEAD, "List, replay or discard dead letters: the relay itself failed on them."))
-relay.add_command(story)
-relay.add_command(pause)
-relay.add_command(resume)
+PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
+DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay itself failed on them, or EventBridge did."
+for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
+    _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
+    relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
+for _command in (doctor, send, story, pause, resume):
+    relay.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from ops.messages import Filter, Message
 from ops.options import confirmed, dry_run_option, filter_options, limit_option, yes_option
 from ops.output import count
 from ops.queues import QueueKind, print_taken, take_with_progress
-from ops.stack import MakeStack
+from ops.stack import Stack
 
 RATE = 1000  # messages per second
 
@@ -27,16 +27,13 @@ def discard_command(kind: QueueKind) -> click.Command:
     @dry_run_option
     @yes_option
     @click.pass_obj
-    def discard(
-        make_stack: MakeStack, /, *, hold_s: int, path: str | None, dry_run: bool, yes: bool, **conditions: Any
-    ) -> int:
+    def discard(stack: Stack, /, *, hold_s: int, path: str | None, dry_run: bool, yes: bool, **filters: Any) -> int:
         """Delete messages permanently, after saving them to a file.
 
         The file has one JSON object per line. `send --file` sends the results in it. A message that is not a result is
         in `body`.
         """
-        stack = make_stack()
-        selection = kind.select(stack, hold_s, Filter(**conditions))
+        selection = kind.select(stack, hold_s, Filter(**filters))
         show(selection, None if dry_run else 0)
         selection = replace(selection, beyond=0)  # only messages in the file are deleted
         if not selection.messages:

@@ -23,7 +23,7 @@ from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, explain
 from ops.output import DAY_S, count, duration
 from ops.queues import DEAD, NEARLY_ALL_IN_FLIGHT, PARKED, Depth, Queue, QueueKind
-from ops.stack import MakeStack, Stack
+from ops.stack import Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
@@ -50,12 +50,11 @@ Check = Callable[[Stack], Iterator[Finding]]
 @click.command()
 @click.option("--probe", is_flag=True, help="POST the result of a call that does not exist, and check the answer.")
 @click.pass_obj
-def doctor(make_stack: MakeStack, *, probe: bool) -> int:
-    """Check a stack before going live, or when something is wrong: from its outputs to the endpoint's certificate.
+def doctor(stack: Stack, *, probe: bool) -> int:
+    """Check a stack, from its outputs to the endpoint's certificate.
 
     Exit status 1 if anything is wrong. The command reads the credentials and never shows them.
     """
-    stack = make_stack()
     _ = stack.description  # fails if there is no stack to check
     worst = OK
     for name, check in CHECKS + ((("probe", _check_probe),) if probe else ()):
@@ -114,7 +113,7 @@ def _check_concurrency(stack: Stack) -> Iterator[Finding]:
     limits = stack.client("lambda").get_account_settings()["AccountLimit"]
     account, unreserved = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
     wanted = int(stack.parameters.get("MaximumConcurrency", 0))
-    most = f"up to {wanted}" if wanted else "all"
+    most = f"up to {wanted}" if wanted else "all of them"
     says = f"{unreserved:,} of the account's {account:,} concurrent executions are unreserved; the relay may use {most}"
     if max(wanted, LEAST_CONCURRENCY) <= unreserved:
         yield Finding(OK, says)

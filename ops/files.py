@@ -45,7 +45,8 @@ def read(name: str) -> Lines:
         raise CommandError(f"{name} is a JSON array: expected one object per line (`jq -c '.[]' {name}` converts it).")
     lines = Lines()
     first: dict[str, tuple[int, FlashCallResult]] = {}
-    for number, body in _json_lines(text) if text.lstrip()[0] == "{" else _csv_rows(name, text):
+    bodies = _json_lines(text) if text.lstrip()[0] == "{" else _csv_rows(name, text)
+    for number, body in bodies:
         content = parse_body(body)
         if not isinstance(content, FlashCallResult):
             lines.bad[number] = content.fault.replace("the body", "the line")
@@ -57,8 +58,8 @@ def read(name: str) -> Lines:
         else:
             earlier, other = first[content.uuid]
             lines.good.pop(earlier, None)
-            for one, another, status in ((earlier, number, content.status), (number, earlier, other.status)):
-                lines.bad[one] = f"contradicts line {another}, which says {status}; a call has one verdict"
+            lines.bad[earlier] = f"contradicts line {number}, which says {content.status}; a call has one status"
+            lines.bad[number] = f"contradicts line {earlier}, which says {other.status}; a call has one status"
     lines.bad = dict(sorted(lines.bad.items()))
     if not lines.good and not lines.bad:
         raise CommandError(f"{name} has a header and no results.")

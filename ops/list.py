@@ -11,7 +11,7 @@ from ops.messages import Filter, Message, Selection
 from ops.options import filter_options
 from ops.output import DAY_S, HOUR_S, count, duration, table, timestamp
 from ops.queues import QueueKind
-from ops.stack import MakeStack
+from ops.stack import Stack
 
 ROWS = 20
 UUID_CHARACTERS = 40
@@ -25,15 +25,12 @@ def list_command(kind: QueueKind) -> click.Command:
     @click.option("--limit", type=click.IntRange(min=0), help=f"Messages to show; 0: all.  [default: {ROWS}]")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, of all messages that match.")
     @click.pass_obj
-    def list_messages(
-        make_stack: MakeStack, /, *, hold_s: int, limit: int | None, as_json: bool, **conditions: Any
-    ) -> None:
+    def list_messages(stack: Stack, /, *, hold_s: int, limit: int | None, as_json: bool, **filters: Any) -> None:
         """Count the messages by reason, HTTP status and age, and show the oldest.
 
         Afterwards each message is visible again. Only SQS's count of its receives has grown.
         """
-        stack = make_stack()
-        selection = kind.select(stack, hold_s, Filter(**conditions))
+        selection = kind.select(stack, hold_s, Filter(**filters))
         if as_json:
             for message in selection.messages[: limit or None]:
                 for line in message.as_json():

@@ -14,7 +14,9 @@ LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 STATUS = click.Choice(["Success", "Failed"])
 
-limit_option = click.option("--limit", type=click.IntRange(min=0), default=0, help="At most this many, oldest first.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=0), default=0, help="At most this many, oldest first; 0: all."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Count and show the messages, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
@@ -44,7 +46,9 @@ def filter_options(kind: QueueKind) -> list[click.Parameter]:
     return [
         click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
         click.Option(["--status", "statuses"], multiple=True, type=STATUS, help="Repeatable."),
-        click.Option(["--http-status", "http_statuses"], multiple=True, type=int, help="The last one. Repeatable."),
+        click.Option(
+            ["--http-status", "http_statuses"], multiple=True, type=int, help="Of the last reply. Repeatable."
+        ),
         click.Option(["--uuid", "uuids"], multiple=True, help="Repeatable."),
         click.Option(["--message-id", "message_ids"], multiple=True, help="As --json shows it. Repeatable."),
         click.Option(["--since"], type=Time(), help="Sent since: 90min, 6h, 2d, or 2026-11-22T03:00 (UTC)."),

@@ -7,7 +7,7 @@ import click
 from ops.errors import CommandError
 from ops.output import count, duration
 from ops.queues import Queue
-from ops.stack import MakeStack, Stack
+from ops.stack import Stack
 
 TARGET = "Relay"  # the id of the rule's target in template.yaml
 PATIENCE_S = 120
@@ -16,13 +16,12 @@ POLL_S = 0.5
 
 @click.command()
 @click.pass_obj
-def pause(make_stack: MakeStack) -> None:
+def pause(stack: Stack) -> None:
     """Stop relaying. Results wait on the result queue, and SQS counts no receives.
 
     The command disables the event source mapping. If the rule sends events straight to the function, the command
     points it at the result queue: a disabled rule would drop the events.
     """
-    stack = make_stack()
     if _retarget(stack, stack.output("ResultQueueArn")):
         click.echo("The rule sends events to the result queue now.")
     _switch_mapping(stack, enabled=False)
@@ -37,9 +36,8 @@ def pause(make_stack: MakeStack) -> None:
 
 @click.command()
 @click.pass_obj
-def resume(make_stack: MakeStack) -> None:
+def resume(stack: Stack) -> None:
     """Start relaying again, with the results that have waited."""
-    stack = make_stack()
     _switch_mapping(stack, enabled=True)
     if _retarget(stack, stack.output("FunctionArn")):
         click.echo("The rule sends events to the function again.")

@@ -117,8 +117,7 @@ class Queue:
 
     def take(
         self,
-        includes: Callable[[Message], bool],
-        size: int,
+        selection: Selection,
         act: Callable[[Sequence[Message]], Collection[str]],
         pace: "Pace",
         done: Callable[[int], object],
@@ -126,20 +125,18 @@ class Queue:
         """Act on the selected messages and delete them; return the ids of the deleted messages.
 
         Args:
-            includes: returns whether a message is selected.
-            size: the number of selected messages.
+            selection: the selected messages.
             act: takes some of the selected messages, from several threads; returns the ids of those to delete.
             pace: the rate.
             done: takes the number of messages deleted so far.
         """
-        met: set[str] = set()
-        acted: set[str] = set()
-        deleted: set[str] = set()
-        last_met = time.monotonic()
+        met, acted, deleted = set[str](), set[str](), set[str]()
+        size, last_met = selection.size, time.monotonic()
 
         def visit(messages: Sequence[Message]) -> bool:
             nonlocal last_met
-            wanted = [one for one in messages if includes(one) and one.message_id not in met][: size - len(met)]
+            wanted = [one for one in messages if selection.includes(one) and one.message_id not in met]
+            wanted = wanted[: size - len(met)]
             pace.give_back(batch - len(wanted))
             met.update(one.message_id for one in wanted)
             if wanted:
@@ -269,7 +266,7 @@ class QueueKind:
 
     def of(self, stack: Stack, hold_s: int = HOLD_S) -> Queue:
         """Return this queue of a stack."""
-        return Queue(stack.client("sqs"), stack.output(self.output), dead=self.group == "dead", hold_s=hold_s)
+        return Queue(stack.client("sqs"), stack.output(self.output), dead=self == DEAD, hold_s=hold_s)
 
     def select(self, stack: Stack, hold_s: int, wanted: Filter) -> Selection:
         """Look at all visible messages and select those that match.
@@ -318,7 +315,7 @@ def take_with_progress(
 
     try:
         with progress(f"to be {did}", selection.size) as tell:
-            return queue.take(selection.includes, selection.size, act, Pace(rate), done)
+            return queue.take(selection, act, Pace(rate), done)
     except BaseException:
         if so_far:
             click.echo(f"{so_far:,} of {count(selection.size, 'message')} {did}.", err=True)

@@ -13,7 +13,7 @@ from ops.messages import Filter, Message
 from ops.options import STATUS, confirmed, dry_run_option, filter_options, limit_option, yes_option
 from ops.output import count
 from ops.queues import Queue, QueueKind, print_taken, take_with_progress
-from ops.stack import MakeStack, Stack
+from ops.stack import Stack
 
 
 def replay_command(kind: QueueKind) -> click.Command:
@@ -27,25 +27,16 @@ def replay_command(kind: QueueKind) -> click.Command:
     @yes_option
     @click.pass_obj
     def replay(
-        make_stack: MakeStack,
-        /,
-        *,
-        hold_s: int,
-        rate: int,
-        set_status: Status | None,
-        dry_run: bool,
-        yes: bool,
-        **conditions: Any,
+        stack: Stack, /, *, hold_s: int, rate: int, set_status: Status | None, dry_run: bool, yes: bool, **filters: Any
     ) -> int:
         """Send messages to the result queue again, and delete them from this queue.
 
         You can interrupt and repeat this safely: a message is sent before it is deleted, and the relay does not report
         a confirmed result twice. --set-status corrects a contradiction: the relay forgets the other status.
         """
-        if set_status and not (conditions["uuids"] or conditions["reasons"]):
+        if set_status and not (filters["uuids"] or filters["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
-        stack = make_stack()
-        selection = kind.select(stack, hold_s, Filter(**conditions))
+        selection = kind.select(stack, hold_s, Filter(**filters))
         show(selection, None if dry_run else 0)
         if not selection.messages:
             return 0

@@ -15,7 +15,7 @@ from ops.files import Lines, read
 from ops.options import STATUS
 from ops.output import count, progress
 from ops.queues import WORKERS, Pace, Queue
-from ops.stack import MakeStack
+from ops.stack import Stack
 
 BAD_SHOWN = 20
 
@@ -29,14 +29,7 @@ BAD_SHOWN = 20
 @click.option("--dry-run", is_flag=True, help="Check the file, and send nothing.")
 @click.pass_obj
 def send(
-    make_stack: MakeStack,
-    *,
-    uuid: str | None,
-    status: str | None,
-    file: str | None,
-    skip_bad: bool,
-    rate: int,
-    dry_run: bool,
+    stack: Stack, *, uuid: str | None, status: str | None, file: str | None, skip_bad: bool, rate: int, dry_run: bool
 ) -> int:
     """Put one result, or a file of results, on the result queue.
 
@@ -63,7 +56,6 @@ def send(
     if dry_run:
         click.echo(f"Dry run: {count(len(good), 'result')} would be sent.")
         return 0
-    stack = make_stack()
     refused = _send(Queue.of(stack, "ResultQueueUrl"), good, rate)
     for line, fault in list(refused.items())[:BAD_SHOWN]:
         click.echo(f"SQS refused line {line}: {fault}", err=True)

@@ -1,6 +1,5 @@
 """A deployed stack, found by its name: outputs, parameters, settings, and clients for its services."""
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -25,8 +24,7 @@ class Stack:
     """A stack of this template, on AWS or at `AWS_ENDPOINT_URL`."""
 
     def __init__(self, name: str, *, region: str | None = None, profile: str | None = None) -> None:
-        self.name = name
-        self._session: Any = boto3.Session(region_name=region or None, profile_name=profile or None)
+        self.name, self._region, self._profile = name, region or None, profile or None
         self._clients: dict[str, Any] = {}
 
     @property
@@ -39,6 +37,10 @@ class Stack:
     def label(self) -> str:
         """The name and the region of the stack, for a sentence."""
         return f"{self.name} ({self.region})"
+
+    @cached_property
+    def _session(self) -> Any:
+        return boto3.Session(region_name=self._region, profile_name=self._profile)
 
     def client(self, service: str) -> Any:
         """Return the client of a service; the same one at each call.
@@ -124,6 +126,3 @@ class Stack:
             ]
         except ClientError:  # permission to describe one stack does not include listing all
             return []
-
-
-MakeStack = Callable[[], Stack]

@@ -11,7 +11,7 @@ from ops.errors import CommandError
 from ops.options import Time
 from ops.output import table, timestamp
 from ops.queues import DEAD, PARKED, QueueKind
-from ops.stack import MakeStack, Stack
+from ops.stack import Stack
 
 HOLD_S = 60
 SHOWN = ("reason", "detail", "http_status", "duration_ms", "retry_in_s", "receive_count", "message_id")
@@ -30,14 +30,14 @@ class Event:
 @click.argument("uuid")
 @click.option("--since", type=Time(), default="3d", show_default=True, help="How far back to search the logs.")
 @click.pass_obj
-def story(make_stack: MakeStack, *, uuid: str, since: float) -> int:
-    """Show the events of one result: each attempt, its confirmation, and the queue it is on.
+def story(stack: Stack, *, uuid: str, since: float) -> int:
+    """Show the events of one result in order.
 
-    Exit status 1 if the result is unknown.
+    The events are its attempts, its confirmation, and its arrival on the parked or the dead-letter queue. Exit status 1
+    if the result is unknown.
     """
     if not uuid:
         raise CommandError("The uuid is empty: name the call.")
-    stack = make_stack()
     lines = _log_lines(stack, uuid, since)
     events = [_log_event(line) for line in lines]
     events += _ledger_events(stack, uuid)

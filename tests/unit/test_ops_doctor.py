@@ -24,6 +24,7 @@ from local.emulator.stack import ROOT
 from ops import pause
 from ops.doctor import doctor
 from ops.stack import Stack
+from tests.unit.test_ops_queues import counts
 
 SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb")
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
@@ -78,18 +79,11 @@ class FakeStack(Stack):
 
 def finding(stack: Stack, check: str) -> tuple[str, str, str]:
     """Return the level, the description and the next step that `doctor` prints for a check."""
-    lines = CliRunner().invoke(doctor, obj=lambda: stack, standalone_mode=False).output.splitlines()
+    lines = CliRunner().invoke(doctor, obj=stack, standalone_mode=False).output.splitlines()
     (number,) = [number for number, line in enumerate(lines) if line[7:].startswith(f"{check}: ")]
     level, says = lines[number].split(maxsplit=1)
     following = lines[number + 1].split("-> ") if number + 1 < len(lines) else [""]
     return level, says.removeprefix(f"{check}: "), following[1] if len(following) > 1 else ""
-
-
-def depth(visible: int = 0, hidden: int = 0) -> dict[str, dict[str, str]]:
-    """Return the attributes of a queue, as SQS does."""
-    counts = {"": visible, "NotVisible": hidden, "Delayed": 0}
-    attributes = {f"ApproximateNumberOfMessages{kind}": str(number) for kind, number in counts.items()}
-    return {"Attributes": {**attributes, "MessageRetentionPeriod": "864000"}}
 
 
 @pytest.mark.parametrize(
@@ -147,10 +141,10 @@ def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.Mon
         get_event_source_mapping=lambda **_: {"State": next(states)},
         update_event_source_mapping=update,
         exceptions=SimpleNamespace(**exceptions),
-        get_queue_attributes=depth(visible=3),
+        get_queue_attributes=counts(visible=3),
         get_function_configuration={"Environment": {"Variables": {"RETRY_HORIZON_SECONDS": "86400"}}},
     )
-    paused = CliRunner().invoke(pause.pause, obj=lambda: stack, standalone_mode=False)
+    paused = CliRunner().invoke(pause.pause, obj=stack, standalone_mode=False)
     assert paused.output.startswith("a-stack is paused; 3 results waiting.")
     assert next(states, None) is None
 
@@ -158,7 +152,7 @@ def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("hidden", "wanted"), [(99_999, "ok"), (100_000, "note")])
 def test_a_result_queue_near_the_in_flight_limit_is_noted(hidden: int, wanted: str) -> None:
     """An operator would not learn that SQS's limit holds new results back."""
-    level, says, _ = finding(FakeStack(get_queue_attributes=depth(hidden=hidden)), "result queue")
+    level, says, _ = finding(FakeStack(get_queue_attributes=counts(hidden=hidden)), "result queue")
     assert level == wanted
     assert ("120,000" in says) == (wanted == "note")
 

@@ -203,8 +203,8 @@ class TestEveryFile:
         """A call would be reported with two statuses, or a copied line would make the file bad."""
         lines = read(make_file("uuid,status\na,Success\nb,Failed\na,Success\na,Failed\nb,Failed\n"))
         assert (lines.good, lines.copies, list(lines.bad)) == ({3: B}, 2, [2, 5])
-        assert lines.bad[2] == "contradicts line 5, which says Failed; a call has one verdict"
-        assert lines.bad[5] == "contradicts line 2, which says Success; a call has one verdict"
+        assert lines.bad[2] == "contradicts line 5, which says Failed; a call has one status"
+        assert lines.bad[5] == "contradicts line 2, which says Success; a call has one status"
 
     def test_a_bad_csv_cell_is_reported_with_its_fault(self, make_file: MakeFile) -> None:
         """An operator would not know what to fix."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops import queues
-from ops.messages import Message
+from ops.messages import Filter, Message, Selection
 from ops.queues import Depth, Pace, Queue, print_taken
 
 URL = "https://sqs/parked"
@@ -108,9 +108,23 @@ class Sqs:
         return {}
 
 
-def these(ids: Collection[str]) -> tuple[Callable[[Message], bool], int]:
-    """Return the condition that selects these ids, and their number."""
-    return (lambda message: message.message_id in ids), len(ids)
+def these(ids: Collection[str]) -> Selection:
+    """Return a selection of messages with these ids."""
+    attributes = {"SentTimestamp": "0"}
+    received = [{"MessageId": one, "ReceiptHandle": "", "Body": "", "Attributes": attributes} for one in ids]
+    messages = [Message.of(one, dead=False) for one in received]
+    return Selection("a queue", messages, Filter(), found=len(messages), hidden=0, beyond=0, began=0, retention_s=0)
+
+
+def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, dict[str, str]]:
+    """Return the attributes of a queue as SQS does."""
+    attributes = {
+        "ApproximateNumberOfMessages": str(visible),
+        "ApproximateNumberOfMessagesNotVisible": str(hidden),
+        "ApproximateNumberOfMessagesDelayed": str(delayed),
+        "MessageRetentionPeriod": "864000",
+    }
+    return {"Attributes": attributes}
 
 
 class Swift(Pace):
@@ -169,7 +183,7 @@ def test_only_messages_acted_on_are_deleted(data: st.DataObject) -> None:
     deleted: set[str] | None = None
     try:
         act, done = doing(sqs, refused), lambda _number: sqs.step("done")
-        deleted = queue_of(sqs).take(*these(chosen | elsewhere), act, Swift(), done)
+        deleted = queue_of(sqs).take(these(chosen | elsewhere), act, Swift(), done)
     except (KeyboardInterrupt, ClientError):
         assert fails_at
 
@@ -244,7 +258,7 @@ def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).take(*these(names(200)), act, pace, interrupt)
+        queue_of(sqs).take(these(names(200)), act, pace, interrupt)
     assert not late
     acted, deleted = ([one for what, one in sqs.log if what == wanted] for wanted in ("act", "delete"))
     assert sorted(acted) == sorted(deleted)
@@ -263,7 +277,7 @@ def test_an_interruption_leaves_no_message_hidden(where: str) -> None:
 
     taking: dict[str, Any] = {"act": doing(sqs), "pace": Swift(), "done": lambda _number: None, where: interrupt}
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(*these(names(200)), **taking)
+        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(these(names(200)), **taking)
     assert all(sqs.left.values())
     deleted = [one for what, one in sqs.log if what == "delete"]
     assert set(deleted) <= {one for what, one in sqs.log if what == "act"}
@@ -281,7 +295,7 @@ def test_a_message_received_again_is_acted_on_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(queues, "WORKERS", 1)  # two workers with one message may both act
     sqs = Sqs(names(30), seed=1)
     sqs.undeletable, sqs.premature = names(30)[:15], 10_000
-    deleted = queue_of(sqs).take(*these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
+    deleted = queue_of(sqs).take(these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
     acted = [one for what, one in sqs.log if what == "act"]
     assert len(acted) == len(set(acted))
     assert deleted <= set(names(30)[15:25])
@@ -300,7 +314,7 @@ def test_a_failed_release_does_not_hide_the_first_error() -> None:
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")
 
     with pytest.raises(ClientError, match="SendMessageBatch"):
-        queue_of(sqs).take(*these(names(3)), act, Swift(), lambda _number: None)
+        queue_of(sqs).take(these(names(3)), act, Swift(), lambda _number: None)
     assert [message.message_id for message in queue_of(Stubborn(["a"])).look(lambda _number: None)] == ["a"]
 
 
@@ -308,7 +322,7 @@ def test_a_failed_release_does_not_hide_the_first_error() -> None:
 def test_a_slow_rate_receives_few_messages_per_call(rate: float, size: int) -> None:
     """At one result per second, ten results would reach the endpoint together."""
     sqs, pace = Sqs(names(50)), Swift(rate)
-    queue_of(sqs).take(*these(names(50)[::2]), doing(sqs), pace, lambda _number: None)
+    queue_of(sqs).take(these(names(50)[::2]), doing(sqs), pace, lambda _number: None)
     assert {asked for asked in pace.asked if asked > 0} == {size}
     # Unused permits are given back, apart from those of a receive without messages.
     acted = sum(what == "act" for what, _ in sqs.log)
@@ -317,13 +331,8 @@ def test_a_slow_rate_receives_few_messages_per_call(rate: float, size: int) -> N
 
 def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
     """`doctor` and `pause` would miss deferred or delayed results."""
-    attributes = {
-        "ApproximateNumberOfMessages": "1",
-        "ApproximateNumberOfMessagesNotVisible": "20",
-        "ApproximateNumberOfMessagesDelayed": "300",
-        "MessageRetentionPeriod": "864000",
-    }
-    depth = Queue(SimpleNamespace(get_queue_attributes=lambda **_: {"Attributes": attributes}), URL).depth()
+    sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
+    depth = Queue(sqs, URL).depth()
     assert depth == Depth(visible=1, hidden=20, delayed=300, retention_s=864_000)
     assert depth.total == 321
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from ops import queues
 from ops.queues import PARKED
 from ops.replay import replay_command
-from tests.unit.test_ops_queues import HOLD_S, URL, Sqs
+from tests.unit.test_ops_queues import HOLD_S, URL, Sqs, counts
 
 
 class Crowded(Sqs):
@@ -31,9 +31,7 @@ class Crowded(Sqs):
 
     def get_queue_attributes(self, **_: Any) -> dict[str, dict[str, str]]:
         """Return the number of messages as SQS does."""
-        counts = dict.fromkeys(("", "NotVisible", "Delayed"), 0) | {"": len(self.left)}
-        attributes = {f"ApproximateNumberOfMessages{kind}": str(number) for kind, number in counts.items()}
-        return {"Attributes": {**attributes, "MessageRetentionPeriod": "1209600"}}
+        return counts(visible=len(self.left))
 
 
 class Stack:
@@ -64,7 +62,7 @@ def test_a_replay_beyond_the_in_flight_limit_replays_every_counted_message(
     monkeypatch.setattr(queues, "NEARLY_ALL_IN_FLIGHT", 20)
     sqs = Crowded([f"message-{number}" for number in range(150)])
     arguments = ["--yes", "--rate", "1000", "--hold", str(HOLD_S), *options]
-    ended = CliRunner().invoke(replay_command(PARKED), arguments, obj=lambda: Stack(sqs), standalone_mode=False)
+    ended = CliRunner().invoke(replay_command(PARKED), arguments, obj=Stack(sqs), standalone_mode=False)
     assert ended.exception is None, ended.output
     assert ended.return_value == 0, ended.output
     assert "SQS allows about 120,000 messages in flight" in ended.output
