@@ -49,13 +49,13 @@ class CommandError(Exception):
 
 def explain(error: Exception) -> str:
     """Return an error as one line that says what to do."""
+    if isinstance(error, CommandError):
+        return str(error)
     line = " ".join(_sentence(error).split())
     return re.sub(r"(?<=://)[^/@\s]+@", "***@", line)  # AWS_ENDPOINT_URL may hold a password
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, CommandError):
-        return str(error)
     if isinstance(error, aws.ClientError):
         return _refusal(error)
     if isinstance(error, UnicodeEncodeError):  # an argument of the command holds bytes of another encoding

@@ -74,19 +74,10 @@ def shown(text: str) -> Iterator[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Parse a command without running it; an unknown option or command is an error."""
-    command: click.Command = relay
-    context: click.Context | None = None
-    name: str | None = "flash-call-relay"
-    try:
-        while True:
-            context = command.make_context(name, words, parent=context)
-            if not isinstance(command, click.Group):
-                return
-            name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
-            assert found
-            command = found
-    except click.exceptions.Exit as end:  # of --help
-        assert end.exit_code == 0  # noqa: PT017
+    with pytest.MonkeyPatch.context() as patch:
+        for _, command in commands():
+            patch.setattr(command, "callback", lambda **_: None)
+        assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
 
 
 class TestHelp:

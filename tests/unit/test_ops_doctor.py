@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from flash_call_relay.webhook import tls_context
 from local.emulator.stack import ROOT
@@ -191,12 +192,14 @@ def lax_certificate() -> tuple[ssl.SSLContext, bytes]:
     issuer = x509.load_pem_x509_certificate(root.cert_pem.bytes())
     leaf = x509.load_pem_x509_certificate(root.issue_cert("127.0.0.1").cert_chain_pems[0].bytes())
     server = trustme.CA()  # has another key
-    key = server._private_key
+    issuer_key, key = (load_pem_private_key(one.private_key_pem.bytes(), None) for one in (root, server))
+    assert isinstance(issuer_key, EllipticCurvePrivateKey)
+    assert isinstance(key, EllipticCurvePrivateKey)
     builder = x509.CertificateBuilder(
         issuer.subject, leaf.subject, key.public_key(), 7, leaf.not_valid_before_utc, leaf.not_valid_after_utc
     )
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    certificate = builder.add_extension(names.value, critical=False).sign(root._private_key, hashes.SHA256())
+    certificate = builder.add_extension(names.value, critical=False).sign(issuer_key, hashes.SHA256())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pems = trustme.LeafCert(server.private_key_pem.bytes(), certificate.public_bytes(Encoding.PEM), [])
     pems.configure_cert(context)
