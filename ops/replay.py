@@ -103,10 +103,10 @@ def warn(messages: Sequence[Message], set_status: Status | None) -> None:
     """Print how many of the messages the relay will park again."""
     invalid = sum(not message.results for message in messages)
     if invalid:
-        click.echo(f"{invalid:,} of these messages are not results: the relay will park them again.")
+        click.echo(f"The relay will park {count(invalid, 'message')} again for not being a result.")
     conflicting = sum(message.reason == Reason.CONFLICTING_STATUS for message in messages)
     if conflicting and not set_status:
         click.echo(
-            f"{conflicting:,} of these messages contradict a confirmed result: the relay will park them again, unless "
+            f"The relay will park {count(conflicting, 'message')} again for contradicting a confirmed result, unless "
             "--set-status gives the correct status."
         )

@@ -160,7 +160,7 @@ def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(sw
 
     last = operator(*again)
     assert (last.status, last.err) == (0, "")
-    assert "not results: the relay will park them again" in last.out
+    assert "messages again for not being a result." in last.out
     assert swept.accepted(*results) == pairs(*results)
     swept.settled()
     wait_for(lambda: swept.visible("ParkedQueueUrl") >= INVALID, "the invalid messages, parked again")
@@ -225,7 +225,7 @@ def test_only_set_status_corrects_a_contradiction(swept: Relay, operator: Operat
 
     plain = operator("--stack", "relay", "parked", "replay", "--yes")
     assert plain.status == 0
-    assert "contradict a confirmed result: the relay will park them again, unless --set-status" in plain.out
+    assert "The relay will park 1 message again for contradicting a confirmed result, unless --set-status" in plain.out
     wait_for(lambda: swept.visible("ParkedQueueUrl") == 1, "the contradiction, parked again")
     (twice,) = listed(operator, "--reason", "conflicting_status")
     assert (twice["body"], twice["message_id"] == once["message_id"]) == (once["body"], False)
@@ -237,7 +237,7 @@ def test_only_set_status_corrects_a_contradiction(swept: Relay, operator: Operat
     correction = ("--stack", "relay", "parked", "replay", "--set-status", "Failed", "--uuid", uuid, "--yes")
     corrected = operator(*correction)
     assert (corrected.status, corrected.err) == (0, "")
-    assert "will park them again" not in corrected.out
+    assert "will park" not in corrected.out
     swept.endpoint.wait_until(lambda endpoint: (uuid, "Failed") in endpoint.accepted, timeout=30, what="the correction")
     swept.settled()
     assert swept.confirmed(uuid) == "Failed"
