@@ -1,1 +1,1 @@
-"""The operators' commands: `flash-call-relay`, or `python -m ops` in a checkout."""
+"""The operators' command: `flash-call-relay`, or `python -m ops` in a checkout."""

@@ -1,9 +1,9 @@
-"""`flash-call-relay`, and `python -m ops` in a checkout."""
+"""Entry point of `flash-call-relay` and of `python -m ops`."""
 
 import signal
 import sys
 
-# While there is nothing to let go of, to be interrupted is to end. The imports take a moment.
+# The imports take a moment. Until they are done, Ctrl-C ends the process without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ops.cli import main  # noqa: E402

@@ -1,23 +1,28 @@
-"""`flash-call-relay`: the commands, and what they have in common."""
+"""`flash-call-relay`: the command line, its common options and its exit statuses."""
 
 import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from flash_call_relay import __version__
-from ops import discard, doctor, intake, listing, replay, send, story
-from ops.places import DEAD, PARKED, Place
-from ops.problems import EXPLAINED, Problem, explain
+from ops.discard import discard_command
+from ops.doctor import doctor
+from ops.errors import EXPLAINED, CommandError, explain
+from ops.list import list_command
+from ops.pause import pause, resume
+from ops.queues import DEAD, PARKED
+from ops.replay import replay_command
+from ops.send import send
 from ops.stack import Stack
+from ops.story import story
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 COMMON = ("--stack", "--region", "--profile")
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the terminal is closed
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,76 +34,66 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, the te
     show_envvar=True,
     help="The relay's CloudFormation stack.",
 )
-# boto3 itself reads AWS_DEFAULT_REGION alone.
-@click.option("--region", envvar="AWS_REGION", help="The AWS region, if not that of AWS_REGION or the profile.")
-@click.option("--profile", help="The AWS profile, if not that of AWS_PROFILE.")
+# boto3 reads AWS_DEFAULT_REGION, and not AWS_REGION.
+@click.option("--region", envvar="AWS_REGION", help="The AWS region.  [default: AWS_REGION, or that of the profile]")
+@click.option("--profile", help="The AWS profile.  [default: AWS_PROFILE]")
 @click.version_option(__version__, message="%(version)s")
 @click.pass_context
 def relay(context: click.Context, stack: str, region: str | None, profile: str | None) -> None:
-    """Run a deployed Flash Call Relay: check it, send results, look at what needs a person, replay it.
+    """Operate a deployed Flash Call Relay: check it, send results, list and replay parked results.
 
-    All commands find the queues, the function and the secret by the stack's outputs. Exit status: 0 if all is well, 1
-    if something is wrong or was refused, 2 if the command can't be carried out, 130 if it was interrupted.
+    All commands find the queues, the function and the secret in the stack's outputs. Exit status: 0 if all is well, 1
+    if something is wrong or was refused, 2 if the command can't run, 130 if it was interrupted.
     """
     if not stack:
-        raise Problem("The stack's name is empty: give it with --stack.")
-    context.obj = lambda: Stack(stack, region=region, profile=profile)
+        raise CommandError("The stack's name is empty: give it with --stack.")
+    context.obj = Stack(stack, region=region, profile=profile)
 
 
-def _group(place: Place, text: str) -> click.Group:
-    commands = [room.command(place) for room in (listing, replay, discard)]
-    return click.Group(place.name, help=text, commands=commands)
-
-
-COMMANDS: tuple[click.Command, ...] = (
-    doctor.doctor,
-    send.send,
-    _group(PARKED, "List, replay or discard results that need a person, each parked with its reason."),
-    _group(DEAD, "List, replay or discard what the relay itself failed on: dead letters of every shape."),
-    story.story,
-    intake.pause,
-    intake.resume,
-)
-for _command in COMMANDS:
+PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
+DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay itself failed on them, or EventBridge did."
+for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
+    _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
+    relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
+for _command in (doctor, send, story, pause, resume):
     relay.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    before = {number: signal.getsignal(number) for number in ENDINGS}
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup means it
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
             signal.signal(number, _interrupt)
     try:
-        return _run(relay, arguments)
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except click.ClickException as error:
         error.show()
         return UNUSABLE
-    except Problem as problem:
-        return _say(str(problem), UNUSABLE)
-    except EXPLAINED as error:
-        return _say(explain(error), UNUSABLE)
+    except (CommandError, *EXPLAINED) as error:
+        return _fail(explain(error), UNUSABLE)
     except (KeyboardInterrupt, click.Abort):
-        return _say("Interrupted. Nothing is lost.", INTERRUPTED)
+        return _fail("Interrupted. Nothing is lost.", INTERRUPTED)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
-        head_is_gone = isinstance(error, BrokenPipeError)  # of `| head`
-        return FAILED if head_is_gone else _say(f"The output can't be written: {error.strerror}.", UNUSABLE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again when it exits
+        if isinstance(error, BrokenPipeError):  # the reader has ended, as `head` does
+            return FAILED
+        return _fail(f"The output can't be written: {error.strerror}.", UNUSABLE)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    for number in ENDINGS:  # once is enough: from here on we let go of what we hold
+    for number in END_SIGNALS:  # a second signal must not interrupt the clean-up
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _run(group: Callable[..., Any], arguments: list[str] | None) -> int:
+def _run(arguments: Sequence[str]) -> int:
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    status = group(
-        args=_common_first(sys.argv[1:] if arguments is None else arguments),
+    status: object = relay(
+        args=_common_first(arguments),
         prog_name="flash-call-relay",
         standalone_mode=False,
         color=False if plain else None,
@@ -107,7 +102,7 @@ def _run(group: Callable[..., Any], arguments: list[str] | None) -> int:
 
 
 def _common_first(arguments: Sequence[str]) -> list[str]:
-    """Put --stack and its like before the command: most people type them after it."""
+    """Move the common options before the command: click expects them there, most people type them after it."""
     first, rest = [], []
     words = iter(arguments)
     for word in words:
@@ -120,6 +115,6 @@ def _common_first(arguments: Sequence[str]) -> list[str]:
     return first + rest
 
 
-def _say(sentence: str, status: int) -> int:
+def _fail(sentence: str, status: int) -> int:
     click.echo(sentence, err=True)
     return status

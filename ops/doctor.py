@@ -1,4 +1,4 @@
-"""`doctor`: is the stack ready? One line a check, each with the next step where something is wrong."""
+"""`doctor`: check a stack; each finding has a level, and a next step where something is wrong."""
 
 import socket
 import ssl
@@ -9,52 +9,56 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import click
 from botocore.exceptions import ClientError
 from urllib3.util import parse_url
 
 from flash_call_relay.credentials import Credentials, CredentialsUnavailableError, parse
-from flash_call_relay.models import FlashCallResult, NoReply
+from flash_call_relay.models import FlashCallResult, NoReply, error_code
 from flash_call_relay.settings import Settings, SettingsError
 from flash_call_relay.webhook import Webhook, tls_context
-from ops import logs, show
-from ops.places import NEARLY_ALL_IN_FLIGHT
-from ops.problems import EXPLAINED, NOT_ALLOWED, explain
+from ops import logs
+from ops.errors import EXPLAINED, NOT_ALLOWED, explain
+from ops.output import DAY_S, count, duration
+from ops.queues import DEAD, NEARLY_ALL_IN_FLIGHT, PARKED, Depth, Queue, QueueKind
 from ops.stack import Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 CONNECT_S = 5
-LEAST_CONCURRENCY = 2  # a new account may have 10, of which others take their part
-CERTIFICATE_S = 14 * show.DAY_S  # less than that left is worth a word
-RECENT = timedelta(minutes=15)  # SQS reports a queue's age every minute or five
-BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's word for it, and its API's documentation's
+LEAST_CONCURRENCY = 2  # a new account may have 10, shared with its other functions
+CERTIFICATE_S = 14 * DAY_S  # a certificate that expires sooner gets a note
+RECENT = timedelta(minutes=15)  # SQS reports a queue's age every one to five minutes
+BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the first, and documents the second
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: all is well, worth knowing, or wrong; and the next step."""
+    """One finding of a check: its level, a description, and the next step if there is one."""
 
     level: str
     says: str
     next_step: str = ""
 
 
-@click.command()
-@click.option("--probe", is_flag=True, help="POST the result of a call that never was, and judge the answer.")
-@click.pass_obj
-def doctor(make_stack: Callable[[], Stack], *, probe: bool) -> int:
-    """Check a stack before going live, or when something is wrong: from its outputs to the endpoint's certificate.
+Check = Callable[[Stack], Iterator[Finding]]
 
-    Exit status 1 if anything is wrong. Credentials are read, and never shown.
+
+@click.command()
+@click.option("--probe", is_flag=True, help="POST the result of a call that does not exist, and check the answer.")
+@click.pass_obj
+def doctor(stack: Stack, *, probe: bool) -> int:
+    """Check a stack, from its outputs to the endpoint's certificate.
+
+    Exit status 1 if anything is wrong. The command reads the credentials and never shows them.
     """
-    stack = make_stack()
-    _ = stack.description  # without which there is nothing to check
+    _ = stack.description  # fails if there is no stack to check
     worst = OK
-    for name, check in _checks(stack, probe=probe):
-        for finding in _findings(check):
+    for name, check in CHECKS + ((("probe", _check_probe),) if probe else ()):
+        for finding in _findings(check, stack):
             worst = max(worst, finding.level, key=(OK, NOTE, WRONG).index)
             click.echo(f"{click.style(f'{finding.level:5}', fg=COLOURS[finding.level])}  {name}: {finding.says}")
             if finding.next_step:
@@ -62,36 +66,12 @@ def doctor(make_stack: Callable[[], Stack], *, probe: bool) -> int:
     return 1 if worst == WRONG else 0
 
 
-Check = Callable[[], Iterator[Finding]]
-
-
-def _checks(stack: Stack, *, probe: bool) -> Iterator[tuple[str, Check]]:
-    secret = _Secret(stack)
-    yield "stack", lambda: _stack(stack)
-    yield "function", lambda: _function(stack)
-    yield "concurrency", lambda: _concurrency(stack)
-    yield "intake", lambda: _intake(stack)
-    yield "events", lambda: _events(stack)
-    yield "credentials", secret.check
-    yield "result queue", lambda: _queue(stack, "ResultQueueUrl", "")
-    yield "deferred", lambda: _deferred(stack)
-    yield "parked queue", lambda: _queue(stack, "ParkedQueueUrl", "parked")
-    yield "dead-letter queue", lambda: _queue(stack, "DeadLetterQueueUrl", "dead")
-    yield "alarms", lambda: _alarms(stack)
-    yield "webhook", lambda: _webhook(stack)
-    if probe:
-        yield "probe", lambda: _probe(stack, secret)
-
-
-def _findings(check: Check) -> Iterator[Finding]:
+def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
     try:
-        yield from check()
-    except ClientError as error:
-        # What this person may not see can still be well.
-        refused = error.response.get("Error", {}).get("Code") in NOT_ALLOWED
-        yield Finding(NOTE if refused else WRONG, f"not checked: {explain(error)}")
+        yield from check(stack)
     except EXPLAINED as error:
-        yield Finding(WRONG, f"not checked: {explain(error)}")
+        level = NOTE if error_code(error) in NOT_ALLOWED else WRONG  # a missing permission is no fault of the stack
+        yield Finding(level, f"not checked: {explain(error)}")
     except SettingsError as error:
         yield Finding(WRONG, f"the function's environment was changed: {error}", "deploy the stack again")
 
@@ -100,154 +80,143 @@ def _command(stack: Stack, words: str) -> str:
     return f"flash-call-relay --stack {stack.name} {words}"
 
 
-def _stack(stack: Stack) -> Iterator[Finding]:
+def _check_stack(stack: Stack) -> Iterator[Finding]:
     status = stack.description["StackStatus"]
-    stack.output("FunctionName")  # is it a relay at all?
-    known = f"{stack.name} in {stack.region}, {status}, {len(stack.outputs)} outputs"
+    stack.output("FunctionName")  # fails if the stack is not a relay
+    says = f"{stack.name} in {stack.region}, {status}, {len(stack.outputs)} outputs"
     if status in SETTLED:
-        yield Finding(OK, known)
+        yield Finding(OK, says)
     elif status.endswith("_IN_PROGRESS"):
-        yield Finding(NOTE, known, "wait for the deployment to end")
+        yield Finding(NOTE, says, "wait for the deployment to end")
     else:
-        yield Finding(WRONG, known, f"aws cloudformation describe-stack-events --stack-name {stack.name}")
+        yield Finding(WRONG, says, f"aws cloudformation describe-stack-events --stack-name {stack.name}")
 
 
-def _function(stack: Stack) -> Iterator[Finding]:
+def _check_function(stack: Stack) -> Iterator[Finding]:
     client, name = stack.client("lambda"), stack.output("FunctionName")
-    found = client.get_function_configuration(FunctionName=name)
-    state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
+    function = client.get_function_configuration(FunctionName=name)
+    state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
     reserved = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
     if state == "Pending" or update == "InProgress":
-        yield Finding(NOTE, f"{name} is being updated", "look again in a minute")
+        yield Finding(NOTE, f"{name} is being updated", "run doctor again in a minute")
     elif state == "Failed" or update == "Failed":
-        why = found.get("StateReason") or found.get("LastUpdateStatusReason") or ""
+        why = function.get("StateReason") or function.get("LastUpdateStatusReason") or ""
         yield Finding(WRONG, f"{name} is {state}, its last update {update}. {why}", "deploy the stack again")
     elif reserved == 0:
         step = f"aws lambda delete-function-concurrency --function-name {name}; to pause, use `pause`"
-        yield Finding(WRONG, f"{name} has a reserved concurrency of 0, which uses results' receives up", step)
+        yield Finding(WRONG, f"{name} has a reserved concurrency of 0, which uses up the receives of results", step)
     else:
-        yield Finding(OK, f"{name} is {state}, {found.get('Runtime')}, {found.get('MemorySize')} MB")
+        yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
 
 
-def _concurrency(stack: Stack) -> Iterator[Finding]:
+def _check_concurrency(stack: Stack) -> Iterator[Finding]:
     limits = stack.client("lambda").get_account_settings()["AccountLimit"]
     account, unreserved = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
     wanted = int(stack.parameters.get("MaximumConcurrency", 0))
-    says = f"this account may run {unreserved:,} invocations at once that are reserved for no function"
+    most = f"up to {wanted}" if wanted else "all of them"
+    says = f"{unreserved:,} of the account's {account:,} concurrent executions are unreserved; the relay may use {most}"
     if max(wanted, LEAST_CONCURRENCY) <= unreserved:
-        yield Finding(OK, f"{says}; the relay takes up to {wanted or 'all'} of them")
+        yield Finding(OK, says)
     else:
         step = "ask AWS for more (Service Quotas, Lambda, concurrent executions), or lower MaximumConcurrency"
-        yield Finding(
-            NOTE, f"{says} ({account:,} in all), and the relay may take {wanted or 'all'}: it is throttled then", step
-        )
+        yield Finding(NOTE, f"{says}, and Lambda throttles it beyond that", step)
 
 
-def _intake(stack: Stack) -> Iterator[Finding]:
+def _check_intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
-    state, last = mapping["State"], mapping.get("LastProcessingResult") or "nothing processed yet"
+    state, reason = mapping["State"], mapping.get("StateTransitionReason") or "no reason given"
     resume = _command(stack, "resume")
     if state == "Enabled":
+        last = mapping.get("LastProcessingResult") or "nothing processed yet"
         yield Finding(OK, f"the event source mapping is Enabled ({last})")
-    elif state.startswith("Disabl") and mapping.get("StateTransitionReason") in BY_A_PERSON:
+    elif not state.startswith("Disabl"):
+        yield Finding(NOTE, f"the event source mapping is {state}", "run doctor again in a minute")
+    elif reason in BY_A_PERSON:
         yield Finding(NOTE, f"the relay is paused (the event source mapping is {state}): results wait", resume)
-    elif state.startswith("Disabl"):
-        why = mapping.get("StateTransitionReason") or "no reason given"
-        yield Finding(WRONG, f"AWS has stopped the event source mapping ({why}): results wait", resume)
     else:
-        yield Finding(NOTE, f"the event source mapping is {state}", "look again in a minute")
+        yield Finding(WRONG, f"AWS has disabled the event source mapping ({reason}): results wait", resume)
 
 
-def _events(stack: Stack) -> Iterator[Finding]:
+def _check_events(stack: Stack) -> Iterator[Finding]:
     route = stack.parameters.get("EventRoute", "queue")
     if route == "none":
         yield Finding(OK, "EventRoute is none: there is no rule")
         return
-    events = stack.client("events")
-    name = stack.rule["Rule"]
-    state = events.describe_rule(Name=name, EventBusName=stack.rule["EventBusName"])["State"]
+    events, rule, bus = stack.client("events"), stack.rule["Rule"], stack.rule["EventBusName"]
+    state = events.describe_rule(Name=rule, EventBusName=bus)["State"]
     arns = [target["Arn"] for target in events.list_targets_by_rule(**stack.rule)["Targets"]]
     wanted = stack.output("FunctionArn" if route == "function" else "ResultQueueArn")
     if state != "ENABLED":
-        step = f"aws events enable-rule --name {name} --event-bus-name {stack.rule['EventBusName']}"
-        yield Finding(WRONG, f"the rule {name} is {state}: events are dropped", step)
+        step = f"aws events enable-rule --name {rule} --event-bus-name {bus}"
+        yield Finding(WRONG, f"the rule {rule} is {state}: events are dropped", step)
     elif wanted in arns:
-        yield Finding(OK, f"the rule {name} is ENABLED and sends events to the {route}")
+        yield Finding(OK, f"the rule {rule} is ENABLED and sends events to the {route}")
     elif stack.output("ResultQueueArn") in arns:
-        yield Finding(NOTE, "the rule sends events to the queue, as `pause` has it", _command(stack, "resume"))
+        yield Finding(NOTE, "the rule sends events to the result queue, because of `pause`", _command(stack, "resume"))
     else:
-        yield Finding(
-            WRONG, f"the rule {name} sends events to {', '.join(arns) or 'nothing'}", "deploy the stack again"
-        )
+        targets = ", ".join(arns) or "no target"
+        yield Finding(WRONG, f"the rule {rule} sends events to {targets}", "deploy the stack again")
 
 
-class _Secret:
-    """The credentials, read once."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self.credentials: Credentials | None = None
-
-    def check(self) -> Iterator[Finding]:
-        """Read the secret."""
-        arn = self._stack.output("CredentialsSecretArn")
-        step = f"aws secretsmanager put-secret-value --secret-id {arn} --secret-string file://credentials.json"
-        secrets = self._stack.client("secretsmanager")
-        try:
-            self.credentials = parse(secrets.get_secret_value(SecretId=arn).get("SecretString"))
-        except CredentialsUnavailableError as error:
-            yield Finding(WRONG, str(error), step)
-        except ClientError as error:
-            code, key = error.response.get("Error", {}).get("Code"), self._stack.parameters.get("CredentialsKmsKeyArn")
-            if code in NOT_ALLOWED and key:
-                says = f"not checked: {explain(error)}"
-                yield Finding(NOTE, says, f"you need secretsmanager:GetSecretValue, and kms:Decrypt with {key}")
-            elif code == "ResourceNotFoundException":
-                yield Finding(WRONG, "the secret is empty or does not exist", step)
-            else:
-                raise
+def _check_credentials(stack: Stack) -> Iterator[Finding]:
+    arn = stack.output("CredentialsSecretArn")
+    fill = f"aws secretsmanager put-secret-value --secret-id {arn} --secret-string file://credentials.json"
+    try:
+        _read_credentials(stack)
+    except CredentialsUnavailableError as error:
+        yield Finding(WRONG, str(error), fill)
+    except ClientError as error:
+        key = stack.parameters.get("CredentialsKmsKeyArn")
+        if error_code(error) in NOT_ALLOWED and key:
+            step = f"you need secretsmanager:GetSecretValue, and kms:Decrypt with {key}"
+            yield Finding(NOTE, f"not checked: {explain(error)}", step)
+        elif error_code(error) == "ResourceNotFoundException":
+            yield Finding(WRONG, "the secret is empty or does not exist", fill)
         else:
-            yield Finding(OK, "the secret holds api_key and user_id")
+            raise
+    else:
+        yield Finding(OK, "the secret holds api_key and user_id")
 
 
-def _queue(stack: Stack, output: str, group: str) -> Iterator[Finding]:
-    depth = stack.depth(output)
+def _read_credentials(stack: Stack) -> Credentials:
+    secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
+    return parse(secret.get("SecretString"))
+
+
+def _check_result_queue(stack: Stack) -> Iterator[Finding]:
+    depth = Queue.of(stack, "ResultQueueUrl").depth()
     if not depth.total:
         yield Finding(OK, "empty")
         return
-    age_s = _age(stack, stack.output(output)) if depth.visible else None
-    oldest = "" if age_s is None else f", the oldest received less than three times {show.span(age_s)} old"
-    if group:
-        says = f"{show.count(depth.visible + depth.hidden, 'message')}{oldest}"
-        yield Finding(NOTE, says, _command(stack, f"{group} list"))
+    says = f"{depth.visible:,} waiting, {depth.hidden + depth.delayed:,} deferred or in progress"
+    says += _age_of_oldest(stack, "ResultQueueUrl", depth)
+    if depth.hidden < NEARLY_ALL_IN_FLIGHT:
+        yield Finding(OK, says)
     else:
-        hidden = f"{depth.hidden + depth.delayed:,} hidden until their next try or at work"
-        says = f"{depth.visible:,} waiting, {hidden}{oldest}"
-        if depth.hidden < NEARLY_ALL_IN_FLIGHT:
-            yield Finding(OK, says)
-        else:
-            limit = "SQS has about 120,000 in flight at most: others wait until some come back; nothing is lost"
-            yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#so-much-waits-that-sqs-hands-out-no-more")
+        limit = "SQS allows about 120,000 in flight: the others wait until some of these return; nothing is lost"
+        yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#so-much-waits-that-sqs-hands-out-no-more")
 
 
-def _deferred(stack: Stack) -> Iterator[Finding]:
-    since = (datetime.now(UTC) - RECENT).timestamp()
-    lines = logs.lines(stack, "message", "result.deferred", since)
-    reasons = Counter(str(line.get("reason")) for line in lines if line.get("message") == "result.deferred")
-    if not reasons:
-        yield Finding(OK, "no result in the last quarter of an hour")
-        return
-    said = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
-    yield Finding(NOTE, f"in the last quarter of an hour: {said}", _command(stack, "doctor --probe"))
+def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
+    depth = kind.of(stack).depth()
+    if depth.total:
+        messages = count(depth.visible + depth.hidden, "message")
+        says = f"{messages}{_age_of_oldest(stack, kind.output, depth)}"
+        yield Finding(NOTE, says, _command(stack, f"{kind.group} list"))
+    else:
+        yield Finding(OK, "empty")
 
 
-def _age(stack: Stack, url: str) -> float | None:
+def _age_of_oldest(stack: Stack, output: str, depth: Depth) -> str:
+    """Return the age of a queue's oldest message as the end of a sentence; empty if CloudWatch does not know it."""
+    if not depth.visible:
+        return ""
     now = datetime.now(UTC)
-    with suppress(ClientError):  # the depth says most of it
+    with suppress(ClientError):  # the depth is worth showing without the age
         points = stack.client("cloudwatch").get_metric_statistics(
             Namespace="AWS/SQS",
             MetricName="ApproximateAgeOfOldestMessage",
-            Dimensions=[{"Name": "QueueName", "Value": url.rpartition("/")[2]}],
+            Dimensions=[{"Name": "QueueName", "Value": stack.output(output).rpartition("/")[2]}],
             StartTime=now - RECENT,
             EndTime=now,
             Period=60,
@@ -255,11 +224,22 @@ def _age(stack: Stack, url: str) -> float | None:
         )["Datapoints"]
         if points:
             latest = max(points, key=lambda point: point["Timestamp"])
-            return float(latest["Maximum"])
-    return None
+            return f"; the oldest of those received at most twice is {duration(latest['Maximum'])} old"
+    return ""
 
 
-def _alarms(stack: Stack) -> Iterator[Finding]:
+def _check_deferred(stack: Stack) -> Iterator[Finding]:
+    since = (datetime.now(UTC) - RECENT).timestamp()
+    lines = logs.find(stack, "message", "result.deferred", since)
+    reasons = Counter(str(line.get("reason")) for line in lines if line.get("message") == "result.deferred")
+    if reasons:
+        counts = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
+        yield Finding(NOTE, f"in the last 15 minutes: {counts}", _command(stack, "doctor --probe"))
+    else:
+        yield Finding(OK, "no result in the last 15 minutes")
+
+
+def _check_alarms(stack: Stack) -> Iterator[Finding]:
     nested = _physical_ids(stack, stack.name, "AWS::CloudFormation::Stack")
     names = [name for one in nested for name in _physical_ids(stack, one, "AWS::CloudWatch::Alarm")]
     if not names:
@@ -274,7 +254,7 @@ def _alarms(stack: Stack) -> Iterator[Finding]:
     if not ringing:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
-        yield Finding(NOTE, "they tell nobody", "deploy with AlarmTopicArn or AlarmEmail")
+        yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
 
 
 def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
@@ -283,7 +263,7 @@ def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
     return [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == resource_type]
 
 
-def _webhook(stack: Stack) -> Iterator[Finding]:
+def _check_webhook(stack: Stack) -> Iterator[Finding]:
     url = Settings.from_environment(stack.environment).webhook_url
     target = parse_url(url)
     host, port = target.host or "", target.port or (443 if target.scheme == "https" else 80)
@@ -292,46 +272,63 @@ def _webhook(stack: Stack) -> Iterator[Finding]:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
         with socket.create_connection((host, port), timeout=CONNECT_S) as connection:
             if target.scheme != "https":
-                yield Finding(OK, f"{url} takes connections at {address} (plain http, loopback)")
+                yield Finding(OK, f"{url} accepts connections at {address} (plain http, loopback)")
                 return
             with tls_context().wrap_socket(connection, server_hostname=host) as tls:
                 certificate = tls.getpeercert() or {}
     except (socket.gaierror, UnicodeError) as error:
-        yield Finding(WRONG, f"{host} has no address ({error})", "is WebhookUrl right?")
+        yield Finding(WRONG, f"{host} has no address: {error}", "check WebhookUrl")
     except ssl.SSLCertVerificationError as error:
         yield Finding(WRONG, f"the certificate of {host} is not valid: {error.verify_message}", "tell BetaTel")
     except OSError as error:
-        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {error}", "try from elsewhere")
+        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {error}", "try from another machine")
     else:
         left_s = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
         level = OK if left_s > CERTIFICATE_S else NOTE
-        yield Finding(level, f"{host} resolves to {address}; its certificate is valid for {show.span(left_s)} more")
+        yield Finding(level, f"{host} resolves to {address}; its certificate expires in {duration(left_s)}")
 
 
-def _probe(stack: Stack, secret: _Secret) -> Iterator[Finding]:
-    if secret.credentials is None:
-        yield Finding(WRONG, "not made, for want of credentials")
+def _check_probe(stack: Stack) -> Iterator[Finding]:
+    try:
+        credentials = _read_credentials(stack)
+    except (CredentialsUnavailableError, ClientError):
+        yield Finding(WRONG, "no POST was sent, because there are no credentials")
         return
     call = f"probe-{uuid.uuid4()}"
-    answer = Webhook(Settings.from_environment(stack.environment)).post(
-        FlashCallResult(call, "Failed"), secret.credentials
-    )
+    webhook = Webhook(Settings.from_environment(stack.environment))
+    answer = webhook.post(FlashCallResult(call, "Failed"), credentials)
     if isinstance(answer, NoReply):
-        yield Finding(WRONG, f"no answer: {answer.reason}, {answer.detail}", "is WebhookUrl right?")
+        yield Finding(WRONG, f"no answer: {answer.reason}, {answer.detail}", "check WebhookUrl")
         return
-    said = f"HTTP {answer.http_status}" + (f": {answer.message}" if answer.message else "")
-    match answer.http_status, answer.json_object:
-        case 404, {}:
-            yield Finding(OK, f"path and credentials are good: the endpoint knows no call {call} ({said})")
-        case 401 | 403, _:
-            step = "put the credentials that BetaTel gave you into the secret"
-            yield Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
-        case 404, _:
-            yield Finding(WRONG, f"nothing of the API's is there ({said})", "is the path of WebhookUrl right?")
-        case status, _:
-            level = NOTE if 200 <= status < 300 else WRONG
-            kind = "a JSON object" if answer.json_object is not None else "no JSON object"
-            says = f"expected HTTP 404 for a call that never was; the endpoint answered {said} ({kind})"
-            yield Finding(
-                level, says, "tell BetaTel if it lasts; what waits is tried by itself" if level == WRONG else ""
-            )
+    status, is_object = answer.http_status, answer.json_object is not None
+    said = f"HTTP {status}" + (f": {answer.message}" if answer.message else "")
+    if status == 404 and is_object:
+        yield Finding(OK, f"path and credentials are good: the endpoint does not know the call {call} ({said})")
+    elif status == 404:
+        yield Finding(WRONG, f"the API is not at this path ({said})", "check the path of WebhookUrl")
+    elif status in (401, 403):
+        step = "put the credentials that BetaTel gave you into the secret"
+        yield Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
+    else:
+        kind = "a JSON object" if is_object else "not a JSON object"
+        says = f"expected HTTP 404 for a call that does not exist; the endpoint answered {said} ({kind})"
+        if 200 <= status < 300:
+            yield Finding(NOTE, says)
+        else:
+            yield Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("stack", _check_stack),
+    ("function", _check_function),
+    ("concurrency", _check_concurrency),
+    ("intake", _check_intake),
+    ("events", _check_events),
+    ("credentials", _check_credentials),
+    ("result queue", _check_result_queue),
+    ("deferred", _check_deferred),
+    ("parked queue", partial(_check_queue_is_empty, kind=PARKED)),
+    ("dead-letter queue", partial(_check_queue_is_empty, kind=DEAD)),
+    ("alarms", _check_alarms),
+    ("webhook", _check_webhook),
+)

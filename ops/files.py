@@ -1,28 +1,30 @@
-"""A file of results, CSV or JSON lines, read and checked whole before any of it is sent."""
+"""Files: read results from CSV or JSON lines, and write messages to JSON lines."""
 
 import csv
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flash_call_relay.events import parse_body
 from flash_call_relay.models import FlashCallResult
-from ops.problems import Problem
+from ops.errors import CommandError
+from ops.messages import Message
 
 COLUMNS = ("uuid", "status")
 
 
 @dataclass
 class Lines:
-    """What a file holds.
+    """The contents of a file of results.
 
     Attributes:
-        good: the results, by the number of their line.
-        bad: what is wrong with the others, by the number of their line.
-        copies: how many lines say the same as one before them; they are left out.
+        good: the results, by line number.
+        bad: the faults of the other lines, by line number.
+        copies: number of lines that repeat an earlier result; they are left out.
     """
 
     good: dict[int, FlashCallResult] = field(default_factory=dict)
@@ -31,19 +33,20 @@ class Lines:
 
 
 def read(name: str) -> Lines:
-    """Read a file; `-` is standard input.
+    """Read and check a file of results; `-` is standard input.
 
     Raises:
-        Problem: if it can't be read, is no text, is empty, or is CSV without a header.
+        CommandError: if the file can't be read, is not text, is empty, or is CSV without a header.
     """
     text = _text(name)
     if not text.strip():
-        raise Problem(f"{name} is empty: expected CSV with the header uuid,status or a JSON object a line.")
+        raise CommandError(f"{name} is empty: expected CSV with the header uuid,status, or one JSON object per line.")
     if text.lstrip()[0] == "[":
-        raise Problem(f"{name} is a JSON array: one object a line is wanted (`jq -c '.[]' {name}` makes that of it).")
+        raise CommandError(f"{name} is a JSON array: expected one object per line (`jq -c '.[]' {name}` converts it).")
     lines = Lines()
     first: dict[str, tuple[int, FlashCallResult]] = {}
-    for number, body in _json_lines(text) if text.lstrip()[0] == "{" else _csv_rows(name, text):
+    bodies = _json_lines(text) if text.lstrip()[0] == "{" else _csv_rows(name, text)
+    for number, body in bodies:
         content = parse_body(body)
         if not isinstance(content, FlashCallResult):
             lines.bad[number] = content.fault.replace("the body", "the line")
@@ -55,28 +58,28 @@ def read(name: str) -> Lines:
         else:
             earlier, other = first[content.uuid]
             lines.good.pop(earlier, None)
-            for one, another, status in ((earlier, number, content.status), (number, earlier, other.status)):
-                lines.bad[one] = f"contradicts line {another}, which says {status}; a call has one verdict"
+            lines.bad[earlier] = f"contradicts line {number}, which says {content.status}; a call has one status"
+            lines.bad[number] = f"contradicts line {earlier}, which says {other.status}; a call has one status"
     lines.bad = dict(sorted(lines.bad.items()))
     if not lines.good and not lines.bad:
-        raise Problem(f"{name} has a header and no results.")
+        raise CommandError(f"{name} has a header and no results.")
     return lines
 
 
 def _text(name: str) -> str:
     try:
         if name == "-" and sys.stdin is None:
-            raise Problem("There is no standard input.")
+            raise CommandError("There is no standard input.")
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except IsADirectoryError:
-        raise Problem(f"{name} is a directory: name a file, or - for standard input.") from None
+        raise CommandError(f"{name} is a directory: name a file, or - for standard input.") from None
     except OSError as error:
-        raise Problem(f"{name} can't be read: {error.strerror}.") from None
+        raise CommandError(f"{name} can't be read: {error.strerror}.") from None
     try:
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise Problem(f"{name} is no UTF-8 text (line {line}): save it as UTF-8.") from None
+        raise CommandError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from None
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -93,7 +96,7 @@ def _csv_rows(name: str, text: str) -> Iterator[tuple[int, str]]:
         header = [column.strip().lower() for column in next(rows)]
         if any(header.count(column) != 1 for column in COLUMNS):
             found = ",".join(header)[:60]
-            raise Problem(
+            raise CommandError(
                 f"{name} has no header: its first line must name the columns uuid and status once, not {found!r}."
             )
         number = rows.line_num
@@ -104,4 +107,22 @@ def _csv_rows(name: str, text: str) -> Iterator[tuple[int, str]]:
                 cells = dict(zip(header, texts, strict=False))
                 yield begins, json.dumps({key: cells[key] for key in COLUMNS if key in cells})
     except csv.Error as error:
-        raise Problem(f"{name} is no CSV from line {number + 1} on: {error}.") from None
+        raise CommandError(f"{name} is not valid CSV from line {number + 1} on: {error}.") from None
+
+
+def write(path: str, messages: Sequence[Message]) -> None:
+    """Write messages to a new file, and wait until the disk has it.
+
+    Raises:
+        CommandError: if the file exists or can't be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:  # noqa: PTH123 - of a descriptor
+            file.writelines(json.dumps(line) + "\n" for message in messages for line in message.as_json())
+            file.flush()
+            os.fsync(descriptor)
+    except FileExistsError:
+        raise CommandError(f"{path} exists: name a new file with --to. Nothing was deleted.") from None
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was deleted.") from None

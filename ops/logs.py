@@ -1,4 +1,4 @@
-"""The function's own log lines."""
+"""The function's log lines, found with CloudWatch Logs."""
 
 import itertools
 import json
@@ -8,22 +8,23 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ops.problems import NOT_ALLOWED, Problem
+from flash_call_relay.models import error_code
+from ops.errors import NOT_ALLOWED, CommandError
 from ops.stack import Stack
 
-MOST_FOUND = 10_000  # lines, of one query of CloudWatch Logs Insights
+MAX_LINES = 10_000  # of one CloudWatch Logs Insights query
 PATIENCE_S = 60
-GLANCE_S = 0.5
+POLL_S = 0.5
 
 
-def lines(stack: Stack, field: str, value: str, since: float, most: int = MOST_FOUND) -> Iterator[dict[str, Any]]:
-    """Yield the JSON lines in which a field has a value: at most so many, since a time in seconds since the epoch.
+def find(stack: Stack, field: str, value: str, since: float) -> Iterator[dict[str, Any]]:
+    """Yield the JSON log lines in which a field has a value, since a time in seconds since the epoch.
 
-    CloudWatch searches a megabyte of logs for a page of `FilterLogEvents`. Where that is not all, Logs Insights is
-    asked: it searches all at once, and skips what its index of the field lets it skip. A person who may not ask it
-    waits for page after page. What is found is for the caller to check again: the emulator knows no such patterns.
+    `FilterLogEvents` searches one megabyte of logs per page. If one page is not enough, this queries Logs Insights,
+    which is faster; without permission for that, it reads page after page. Callers must check the value again: the
+    emulator ignores filter patterns.
     """
-    for text in itertools.islice(_texts(stack, field, value, since, most), most):
+    for text in itertools.islice(_texts(stack, field, value, since), MAX_LINES):
         try:
             line = json.loads(text)
         except ValueError:
@@ -32,30 +33,30 @@ def lines(stack: Stack, field: str, value: str, since: float, most: int = MOST_F
             yield line
 
 
-def _texts(stack: Stack, field: str, value: str, since: float, most: int) -> Iterator[str]:
+def _texts(stack: Stack, field: str, value: str, since: float) -> Iterator[str]:
     client = stack.client("logs")
     pattern = f"{{ $.{field} = {json.dumps(value)} }}"
-    asked = {"logGroupName": stack.output("LogGroupName"), "startTime": int(since * 1000), "filterPattern": pattern}
-    page = client.filter_log_events(**asked)
+    request = {"logGroupName": stack.output("LogGroupName"), "startTime": int(since * 1000), "filterPattern": pattern}
+    page = client.filter_log_events(**request)
     if "nextToken" in page:
         try:
-            yield from insights(stack, field, value, since, most)
+            yield from query_insights(stack, field, value, since)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") not in NOT_ALLOWED:
+            if error_code(error) not in NOT_ALLOWED:
                 raise
         else:
             return
     yield from (event["message"] for event in page["events"])
     while token := page.get("nextToken"):
-        page = client.filter_log_events(**asked, nextToken=token)
+        page = client.filter_log_events(**request, nextToken=token)
         yield from (event["message"] for event in page["events"])
 
 
-def insights(stack: Stack, field: str, value: str, since: float, most: int = MOST_FOUND) -> list[str]:
-    """Return the lines in which a field has a value, by CloudWatch Logs Insights; the oldest first.
+def query_insights(stack: Stack, field: str, value: str, since: float) -> list[str]:
+    """Return the log lines in which a field has a value, from CloudWatch Logs Insights, oldest first.
 
     Raises:
-        Problem: if the query fails or is not done within a minute.
+        CommandError: if the query fails or takes longer than a minute.
     """
     client = stack.client("logs")
     query_id = client.start_query(
@@ -63,15 +64,13 @@ def insights(stack: Stack, field: str, value: str, since: float, most: int = MOS
         startTime=int(since),
         endTime=int(time.time()) + 1,
         queryString=f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc",
-        limit=min(most, MOST_FOUND),
+        limit=MAX_LINES,
     )["queryId"]
     deadline = time.monotonic() + PATIENCE_S
     while (reply := client.get_query_results(queryId=query_id))["status"] in ("Scheduled", "Running"):
         if time.monotonic() > deadline:
-            raise Problem(
-                f"CloudWatch Logs Insights is not done within {PATIENCE_S} s: look less far back with --since."
-            )
-        time.sleep(GLANCE_S)
+            raise CommandError(f"Logs Insights did not finish within {PATIENCE_S} s: choose a later --since.")
+        time.sleep(POLL_S)
     if reply["status"] != "Complete":
-        raise Problem(f"The query of CloudWatch Logs Insights ended as {reply['status']}: repeat the command.")
+        raise CommandError(f"The Logs Insights query ended as {reply['status']}: repeat the command.")
     return [cell["value"] for row in reply["results"] for cell in row if cell["field"] == "@message"]

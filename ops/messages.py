@@ -1,15 +1,17 @@
-"""A parked or dead-lettered message: what it says, why it lies there, and which are asked for."""
+"""A parked or dead-lettered message: its contents, its reason, and the filter that selects it."""
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult, NoResult, Reason, Status, printable
+from flash_call_relay.models import FlashCallResult, NoResult, Status, printable
 
 MAX_BODY_BYTES = 256 * 1024  # of the result queue
 
@@ -17,9 +19,9 @@ MAX_BODY_BYTES = 256 * 1024  # of the result queue
 class DeadReason(StrEnum):
     """Why a message is on the dead-letter queue."""
 
-    RECEIVES_EXHAUSTED = "receives_exhausted"  # SQS handed it out MaxReceiveCount times
-    FUNCTION_FAILED = "function_failed"  # an event given straight to the function, which raised
-    EVENT_UNDELIVERED = "event_undelivered"  # EventBridge could not hand it to its target
+    RECEIVES_EXHAUSTED = "receives_exhausted"  # SQS reached the queue's MaxReceiveCount
+    FUNCTION_FAILED = "function_failed"  # the function raised on an event that it got without a queue
+    EVENT_UNDELIVERED = "event_undelivered"  # EventBridge could not deliver the event to its target
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class Message:
 
     Attributes:
         attributes: the message attributes, as text.
-        sent_at: when it came on this queue, in seconds since the epoch; a dead letter of SQS's: on the queue before.
-        reason: a `Reason`, or on the dead-letter queue a `DeadReason`.
-        bodies: what it carries; one, but for a batch that the function was given asynchronously.
-        contents: what the relay reads in each of them.
+        sent_at: when the message was sent, in seconds since the epoch; SQS's redrive does not change it.
+        reason: a `Reason`, or a `DeadReason` on the dead-letter queue.
+        bodies: the bodies inside: several for a batch that Lambda's asynchronous invocation dead-lettered, else one.
+        contents: the result in each body.
     """
 
     message_id: str
@@ -45,88 +47,96 @@ class Message:
 
     @classmethod
     def of(cls, received: Mapping[str, Any], *, dead: bool) -> "Message":
-        """Read what SQS handed out."""
+        """Read a message as SQS returns it; `dead`: from the dead-letter queue."""
+        body: str = received["Body"]
         attributes = {
             name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()
         }
         reason = _dead_reason(attributes) if dead else printable(attributes.get("reason", "unknown"))
-        bodies = _in_batch(received["Body"]) if reason == DeadReason.FUNCTION_FAILED else (received["Body"],)
+        bodies = _bodies_in_batch(body) if reason == DeadReason.FUNCTION_FAILED else (body,)
         return cls(
-            received["MessageId"],
-            received["ReceiptHandle"],
-            received["Body"],
-            attributes,
-            int(received["Attributes"]["SentTimestamp"]) / 1000,
-            reason,
-            bodies,
-            tuple(map(parse_body, bodies)),
+            message_id=received["MessageId"],
+            receipt_handle=received["ReceiptHandle"],
+            body=body,
+            attributes=attributes,
+            sent_at=int(received["Attributes"]["SentTimestamp"]) / 1000,
+            reason=reason,
+            bodies=bodies,
+            contents=tuple(map(parse_body, bodies)),
         )
 
     @property
     def results(self) -> list[FlashCallResult]:
-        """The results in it."""
+        """The results in the message."""
         return [content for content in self.contents if isinstance(content, FlashCallResult)]
 
     def is_about(self, uuid: str) -> bool:
-        """Tell whether it reports this call, or is no result and has the uuid in its text, in quotes."""
+        """Return whether a result in the message is of this call; without results, whether the text quotes the uuid."""
         if self.results:
             return any(result.uuid == uuid for result in self.results)
-        return any(f'"{uuid}{end}' in self.body for end in ('"', '\\"'))  # the latter: JSON as text in JSON
+        return f'"{uuid}"' in self.body or f'"{uuid}\\"' in self.body  # the second: JSON in a JSON string
 
     @property
     def http_status(self) -> int | None:
-        """What the endpoint answered last."""
+        """The HTTP status of the endpoint's last reply."""
         status = self.attributes.get("http_status", "")
         return int(status) if re.fullmatch("[0-9]{3}", status) else None
 
     @property
     def detail(self) -> str:
-        """Why it lies there, in words."""
-        said = self.attributes
-        detail = said.get("detail") or said.get("ErrorMessage") or said.get("ERROR_MESSAGE")
-        return printable(detail) if detail else ""  # anybody's words, on a terminal
+        """The explanation of the relay, Lambda or EventBridge, safe to print on a terminal."""
+        names = ("detail", "ErrorMessage", "ERROR_MESSAGE")
+        detail = next((self.attributes[name] for name in names if self.attributes.get(name)), "")
+        return printable(detail) if detail else ""
 
-    def for_the_relay(self, status: Status | None = None) -> list[str]:
-        """Return bodies for the result queue, in a shape that the relay reads; `status` takes the place of theirs."""
+    def replay_bodies(self, status: Status | None = None) -> list[str]:
+        """Return the bodies to send to the result queue; `status` replaces the status of each result."""
         pairs = zip(self.bodies, self.contents, strict=True)
-        return [_for_the_relay(body, content, status) for body, content in pairs]
+        return [_replay_body(body, content, status) for body, content in pairs]
 
     def as_json(self) -> list[dict[str, object]]:
-        """Return all of it as JSON: an object for each that it carries, with `uuid` and `status` as `send` wants."""
-        return [self._as_json(content) for content in self.contents]
-
-    def _as_json(self, content: FlashCallResult | NoResult) -> dict[str, object]:
-        result = content if isinstance(content, FlashCallResult) else None
-        return {
-            "uuid": result and result.uuid,
-            "status": result and result.status,
-            "reason": self.reason,
-            "detail": self.detail,
-            "http_status": self.http_status,
-            "sent_at": datetime.fromtimestamp(self.sent_at, UTC).isoformat(timespec="milliseconds"),
-            "message_id": self.message_id,
-            "attributes": dict(self.attributes),
-            "body": self.body,
-        }
+        """Return all of the message as JSON: one object per body, with the `uuid` and `status` that `send` reads."""
+        results = [content if isinstance(content, FlashCallResult) else None for content in self.contents]
+        return [
+            {
+                "uuid": result.uuid if result else None,
+                "status": result.status if result else None,
+                "reason": self.reason,
+                "detail": self.detail,
+                "http_status": self.http_status,
+                "sent_at": datetime.fromtimestamp(self.sent_at, UTC).isoformat(timespec="milliseconds"),
+                "message_id": self.message_id,
+                "attributes": dict(self.attributes),
+                "body": self.body,
+            }
+            for result in results
+        ]
 
 
 def _dead_reason(attributes: Mapping[str, str]) -> DeadReason:
-    if "RULE_ARN" in attributes:  # EventBridge's attributes
+    if "RULE_ARN" in attributes:  # an attribute of EventBridge's dead letters
         return DeadReason.EVENT_UNDELIVERED
-    if {"RequestID", "ErrorCode"} <= attributes.keys():  # Lambda's
+    if {"RequestID", "ErrorCode"} <= attributes.keys():  # attributes of Lambda's dead letters
         return DeadReason.FUNCTION_FAILED
     return DeadReason.RECEIVES_EXHAUSTED
 
 
-def _in_batch(body: str) -> tuple[str, ...]:
+def _bodies_in_batch(text: str) -> tuple[str, ...]:
+    """Return the bodies of an SQS batch as JSON; the text itself if it is anything else."""
     try:
-        return tuple(record["body"] + "" for record in json.loads(body)["Records"]) or (body,)
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return (body,)
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return (text,)
+    records = document.get("Records") if isinstance(document, dict) else None
+    if not isinstance(records, list) or not records:
+        return (text,)
+    bodies = [record.get("body") if isinstance(record, dict) else None for record in records]
+    texts = tuple(body for body in bodies if isinstance(body, str))
+    return texts if len(texts) == len(records) else (text,)
 
 
-def _for_the_relay(body: str, content: FlashCallResult | NoResult, status: Status | None) -> str:
-    # An event as JSON can be longer than the queue takes; what the relay reads of it is short.
+def _replay_body(body: str, content: FlashCallResult | NoResult, status: Status | None) -> str:
+    # An event as JSON can exceed the queue's limit. The result in it is short.
     too_long = len(body.encode(errors="surrogatepass")) > MAX_BODY_BYTES
     if isinstance(content, FlashCallResult) and (status or too_long):
         return json.dumps({"uuid": content.uuid, "status": status or content.status})
@@ -135,12 +145,12 @@ def _for_the_relay(body: str, content: FlashCallResult | NoResult, status: Statu
 
 @dataclass(frozen=True)
 class Filter:
-    """Which messages are asked for: those that match all that is given.
+    """Conditions on messages. A message matches if it meets each condition that is not empty.
 
     Attributes:
-        since: sent at or after this time, in seconds since the epoch.
-        until: sent before it.
-        limit: so many at most, the oldest; 0: all.
+        since: sent at this time or later, in seconds since the epoch.
+        until: sent before this time, in seconds since the epoch.
+        limit: the largest number of messages, oldest first; 0: no limit.
     """
 
     reasons: tuple[str, ...] = ()
@@ -152,13 +162,13 @@ class Filter:
     until: float | None = None
     limit: int = 0
 
-    def choose(self, messages: Iterable[Message]) -> list[Message]:
-        """Return those that match, the oldest first."""
-        chosen = sorted(filter(self.matches, messages), key=lambda one: (one.sent_at, one.message_id))
-        return chosen[: self.limit or None]
+    def select(self, messages: Iterable[Message]) -> list[Message]:
+        """Return the messages that match, oldest first."""
+        matching = sorted(filter(self.matches, messages), key=lambda one: (one.sent_at, one.message_id))
+        return matching[: self.limit or None]
 
     def matches(self, message: Message) -> bool:
-        """Tell whether a message matches all but the limit."""
+        """Return whether a message meets all conditions, apart from the limit."""
         return (
             (not self.reasons or message.reason in self.reasons)
             and (not self.http_statuses or message.http_status in self.http_statuses)
@@ -170,10 +180,41 @@ class Filter:
         )
 
 
-PARKED_REASONS = (
-    Reason.INVALID_EVENT,
-    Reason.REJECTED,
-    Reason.UNKNOWN_CALL,
-    Reason.CONFLICTING_STATUS,
-    Reason.RETRIES_EXHAUSTED,
-)
+@dataclass(frozen=True)
+class Selection:
+    """The messages of a queue that a command lists, replays or discards.
+
+    Attributes:
+        where: the queue, in words.
+        messages: the messages that match, oldest first.
+        filter: the filter that selected them.
+        found: number of messages that SQS returned, matching or not.
+        hidden: approximate number of messages that another receiver holds.
+        beyond: approximate number of messages that SQS returns only after the found ones are gone.
+        began: when the search began, in seconds since the epoch.
+        retention_s: how long the queue keeps a message, in seconds.
+    """
+
+    where: str
+    messages: list[Message]
+    filter: Filter
+    found: int
+    hidden: int
+    beyond: int
+    began: float
+    retention_s: int
+
+    @cached_property
+    def _ids(self) -> set[str]:
+        return {message.message_id for message in self.messages}
+
+    @property
+    def size(self) -> int:
+        """The largest number of messages to take."""
+        return min(len(self.messages) + self.beyond, self.filter.limit or sys.maxsize)
+
+    def includes(self, message: Message) -> bool:
+        """Return whether to take a message: it was found, or it was on the queue beyond the found ones."""
+        if not self.beyond:
+            return message.message_id in self._ids
+        return message.sent_at < self.began and self.filter.matches(message)

@@ -1,4 +1,4 @@
-"""`parked replay` and `dead replay`: results onto the result queue again, and then off the queue they lie on."""
+"""`parked replay` and `dead replay`: send messages to the result queue again, then delete them."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -6,94 +6,83 @@ from typing import Any
 import click
 from botocore.exceptions import ClientError
 
-from flash_call_relay.models import Reason, Status
-from ops import show
+from flash_call_relay.models import Reason, Status, error_code
+from ops.errors import CommandError
+from ops.list import show
 from ops.messages import Filter, Message
-from ops.places import MakeStack, Place, filters, go_ahead, sum_up, take
-from ops.problems import Problem
-from ops.queue import Pace
-from ops.sending import send
+from ops.options import STATUS, confirmed, dry_run_option, filter_options, limit_option, yes_option
+from ops.output import count
+from ops.queues import Queue, QueueKind, print_taken, take_with_progress
 from ops.stack import Stack
 
 
-def command(place: Place) -> click.Command:
-    """Return the command for one of the queues."""
+def replay_command(kind: QueueKind) -> click.Command:
+    """Return the `replay` command of a queue."""
 
-    @click.command("replay")
-    @filters(place)
-    @click.option("--limit", type=click.IntRange(min=0), default=0, help="So many at most, the oldest first.")
-    @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="So many a second.")
-    @click.option("--set-status", type=click.Choice(["Success", "Failed"]), help="Report this status instead.")
-    @click.option("--dry-run", is_flag=True, help="Count and show, and do nothing.")
-    @click.option("--yes", is_flag=True, help="Don't ask.")
+    @click.command("replay", params=filter_options(kind))
+    @limit_option
+    @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="Messages per second.")
+    @click.option("--set-status", type=STATUS, help="Report this status instead.")
+    @dry_run_option
+    @yes_option
     @click.pass_obj
     def replay(
-        make_stack: MakeStack,
-        /,
-        *,
-        hold_s: int,
-        rate: int,
-        set_status: Status | None,
-        dry_run: bool,
-        yes: bool,
-        **wanted: Any,
+        stack: Stack, /, *, hold_s: int, rate: int, set_status: Status | None, dry_run: bool, yes: bool, **filters: Any
     ) -> int:
-        """Send results to the result queue again, and delete them here once they are there.
+        """Send messages to the result queue again, and delete them from this queue.
 
-        Safe to interrupt and to repeat: a result is sent before it is deleted, and what is confirmed is not reported
-        twice. --set-status corrects a contradiction: the relay forgets the other status, and reports this one.
+        You can interrupt and repeat this safely: a message is sent before it is deleted, and the relay does not report
+        a confirmed result twice. --set-status corrects a contradiction: the relay forgets the other status.
         """
-        if set_status and not (wanted["uuids"] or wanted["reasons"]):
-            raise Problem("--set-status changes what is reported: say of which results, with --uuid or --reason.")
-        stack = make_stack()
-        choice = place.choose(stack, hold_s, Filter(**wanted))
-        choice.show(None if dry_run else 0)
-        if not choice.messages:
+        if set_status and not (filters["uuids"] or filters["reasons"]):
+            raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
+        selection = kind.select(stack, hold_s, Filter(**filters))
+        show(selection, None if dry_run else 0)
+        if not selection.messages:
             return 0
         click.echo()
-        warn(choice.messages, set_status)
-        where = f"the result queue of {stack.name} ({stack.region})"
-        number = ("up to " if choice.to_follow else "") + show.count(choice.number, "message")
-        if not go_ahead(f"Send {number} to {where}?", dry_run=dry_run, yes=yes):
+        warn(selection.messages, set_status)
+        up_to = "up to " if selection.beyond else ""
+        question = f"Send {up_to}{count(selection.size, 'message')} to the result queue of {stack.label}?"
+        if not confirmed(question, dry_run=dry_run, yes=yes):
             return 0
-        sender = Sender(stack, set_status)
-        deleted = take(place.queue(stack, hold_s), choice, sender.send, Pace(rate), "replayed")
-        done = len(deleted | sender.refused.keys())
-        status = sum_up("replayed", max(done, len(choice.messages)), deleted, sender.refused)
-        if choice.to_follow and (left := stack.depth(place.output).total):
-            click.echo(f"About {left:,} messages are left on the {place.title}: others, or those that came since.")
+        sender, queue = Sender(stack, set_status), kind.of(stack, hold_s)
+        replayed = take_with_progress(queue, selection, sender.send, rate, "replayed")
+        status = print_taken("replayed", len(selection.messages), replayed, sender.refused)
+        if selection.beyond and (left := queue.depth().total):
+            click.echo(f"About {left:,} messages remain on the {kind.title}: they don't match, or are newer.")
         return status
 
     return replay
 
 
 class Sender:
-    """Sends messages to the result queue; from several threads.
+    """Sends messages to the result queue, from several threads.
 
     Attributes:
-        refused: what SQS did not take, by message id.
+        refused: the faults of the messages that SQS did not take, by message id.
     """
 
     def __init__(self, stack: Stack, set_status: Status | None) -> None:
         self.refused: dict[str, str] = {}
         self._set_status = set_status
-        self._sqs, self._url = stack.client("sqs"), stack.output("ResultQueueUrl")
+        self._results = Queue.of(stack, "ResultQueueUrl")
         self._dynamodb = stack.client("dynamodb")
         self._table = stack.outputs.get("LedgerTableName")
 
     def send(self, messages: Sequence[Message]) -> Collection[str]:
-        """Send messages; return the ids of those of which all is sent."""
+        """Send messages; return the ids of those that were sent in full."""
         bodies = {}
         for message in messages:
-            self._forget_contradicting(message)
-            for number, body in enumerate(message.for_the_relay(self._set_status)):
+            self._forget_other_status(message)
+            for number, body in enumerate(message.replay_bodies(self._set_status)):
                 bodies[f"{message.message_id} {number}"] = body
-        refused = {key.partition(" ")[0]: fault for key, fault in send(self._sqs, self._url, bodies).items()}
-        self.refused |= refused
+        refused = {key.partition(" ")[0]: fault for key, fault in self._results.send(bodies).items()}
+        self.refused.update(refused)
         return {message.message_id for message in messages} - refused.keys()
 
-    def _forget_contradicting(self, message: Message) -> None:
-        """Let the ledger forget that the other status is confirmed: or the relay would park this one again."""
+    def _forget_other_status(self, message: Message) -> None:
+        """Delete ledger entries with the other status, because of which the relay would park this one again."""
         if not self._set_status or not self._table:
             return
         for result in message.results:
@@ -106,18 +95,18 @@ class Sender:
                     ExpressionAttributeValues={":status": {"S": self._set_status}},
                 )
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+                if error_code(error) != "ConditionalCheckFailedException":
                     raise
 
 
-def warn(chosen: Sequence[Message], set_status: Status | None) -> None:
-    """Say which of these the relay will only park again."""
-    unreadable = sum(1 for message in chosen if not message.results)
-    if unreadable:
-        click.echo(f"{unreadable:,} of these messages are no results: the relay will park them again.")
-    conflicting = sum(1 for message in chosen if message.reason == Reason.CONFLICTING_STATUS)
+def warn(messages: Sequence[Message], set_status: Status | None) -> None:
+    """Print how many of the messages the relay will park again."""
+    invalid = sum(not message.results for message in messages)
+    if invalid:
+        click.echo(f"The relay will park {count(invalid, 'message')} again for not being a result.")
+    conflicting = sum(message.reason == Reason.CONFLICTING_STATUS for message in messages)
     if conflicting and not set_status:
         click.echo(
-            f"{conflicting:,} of these messages contradict what is confirmed: the relay will park them "
-            "again, unless --set-status says what is true."
+            f"The relay will park {count(conflicting, 'message')} again for contradicting a confirmed result, unless "
+            "--set-status gives the correct status."
         )

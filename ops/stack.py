@@ -1,6 +1,5 @@
-"""A deployed stack, found by its name: its outputs, and clients for what they name."""
+"""A deployed stack, found by its name: outputs, parameters, settings, and clients for its services."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -8,9 +7,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.problems import Problem
+from flash_call_relay.models import error_code
+from ops.errors import CommandError
 
-# A person waits: two tries more, and no call for longer than a minute. Long polling takes 20 s of it at most.
+# A person waits: three attempts, and no call takes longer than a minute. Long polling takes 20 s at most.
 CLIENTS = Config(
     connect_timeout=5,
     read_timeout=25,
@@ -20,40 +20,33 @@ CLIENTS = Config(
 )
 
 
-@dataclass(frozen=True)
-class Depth:
-    """What SQS says of a queue: about how many messages it holds, and how long it keeps each."""
-
-    visible: int
-    hidden: int
-    delayed: int
-    retention_s: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.visible + self.hidden + self.delayed
-
-
 class Stack:
-    """A stack of this template, on AWS or wherever `AWS_ENDPOINT_URL` points."""
+    """A stack of this template, on AWS or at `AWS_ENDPOINT_URL`."""
 
     def __init__(self, name: str, *, region: str | None = None, profile: str | None = None) -> None:
-        self.name = name
-        self._session: Any = boto3.Session(region_name=region or None, profile_name=profile or None)
+        self.name, self._region, self._profile = name, region or None, profile or None
         self._clients: dict[str, Any] = {}
 
     @property
     def region(self) -> str:
-        """The region it is in."""
+        """The region of the stack."""
         region: str = self.client("cloudformation").meta.region_name
         return region
 
+    @property
+    def label(self) -> str:
+        """The name and the region of the stack, for a sentence."""
+        return f"{self.name} ({self.region})"
+
+    @cached_property
+    def _session(self) -> Any:
+        return boto3.Session(region_name=self._region, profile_name=self._profile)
+
     def client(self, service: str) -> Any:
-        """Return a client; one per service.
+        """Return the client of a service; the same one at each call.
 
         Raises:
-            Problem: if `AWS_ENDPOINT_URL` is no URL.
+            CommandError: if `AWS_ENDPOINT_URL` is not a URL.
         """
         if service not in self._clients:
             try:
@@ -61,25 +54,24 @@ class Stack:
             except BotoCoreError:
                 raise
             except ValueError as error:
-                raise Problem(f"{error}: is AWS_ENDPOINT_URL right?") from None
+                raise CommandError(f"{error}: check AWS_ENDPOINT_URL.") from None
         return self._clients[service]
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What CloudFormation says of the stack.
+        """CloudFormation's description of the stack.
 
         Raises:
-            Problem: if there is no such stack, naming those that there are.
+            CommandError: if the stack does not exist; the message names the relay stacks in the region.
         """
         try:
             stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
-            fault = error.response.get("Error", {})
-            if fault.get("Code") != "ValidationError":
+            if error_code(error) != "ValidationError":
                 raise
             others = ", ".join(self._relays()) or "none"
-            raise Problem(
-                f"There is no stack {self.name!r} in {self.region}. Stacks of this relay there: {others}. "
+            raise CommandError(
+                f"There is no stack {self.name!r} in {self.region}. Relay stacks in this region: {others}. "
                 "Name one with --stack, or another --region or --profile."
             ) from None
         description: dict[str, Any] = stacks[0]
@@ -94,40 +86,31 @@ class Stack:
         """Return one output.
 
         Raises:
-            Problem: if the stack does not have it, so that it is no relay, or not deployed to its end.
+            CommandError: if the stack lacks it: it is not a relay, or its deployment is not complete.
         """
         if name not in self.outputs:
-            raise Problem(
+            raise CommandError(
                 f"Stack {self.name!r} ({self.description['StackStatus']}) has no output {name}: "
-                "is it a stack of this relay, and deployed to its end?"
+                "is it a relay stack, and is its deployment complete?"
             )
         return self.outputs[name]
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """The parameters that the stack was deployed with."""
+        """The stack's parameters by name."""
         return {one["ParameterKey"]: one["ParameterValue"] for one in self.description.get("Parameters", ())}
 
     @cached_property
     def rule(self) -> dict[str, str]:
-        """The names of the rule and its bus, as EventBridge wants them; there is none with `EventRoute: none`."""
-        resource = self.client("cloudformation").describe_stack_resource(
-            StackName=self.name, LogicalResourceId="ResultRule"
-        )
-        bus, _, rule = resource["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
+        """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
+        cloudformation, name = self.client("cloudformation"), "ResultRule"
+        reply = cloudformation.describe_stack_resource(StackName=self.name, LogicalResourceId=name)
+        bus, _, rule = reply["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}
-
-    def depth(self, output: str) -> Depth:
-        """Ask SQS about the queue whose URL is this output."""
-        asked = {"QueueUrl": self.output(output), "AttributeNames": ["All"]}
-        said = self.client("sqs").get_queue_attributes(**asked)["Attributes"]
-        kinds = ("", "NotVisible", "Delayed")
-        visible, hidden, delayed = (int(said[f"ApproximateNumberOfMessages{kind}"]) for kind in kinds)
-        return Depth(visible, hidden, delayed, int(said["MessageRetentionPeriod"]))
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """The function's environment variables: the settings that it runs with."""
+        """The function's environment variables: its settings."""
         configuration = self.client("lambda").get_function_configuration(FunctionName=self.output("FunctionName"))
         variables: dict[str, str] = configuration["Environment"]["Variables"]
         return variables
@@ -141,5 +124,5 @@ class Stack:
                 for stack in page["Stacks"]
                 if {"ResultQueueUrl", "ParkedQueueUrl"} <= {output["OutputKey"] for output in stack.get("Outputs", ())}
             ]
-        except ClientError:  # who may describe one stack need not be allowed to list all
+        except ClientError:  # permission to describe one stack does not include listing all
             return []

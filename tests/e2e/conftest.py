@@ -21,7 +21,7 @@ from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
-from ops import queue
+from ops import queues
 from ops.cli import main
 
 SHORT: dict[str, str | int] = {
@@ -91,9 +91,8 @@ class Relay:
         return put
 
     def visible(self, output: str) -> int:
-        """Return how many messages of a queue would be handed out now."""
-        asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
-        return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
+        """Return the number of visible messages on a queue."""
+        return queues.Queue(self.deployment.sqs, self.deployment.outputs[output]).depth().visible
 
     def sweep(self) -> None:
         """Leave nothing on any queue."""
@@ -161,7 +160,7 @@ class Relay:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it said."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -170,16 +169,16 @@ class Ended:
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody at a machine of theirs with the command `flash-call-relay`."""
+    """An operator who runs `flash-call-relay`."""
 
     emulator: Emulator
 
     def __call__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> Ended:
-        """Run a command in this process; without the variables that are None."""
+        """Run a command in this process; a variable that is None is not set."""
         out, err = io.StringIO(), io.StringIO()
         on_end = signal.getsignal(signal.SIGTERM)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(queue, "POLL_S", 0)  # a short poll of the emulator misses nothing
+            patch.setattr(queues, "LONG_POLL_S", 0)  # a short poll of the emulator misses no message
             for name in [name for name in os.environ if name.startswith(("AWS_", "FLASH_CALL_RELAY_"))]:
                 patch.delenv(name)
             for name, value in {**self.emulator.environment, **(environment or {})}.items():
@@ -196,7 +195,7 @@ class Operator:
     def start(
         self, *arguments: str, before: str = "", stdin: int = subprocess.DEVNULL
     ) -> Iterator["subprocess.Popen[str]"]:
-        """Run a command in a process of its own, after the Python `before`; it is killed if it outlives the block."""
+        """Run a command in a new process, after the Python code `before`; kill it at the end of the block."""
         command: Sequence[str] = ["-m", "ops"]
         if before:
             command = ["-c", f"{before}\nimport sys\nfrom ops.cli import main\nsys.exit(main())"]
@@ -216,7 +215,7 @@ class Operator:
 
 
 def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
-    """Wait for a process, telling it something on its standard input, and return how it ended."""
+    """Write to the standard input of a process, wait for its end, and return its status and output."""
     out, err = process.communicate(says, timeout=60)
     return Ended(process.returncode, out, err)
 
@@ -280,7 +279,7 @@ def swept(relay: Relay) -> Iterator[Relay]:
 
 @pytest.fixture(scope="session")
 def operator(emulator: Emulator) -> Operator:
-    """Return somebody who may do everything."""
+    """Return an operator with all permissions."""
     return Operator(emulator)
 
 

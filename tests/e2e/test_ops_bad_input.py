@@ -1,4 +1,4 @@
-"""What a person, or a machine that is set up wrongly, asks in vain of `flash-call-relay`."""
+"""Mistakes of operators and of their machines end in one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import click
 import pytest
 from botocore.config import Config
@@ -16,7 +17,7 @@ from local.processes import free_port
 from ops.cli import relay as group
 from tests.e2e.conftest import Operator, Relay, ended, wait_for
 
-# Each command with what it can't do without, such that the first thing it does is to ask AWS.
+# Each command with the arguments that it needs to reach AWS.
 COMMANDS = (
     ("doctor",),
     ("send", "--uuid", "one", "--status", "Success"),
@@ -33,7 +34,7 @@ COMMANDS = (
 
 
 def paths(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Return the words of a command and of those under it."""
+    """Yield the words of a command and of its subcommands."""
     yield words
     if isinstance(command, click.Group):
         for name, each in command.commands.items():
@@ -41,7 +42,7 @@ def paths(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def said(ending: Any, status: int) -> str:
-    """Return the one line that a command has ended with."""
+    """Return the one line that a failed command has printed."""
     assert ending.status == status, ending
     assert ending.out == ""
     assert ending.err.count("\n") == 1, ending.err
@@ -50,8 +51,8 @@ def said(ending: Any, status: int) -> str:
 
 
 @pytest.mark.parametrize("words", list(paths(group)), ids=" ".join)
-def test_every_command_explains_itself(operator: Operator, words: tuple[str, ...]) -> None:
-    """Who does not know the commands by heart would have to read the source."""
+def test_every_command_has_help(operator: Operator, words: tuple[str, ...]) -> None:
+    """An operator would have to read the source to learn a command."""
     for option in ("--help", "-h"):
         helped = operator(*words, option, environment={"AWS_REGION": None, "AWS_DEFAULT_REGION": None})
         assert (helped.status, helped.err) == (0, "")
@@ -59,8 +60,8 @@ def test_every_command_explains_itself(operator: Operator, words: tuple[str, ...
         assert max(map(len, helped.out.splitlines())) <= 100
 
 
-def test_the_commands_tried_here_are_all(operator: Operator) -> None:
-    """A command could fail with a traceback, untested."""
+def test_these_tests_run_every_command(operator: Operator) -> None:
+    """A command without a test could end in a traceback."""
     tried = {tuple(word for word in command if word.isalpha() and word.islower()) for command in COMMANDS}
     alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",)}}
     assert alone == {words[:2] if words[0] in {"parked", "dead"} else words[:1] for words in tried}
@@ -69,17 +70,17 @@ def test_the_commands_tried_here_are_all(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_an_unknown_stack_is_named_with_those_there_are(
+def test_an_unknown_stack_is_answered_with_the_existing_ones(
     relay: Relay, operator: Operator, command: tuple[str, ...]
 ) -> None:
-    """Who mistypes a name would not see what is wrong."""
+    """An operator who mistypes a stack would not see the mistake."""
     sentence = said(operator("--stack", "no-such-stack", *command), 2)
     assert sentence.startswith("There is no stack 'no-such-stack' in eu-central-1.")
     assert relay.deployment.name in sentence
 
 
-def test_a_stack_of_something_else_is_told_apart(relay: Relay, operator: Operator) -> None:
-    """Who names the stack of another application would get a traceback, or harm it."""
+def test_a_stack_of_another_application_is_refused(relay: Relay, operator: Operator) -> None:
+    """An operator who names another application's stack would get a traceback."""
     cloudformation, name = relay.deployment.emulator.client("cloudformation"), f"other-{uuid4().hex[:8]}"
     template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
     cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
@@ -90,20 +91,20 @@ def test_a_stack_of_something_else_is_told_apart(relay: Relay, operator: Operato
 
     wait_for(there, "the other stack")
     try:
-        assert "is it a stack of this relay" in said(operator("--stack", name, "parked", "list"), 2)
+        assert "is it a relay stack" in said(operator("--stack", name, "parked", "list"), 2)
     finally:
         cloudformation.delete_stack(StackName=name)
 
 
 def test_a_missing_region_is_asked_for(operator: Operator) -> None:
-    """Who has no region set would get a traceback."""
+    """An operator without a region would get a traceback."""
     nowhere = {"AWS_REGION": None, "AWS_DEFAULT_REGION": None}
     assert "--region" in said(operator("--stack", "relay", "parked", "list", environment=nowhere), 2)
 
 
 @pytest.mark.usefixtures("relay")
 def test_a_region_can_be_named(operator: Operator) -> None:
-    """A stack in another region than the usual one could not be reached."""
+    """An operator could not reach a stack in another region."""
     nowhere = {"AWS_REGION": None, "AWS_DEFAULT_REGION": None}
     asked = ("--region", "eu-central-1", "--stack", "relay", "parked", "list")
     assert operator(*asked, environment=nowhere).status == 0
@@ -112,18 +113,18 @@ def test_a_region_can_be_named(operator: Operator) -> None:
 
 
 def test_missing_credentials_are_asked_for(operator: Operator) -> None:
-    """Who is not logged in would get a traceback."""
+    """An operator who is not logged in would get a traceback."""
     nobody = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
     assert "aws sso login" in said(operator("--stack", "relay", "parked", "list", environment=nobody), 2)
 
 
 def test_an_unknown_profile_is_named(operator: Operator) -> None:
-    """Who mistypes a profile would get a traceback."""
+    """An operator who mistypes a profile would get a traceback."""
     assert "no-such-profile" in said(operator("--profile", "no-such-profile", "parked", "list"), 2)
 
 
-def test_an_expired_session_is_told(emulator: Emulator, relay: Relay, operator: Operator) -> None:
-    """Who logged in yesterday would not know what is wrong."""
+def test_an_expired_session_asks_for_a_login(emulator: Emulator, relay: Relay, operator: Operator) -> None:
+    """An operator who logged in yesterday would not know what to do."""
     keys = iam_user(emulator, "cloudformation:*", "sqs:*")
     short = boto_client(emulator, keys).get_session_token(DurationSeconds=1)["Credentials"]
     session = {
@@ -138,7 +139,7 @@ def test_an_expired_session_is_told(emulator: Emulator, relay: Relay, operator: 
 
 
 def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
-    """Make a user who may do this and nothing else; return what their environment has."""
+    """Create a user with these permissions; return the environment with its keys."""
     iam, name = emulator.client("iam"), f"operator-{uuid4().hex}"
     iam.create_user(UserName=name)
     statement = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
@@ -149,8 +150,8 @@ def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
 
 
 def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
-    """Return a client that gives sessions shorter than AWS does."""
-    return emulator._session.client(
+    """Return a client that creates sessions shorter than AWS allows."""
+    return boto3.client(
         "sts",
         endpoint_url=emulator.url,
         verify=str(emulator.ca_bundle),
@@ -162,7 +163,7 @@ def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
 
 
 def test_missing_permissions_are_named(emulator: Emulator, swept: Relay, operator: Operator) -> None:
-    """Who may not do something could not tell their administrator what to allow."""
+    """An operator without a permission could not tell an administrator what to allow."""
     swept.put("ParkedQueueUrl", ('{"uuid": "one", "status": "Success"}', {"reason": "rejected"}))
     keys = iam_user(emulator, "cloudformation:DescribeStacks")
     for command, call in (
@@ -181,11 +182,11 @@ def test_missing_permissions_are_named(emulator: Emulator, swept: Relay, operato
     refused = operator("--stack", "relay", "parked", "replay", "--yes", environment=keys)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "Not allowed to call SendMessageBatch" in refused.err
-    assert swept.visible("ParkedQueueUrl") == 1, "what could not be replayed is still there, and not hidden"
+    assert swept.visible("ParkedQueueUrl") == 1, "the message is still on the queue, and visible"
 
 
-def test_what_a_check_may_not_see_is_no_fault(emulator: Emulator, relay: Relay, operator: Operator) -> None:
-    """Who may see part of a stack could check nothing of it."""
+def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Relay, operator: Operator) -> None:
+    """`doctor` would fail for an operator with fewer permissions."""
     relay.settled()
     keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:GetQueueAttributes")
     found = operator("--stack", relay.deployment.name, "doctor", environment=keys)
@@ -194,23 +195,23 @@ def test_what_a_check_may_not_see_is_no_fault(emulator: Emulator, relay: Relay, 
     assert "ok     result queue: empty" in found.out
 
 
-def test_unknown_credentials_are_told(operator: Operator) -> None:
-    """Who has the credentials of a deleted user would not know what is wrong."""
+def test_unknown_credentials_are_reported(operator: Operator) -> None:
+    """An operator with the keys of a deleted user would not know what is wrong."""
     unknown = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "of nobody"}
     asked = operator("--stack", "relay", "parked", "list", environment=unknown)
     assert said(asked, 2).startswith("AWS doesn't know these credentials")
     assert "of nobody" not in asked.err
 
 
-def test_an_endpoint_that_does_not_answer_is_told(operator: Operator) -> None:
-    """Who is offline would get a traceback, or wait for minutes."""
+def test_an_unreachable_endpoint_is_reported(operator: Operator) -> None:
+    """An operator who is offline would get a traceback, or wait for minutes."""
     nobody = {"AWS_ENDPOINT_URL": f"https://localhost:{free_port()}"}
     sentence = said(operator("--stack", "relay", "parked", "list", environment=nobody), 2)
     assert sentence.startswith("Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL.")
 
 
-def test_a_certificate_that_is_not_trusted_is_told(operator: Operator) -> None:
-    """Who is behind a proxy of their company would get a traceback."""
+def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:
+    """An operator behind a company proxy would get a traceback."""
     asked = operator("--stack", "relay", "parked", "list", environment={"AWS_CA_BUNDLE": None})
     assert "AWS_CA_BUNDLE" in said(asked, 2)
 
@@ -220,11 +221,11 @@ def test_a_certificate_that_is_not_trusted_is_told(operator: Operator) -> None:
     [
         (
             ("parked", "list", "--reason", "no-such-reason"),
-            "'no-such-reason' is not one of 'invalid_event'",
+            "'no-such-reason' is not one of 'rejected'",
         ),
         (("dead", "replay", "--reason", "rejected"), "'rejected' is not one of 'receives_exhausted'"),
         (("parked", "replay", "--rate", "0"), "0 is not in the range"),
-        (("parked", "list", "--since", "yesterday"), "neither so long ago (90min, 6h, 2d) nor a time"),
+        (("parked", "list", "--since", "yesterday"), "neither a duration (90min, 6h, 2d) nor a time"),
         (("parked", "list", "--http-status", "many"), "'many' is not a valid integer"),
         (("send", "--uuid", "one", "--status", "success"), "'success' is not one of 'Success', 'Failed'"),
         (("send",), "--uuid and --status, or --file"),
@@ -234,8 +235,8 @@ def test_a_certificate_that_is_not_trusted_is_told(operator: Operator) -> None:
         (("replay",), "No such command 'replay'"),
     ],
 )
-def test_what_makes_no_sense_is_said_to(operator: Operator, arguments: tuple[str, ...], says: str) -> None:
-    """Who mistypes an option would get a traceback, or something else than was meant."""
+def test_a_mistyped_option_is_refused(operator: Operator, arguments: tuple[str, ...], says: str) -> None:
+    """An operator who mistypes an option would get a traceback, or another command."""
     wrong = operator("--stack", "relay", *arguments)
     assert (wrong.status, wrong.out) == (2, "")
     assert says in wrong.err.splitlines()[-1]
@@ -249,13 +250,13 @@ def test_what_makes_no_sense_is_said_to(operator: Operator, arguments: tuple[str
         ("", "is empty"),
         ("one,Success\n", "has no header"),
         ('[{"uuid": "one", "status": "Success"}]', "is a JSON array"),
-        (b"uuid,status\n\xe9,Success\n", "is no UTF-8 text (line 2)"),
+        (b"uuid,status\n\xe9,Success\n", "is not UTF-8 text (line 2)"),
     ],
 )
-def test_a_file_that_is_none_is_not_sent(
+def test_a_file_without_results_is_not_sent(
     operator: Operator, tmp_path: Path, content: str | bytes | None, says: str
 ) -> None:
-    """Who names the wrong file would get a traceback, or send what it happens to hold."""
+    """An operator who names the wrong file would get a traceback, or send its content."""
     file = tmp_path
     if content is not None:
         file = tmp_path / "results.csv"
@@ -266,21 +267,21 @@ def test_a_file_that_is_none_is_not_sent(
     assert "can't be read" in said(operator("--stack", "relay", "send", "--file", str(tmp_path / "none")), 2)
 
 
-def test_empty_queues_are_no_fault(swept: Relay, operator: Operator, tmp_path: Path) -> None:
-    """A script would fail whenever there is nothing to do."""
+def test_commands_on_empty_queues_succeed(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+    """A script would fail on an empty queue."""
     assert swept.deployment.depth("ParkedQueueUrl") == 0
     file = tmp_path / "discarded.jsonl"
     for words in (("list",), ("replay", "--yes"), ("discard", "--yes", "--to", str(file))):
         nothing = operator("--stack", "relay", "parked", *words)
         assert (nothing.status, nothing.err) == (0, "")
-        assert nothing.out == "Nothing to be seen on the parked queue of relay (eu-central-1).\n"
+        assert nothing.out == "No visible messages on the parked queue of relay (eu-central-1).\n"
     assert not file.exists()
     as_json = operator("--stack", "relay", "dead", "list", "--json")
     assert (as_json.status, as_json.out, as_json.err) == (0, "", "")
 
 
 def test_the_command_runs_as_a_program(operator: Operator) -> None:
-    """What a shell sees would be something else than what is tested."""
+    """The installed command would behave differently from these tests."""
     with operator.start("--stack", "no-such-stack", "parked", "list") as process:
         ending = ended(process)
     assert said(ending, 2).startswith("There is no stack 'no-such-stack'")

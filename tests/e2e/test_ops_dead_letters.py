@@ -1,4 +1,4 @@
-"""Dead letters of every shape, back to the relay; and what is removed for good."""
+"""Dead letters of every shape, replayed; messages that are discarded."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def event(detail: dict[str, Any]) -> str:
 
 
 def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Operator) -> None:
-    """What the relay failed on could not be given back to it, or only by hand."""
+    """An operator could not replay a dead letter."""
     plain, from_lambda, from_rule, long, wrapped = (result() for _ in range(5))
     batch = payload("sqs-batch-one-invalid")
     in_batch: list[dict[str, str]] = []
@@ -47,7 +47,7 @@ def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Opera
     assert len(invalid) == 1
     results = [plain, from_lambda, from_rule, long, wrapped, *in_batch]
     swept.endpoint.issue(*(one["uuid"] for one in results))
-    # A quote takes two bytes in an event's JSON: what fits the bus need not fit the result queue.
+    # A quote takes two bytes in JSON, so an event that fits the bus can be too long for the result queue.
     too_long = event({**long, "note": '"' * 200_000})
     assert len(too_long) > 256 * 1024
     put = swept.put(
@@ -89,8 +89,8 @@ def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Opera
     assert (json.loads(parked["Body"]), parked["Reasons"]["reason"]) == (invalid[0], "invalid_event")
 
 
-def test_what_sqs_gave_up_on_is_delivered(swept: Relay, operator: Operator) -> None:
-    """A result that was received too often would stay on the dead-letter queue, or lose its place in the list."""
+def test_a_result_received_too_often_is_replayed_and_delivered(swept: Relay, operator: Operator) -> None:
+    """A result that was received too often would stay on the dead-letter queue."""
     one = result()
     swept.endpoint.issue(one["uuid"])
     queue, sqs = swept.deployment.outputs["ResultQueueUrl"], swept.deployment.sqs
@@ -111,7 +111,7 @@ def test_what_sqs_gave_up_on_is_delivered(swept: Relay, operator: Operator) -> N
 
 
 def put_four(relay: Relay) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """Park three results of calls that exist and one that is none; return the three, and all bodies by message id."""
+    """Park three results of existing calls and an invalid body; return the results, and all bodies by message id."""
     results = [result() for _ in range(3)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
     rejected: dict[str, str | int] = {"reason": "rejected", "detail": "HTTP 400", "http_status": 400}
@@ -119,10 +119,10 @@ def put_four(relay: Relay) -> tuple[list[dict[str, str]], dict[str, str]]:
     return results, relay.put("ParkedQueueUrl", *good, ("no JSON", {"reason": "invalid_event", "detail": "no JSON"}))
 
 
-def test_what_is_discarded_is_in_the_file_and_can_be_sent_again(
+def test_discarded_messages_are_in_the_file_and_can_be_sent_again(
     swept: Relay, operator: Operator, tmp_path: Path
 ) -> None:
-    """A discard by mistake would be for ever."""
+    """An operator could not undo a discard."""
     results, bodies = put_four(swept)
     file = tmp_path / "discarded.jsonl"
     discard = operator("--stack", "relay", "parked", "discard", "--to", str(file), "--yes")
@@ -134,13 +134,13 @@ def test_what_is_discarded_is_in_the_file_and_can_be_sent_again(
     assert {line["message_id"]: line["body"] for line in lines} == bodies
     assert {line["reason"] for line in lines} == {"rejected", "invalid_event"}
     send = ("--stack", "relay", "send", "--file", str(file))
-    assert operator(*send).status == 1, "a line of it is no result"
+    assert operator(*send).status == 1, "one line is not a result"
     assert operator(*send, "--skip-bad").status == 0
     assert swept.accepted(*results) == pairs(*results)
 
 
-def test_only_what_is_asked_for_is_discarded(swept: Relay, operator: Operator, tmp_path: Path) -> None:
-    """A filter of `discard` that did not count would delete everything."""
+def test_only_selected_messages_are_discarded(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+    """`discard` would ignore its filter and delete every message."""
     _, bodies = put_four(swept)
     file = tmp_path / "discarded.jsonl"
     choice = ("--reason", "rejected", "--limit", "2", "--to", str(file))
@@ -152,18 +152,18 @@ def test_only_what_is_asked_for_is_discarded(swept: Relay, operator: Operator, t
     assert "no JSON" in left
 
 
-@pytest.mark.parametrize("trouble", ["it exists", "no such directory", "killed before"])
-def test_nothing_is_discarded_that_is_not_written(
-    swept: Relay, operator: Operator, tmp_path: Path, trouble: str
+@pytest.mark.parametrize("failure", ["it exists", "no such directory", "killed before"])
+def test_messages_that_cannot_be_saved_are_not_discarded(
+    swept: Relay, operator: Operator, tmp_path: Path, failure: str
 ) -> None:
-    """Messages would be gone, and what they said too."""
+    """Messages would be lost."""
     put_four(swept)
     file = tmp_path / "discarded.jsonl"
-    if trouble == "it exists":
+    if failure == "it exists":
         file.write_text("precious")
-    elif trouble == "no such directory":
+    elif failure == "no such directory":
         file = tmp_path / "none" / "discarded.jsonl"
-    if trouble == "killed before":
+    if failure == "killed before":
         die = "import os, signal\nos.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
         discard = ("--stack", "relay", "parked", "discard", "--to", str(file), "--yes")
         with operator.start(*discard, before=die) as process:
@@ -173,19 +173,19 @@ def test_nothing_is_discarded_that_is_not_written(
         assert (refused.status, refused.err.count("\n")) == (2, 1)
         assert str(file) in refused.err
     assert swept.visible("ParkedQueueUrl") == 4
-    assert trouble != "it exists" or file.read_text() == "precious"
+    assert failure != "it exists" or file.read_text() == "precious"
 
 
 @pytest.mark.parametrize(("command", "answer"), [("replay", "n"), ("replay", "\x04"), ("discard", "y")])
-def test_nothing_is_done_without_a_yes(
+def test_without_a_yes_nothing_is_changed(
     swept: Relay, operator: Operator, tmp_path: Path, command: str, answer: str
 ) -> None:
-    """A script, or a slip of the finger, would do what cannot be undone."""
+    """A script or a typing mistake would delete messages."""
     put_four(swept)
     to = ("--to", str(tmp_path / "discarded.jsonl")) if command == "discard" else ()
     asks = ("--stack", "relay", "parked", command, "--reason", "rejected", *to)
     dry = operator(*asks, "--dry-run")
-    assert (dry.status, dry.out.rstrip().endswith("A dry run: nothing was done.")) == (0, True)
+    assert (dry.status, dry.out.rstrip().endswith("Dry run: nothing was done.")) == (0, True)
     nobody = operator(*asks)
     assert (nobody.status, nobody.err.count("\n")) == (2, 1)
     assert "--yes" in nobody.err

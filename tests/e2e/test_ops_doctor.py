@@ -14,7 +14,7 @@ from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
 
 
 def findings(out: str) -> dict[str, str]:
-    """Return the level of each check that `doctor` names, the worst if it says several things."""
+    """Return the level of each check of `doctor`, the worst if a check has several findings."""
     levels: dict[str, str] = {}
     for line in out.splitlines():
         if not line.startswith(" "):
@@ -23,13 +23,13 @@ def findings(out: str) -> dict[str, str]:
     return levels
 
 
-def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
-    """Nobody would trust a check that finds fault with what works, or that changes it."""
+def test_a_good_stack_is_ok(swept: Relay, operator: Operator) -> None:
+    """`doctor` would report failures of a stack that works, or show the credentials."""
     found = operator("--stack", "relay", "doctor", "--probe")
     assert (found.status, found.err) == (0, "")
     levels = findings(found.out)
-    levels.pop("alarms")  # the emulator has none
-    levels.pop("deferred")  # as other tests have it
+    levels.pop("alarms")  # the emulator has no alarms
+    levels.pop("deferred")  # other tests defer results
     assert levels == dict.fromkeys(
         [
             *("stack", "function", "concurrency", "intake", "events", "credentials"),
@@ -44,8 +44,8 @@ def test_a_good_stack_is_found_good(swept: Relay, operator: Operator) -> None:
     assert probe.answer == 404
 
 
-def test_an_outage_is_noticed_without_being_asked_to_probe(swept: Relay, operator: Operator) -> None:
-    """In an outage the first command of the runbook would say that all is well."""
+def test_an_outage_is_noted_without_a_probe(swept: Relay, operator: Operator) -> None:
+    """During an outage the first command of the runbook would find nothing wrong."""
     waiting = result()
     swept.endpoint.issue(waiting["uuid"])
     swept.endpoint.misbehave(waiting["uuid"], error(503))
@@ -53,11 +53,11 @@ def test_an_outage_is_noticed_without_being_asked_to_probe(swept: Relay, operato
     swept.accepted(waiting)
     found = operator("--stack", "relay", "doctor")
     assert findings(found.out)["deferred"] == "note"
-    assert re.search(r"deferred: in the last quarter of an hour: .*endpoint_error \d", found.out)
+    assert re.search(r"deferred: in the last 15 minutes: .*endpoint_error \d", found.out)
 
 
-def test_without_being_asked_nothing_is_posted(swept: Relay, operator: Operator) -> None:
-    """A check that runs every minute would knock at BetaTel's door each time."""
+def test_without_probe_nothing_is_posted(swept: Relay, operator: Operator) -> None:
+    """A check that runs every minute would POST to BetaTel each time."""
     before = len(swept.endpoint.requests)
     assert operator("--stack", "relay", "doctor").status == 0
     assert len(swept.endpoint.requests) == before
@@ -65,7 +65,7 @@ def test_without_being_asked_nothing_is_posted(swept: Relay, operator: Operator)
 
 @contextmanager
 def refused_credentials(relay: Relay) -> Iterator[None]:
-    """Let the endpoint want other credentials."""
+    """Let the endpoint refuse the credentials."""
     relay.endpoint.rotate("another key", "another user")
     try:
         yield
@@ -75,7 +75,7 @@ def refused_credentials(relay: Relay) -> Iterator[None]:
 
 @contextmanager
 def half_a_secret(relay: Relay) -> Iterator[None]:
-    """Leave the user out of the secret."""
+    """Remove the user from the secret."""
     secrets, arn = relay.deployment.emulator.client("secretsmanager"), relay.deployment.outputs["CredentialsSecretArn"]
     secrets.put_secret_value(SecretId=arn, SecretString=json.dumps({"api_key": relay.api_key}))
     try:
@@ -86,7 +86,7 @@ def half_a_secret(relay: Relay) -> Iterator[None]:
 
 @contextmanager
 def no_concurrency(relay: Relay) -> Iterator[None]:
-    """Stop the function the wrong way."""
+    """Set the reserved concurrency to 0."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
     try:
@@ -97,7 +97,7 @@ def no_concurrency(relay: Relay) -> Iterator[None]:
 
 @contextmanager
 def disabled_rule(relay: Relay) -> Iterator[None]:
-    """Stop the events the wrong way."""
+    """Disable the rule."""
     bus = relay.deployment.bus
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
     bus.disable_rule(Name=rule["Name"])
@@ -109,7 +109,7 @@ def disabled_rule(relay: Relay) -> Iterator[None]:
 
 @contextmanager
 def nobody_listening(relay: Relay) -> Iterator[None]:
-    """Let the function ask a port where nobody is."""
+    """Point the function at a port without a server."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
         wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
@@ -118,7 +118,7 @@ def nobody_listening(relay: Relay) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "wrong", "says"),
+    ("failure", "wrong", "says"),
     [
         (refused_credentials, {"probe"}, "refuses the credentials (HTTP 401"),
         (half_a_secret, {"credentials", "probe"}, "the secret has no user_id"),
@@ -127,12 +127,12 @@ def nobody_listening(relay: Relay) -> Iterator[None]:
         (nobody_listening, {"webhook", "probe"}, "connection_failed"),
     ],
 )
-def test_what_is_wrong_is_found(
-    swept: Relay, operator: Operator, trouble: Callable[[Relay], Any], wrong: set[str], says: str
+def test_a_failure_is_found(
+    swept: Relay, operator: Operator, failure: Callable[[Relay], Any], wrong: set[str], says: str
 ) -> None:
-    """Somebody would look for the fault for hours, or make it worse."""
-    with ExitStack() as meanwhile:
-        meanwhile.enter_context(trouble(swept))
+    """An operator would search for the failure for hours."""
+    with ExitStack() as stack:
+        stack.enter_context(failure(swept))
         found = operator("--stack", "relay", "doctor", "--probe")
     assert (found.status, found.err) == (1, "")
     assert {name for name, level in findings(found.out).items() if level == "WRONG"} == wrong
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_found(
 
 
 def test_an_empty_secret_is_found(without_credentials: Relay, operator: Operator) -> None:
-    """Who has just deployed would not be told what is still to do."""
+    """An operator would not learn after a first deployment that the secret is empty."""
     found = operator("--stack", "without-credentials", "doctor", "--probe")
     assert found.status == 1
     levels = findings(found.out)
@@ -151,8 +151,8 @@ def test_an_empty_secret_is_found(without_credentials: Relay, operator: Operator
     assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
 
 
-def test_what_needs_a_person_is_worth_a_note(swept: Relay, operator: Operator) -> None:
-    """Parked results would be overlooked, or fail a check of a stack that works."""
+def test_messages_that_need_a_person_are_noted(swept: Relay, operator: Operator) -> None:
+    """An operator would overlook parked results, or they would fail the check."""
     swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
     swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
     found = operator("--stack", "relay", "doctor")
@@ -164,10 +164,10 @@ def test_what_needs_a_person_is_worth_a_note(swept: Relay, operator: Operator) -
 
 
 @pytest.mark.parametrize("route", ["relay", "function_route"])
-def test_a_paused_relay_receives_nothing_and_loses_nothing(
+def test_a_paused_relay_receives_no_result_and_loses_none(
     operator: Operator, request: pytest.FixtureRequest, route: str
 ) -> None:
-    """A pause would use results' receives up, drop events, or not be one."""
+    """A pause would use up receives, drop events, or not stop the relay."""
     relay: Relay = request.getfixturevalue(route)
     name = relay.deployment.name
     relay.settled()
@@ -178,7 +178,7 @@ def test_a_paused_relay_receives_nothing_and_loses_nothing(
     try:
         paused = operator("--stack", name, "pause")
         assert (paused.status, paused.err) == (0, "")
-        assert f"{name} is paused; 0 results waiting. The queue keeps each for 10 d." in paused.out
+        assert f"{name} is paused; 0 results waiting. The queue keeps each result for 10 d." in paused.out
         relay.send(*results[:4])
         relay.put_events(*results[4:])
         wait_for(lambda: relay.deployment.depth("ResultQueueUrl") == len(results), "results and events on the queue")

@@ -1,4 +1,4 @@
-"""What `pipx install .` installs: the operators' command, without the rest of the checkout."""
+"""`pipx install .` installs the operators' command without the rest of the checkout."""
 
 import os
 import re
@@ -32,15 +32,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, *command: str | Path) -> str:
-    """Run a command that finds our modules there alone; return what it prints."""
+    """Run a command that imports our modules only from there; return its output."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(command, cwd=installed.parent, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_the_command_runs(installed: Path) -> None:
-    """Who only operates the relay would install a command that is not there, or that does not start."""
+def test_the_installed_command_starts(installed: Path) -> None:
+    """An operator would install a command that does not start."""
     command = installed / "bin" / "flash-call-relay"
     assert run(installed, command, "--version") == f"{__version__}\n"
     for start in ((command,), (sys.executable, "-P", "-m", "ops")):
@@ -48,8 +48,8 @@ def test_the_command_runs(installed: Path) -> None:
         assert said.startswith("Usage: flash-call-relay parked replay [OPTIONS]\n")
 
 
-def test_it_needs_no_more_than_it_says(installed: Path) -> None:
-    """The command would end in an ImportError where only its own requirements are installed."""
+def test_the_installed_command_imports_only_its_requirements(installed: Path) -> None:
+    """The command would end in an ImportError on a machine with only its requirements."""
     (metadata,) = installed.glob("*.dist-info/METADATA")
     required = re.findall(r"^Requires-Dist: (.*)$", metadata.read_text(), re.MULTILINE)
     lines = (ROOT / "ops" / "requirements.txt").read_text().splitlines()

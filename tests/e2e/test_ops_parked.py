@@ -1,4 +1,4 @@
-"""A thousand parked messages of mixed reasons: looked at, replayed in part, cut off in the middle, replayed again."""
+"""A thousand parked messages: listed, replayed in part, killed during a replay, and replayed again."""
 
 import json
 import re
@@ -26,11 +26,16 @@ MIX: tuple[tuple[str, int | None, int], ...] = (
 INVALID = 70
 REJECTED = 300
 THOUSAND = 1000
-# The first deletion of the process is its end: results are sent, and still there.
+# The process dies before its first deletion: results are sent, and still on the parked queue.
 KILLED_BEFORE_DELETING = """
 import os, signal
-from ops.queue import Queue
-Queue._delete = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from ops.stack import Stack
+make_client = Stack.client
+def client(stack, service):
+    made = make_client(stack, service)
+    made.meta.events.register("before-call.sqs.DeleteMessageBatch", lambda **_: os.kill(os.getpid(), signal.SIGKILL))
+    return made
+Stack.client = client
 """
 
 Parked = tuple[str, dict[str, str | int]]
@@ -40,7 +45,7 @@ def parked(body: str, reason: str, http_status: int | None = None) -> Parked:
     """Return a message as the relay parks it."""
     attributes: dict[str, str | int] = {
         "reason": reason,
-        "detail": f"for want of {reason}",
+        "detail": f"because of {reason}",
         "receive_count": 3,
         "enqueued_at": "2026-11-22T03:00:00.000Z",
         "source_message_id": "5fea7756-0ea4-451a-a703-a558b933e274",
@@ -49,7 +54,7 @@ def parked(body: str, reason: str, http_status: int | None = None) -> Parked:
 
 
 def thousand(relay: Relay) -> tuple[list[dict[str, str]], list[Parked]]:
-    """Return results of calls that exist, and a thousand messages with them and others that are no results."""
+    """Return results of existing calls, and a thousand messages: these results and invalid bodies."""
     results, messages = [], []
     for reason, http_status, count in MIX:
         for number in range(count):
@@ -61,32 +66,32 @@ def thousand(relay: Relay) -> tuple[list[dict[str, str]], list[Parked]]:
                 body = json.dumps(one)
             messages.append(parked(body, reason, http_status))
     relay.endpoint.issue(*(one["uuid"] for one in results))
-    order = sorted(messages, key=lambda message: message[0][-30:])  # the reasons mixed
+    order = sorted(messages, key=lambda message: message[0][-30:])  # mixes the reasons
     return results, order
 
 
 def listed(operator: Operator, *options: str, group: str = "parked") -> list[dict[str, Any]]:
-    """Return what `list --json` says."""
+    """Return the lines of `list --json`."""
     listing = operator("--stack", "relay", group, "list", "--json", *options)
     assert (listing.status, listing.err) == (0, "")
     return [json.loads(line) for line in listing.out.splitlines()]
 
 
 def counted(lines: list[dict[str, Any]]) -> Counter[tuple[str, int | None]]:
-    """Return how many messages there are by reason and HTTP status."""
+    """Return the number of messages by reason and HTTP status."""
     return Counter((line["reason"], line["http_status"]) for line in lines)
 
 
 def as_text(attributes: Mapping[str, str | int]) -> dict[str, str]:
-    """Return message attributes as `list --json` has them."""
+    """Return message attributes as `list --json` prints them."""
     return {name: str(value) for name, value in attributes.items()}
 
 
-def test_a_thousand_are_counted_filtered_and_left_as_they_were(swept: Relay, operator: Operator) -> None:
-    """Who looks at what is parked would be told wrong figures, or hide or change it for others."""
+def test_a_list_counts_and_filters_a_thousand_messages_without_changing_them(swept: Relay, operator: Operator) -> None:
+    """A list would show wrong numbers, or hide or change the messages."""
     _, messages = thousand(swept)
     put = swept.put("ParkedQueueUrl", *messages[:600])
-    between = time.time() + 0.002  # SQS counts milliseconds
+    between = time.time() + 0.002  # SQS counts in milliseconds
     wait_for(lambda: time.time() > between + 0.002, "the next milliseconds")
     put |= swept.put("ParkedQueueUrl", *messages[600:])
     wanted = {(reason, http_status): count for reason, http_status, count in MIX}
@@ -96,7 +101,7 @@ def test_a_thousand_are_counted_filtered_and_left_as_they_were(swept: Relay, ope
     assert shown.out.startswith("1,000 messages on the parked queue of relay (eu-central-1).\n")
     for (reason, http_status), count in wanted.items():
         assert re.search(rf"^{reason} +{http_status or ''} *\b{count}\b", shown.out, re.MULTILINE), reason
-    assert shown.out.count("for want of") == 20
+    assert shown.out.count("because of") == 20
     assert "980 more" in shown.out
 
     everything = listed(operator)
@@ -123,8 +128,8 @@ def test_a_thousand_are_counted_filtered_and_left_as_they_were(swept: Relay, ope
     assert listed(operator) == everything
 
 
-def test_a_thousand_are_replayed_in_part_cut_off_and_replayed_again(swept: Relay, operator: Operator) -> None:
-    """A replay that is killed between sending and deleting would lose results, or report them twice."""
+def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(swept: Relay, operator: Operator) -> None:
+    """A kill between sending and deleting would lose results, or report them twice."""
     results, messages = thousand(swept)
     swept.put("ParkedQueueUrl", *messages)
     before = listed(operator)
@@ -149,16 +154,16 @@ def test_a_thousand_are_replayed_in_part_cut_off_and_replayed_again(swept: Relay
         assert ended(process).status == -signal.SIGKILL
     assert swept.deployment.depth("ParkedQueueUrl") >= THOUSAND - 50, "something was deleted"
     swept.settled()
-    wait_for(lambda: swept.visible("ParkedQueueUrl") >= THOUSAND - 50, "what it held", timeout_s=15)
+    wait_for(lambda: swept.visible("ParkedQueueUrl") >= THOUSAND - 50, "the messages that it held", timeout_s=15)
     sent = [pair for pair in swept.endpoint.accepted if pair in pairs(*results)]
     assert len(sent) > len(replayed), "it was killed before it sent anything"
 
     last = operator(*again)
     assert (last.status, last.err) == (0, "")
-    assert "no results: the relay will park them again" in last.out
+    assert "messages again for not being a result." in last.out
     assert swept.accepted(*results) == pairs(*results)
     swept.settled()
-    wait_for(lambda: swept.visible("ParkedQueueUrl") >= INVALID, "the invalid ones, parked again")
+    wait_for(lambda: swept.visible("ParkedQueueUrl") >= INVALID, "the invalid messages, parked again")
     left = listed(operator)
     invalid = Counter(body for body, attributes in messages if attributes["reason"] == "invalid_event")
     assert {line["body"] for line in left} == set(invalid)
@@ -167,10 +172,10 @@ def test_a_thousand_are_replayed_in_part_cut_off_and_replayed_again(swept: Relay
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_replay_that_is_interrupted_gives_the_rest_back_at_once(
+def test_an_interrupted_replay_makes_the_other_messages_visible_immediately(
     swept: Relay, operator: Operator, number: signal.Signals
 ) -> None:
-    """Who presses Ctrl-C would see a traceback, lose results, or wait for minutes before a second try."""
+    """After Ctrl-C an operator would see a traceback, lose results, or wait for minutes."""
     results = [result() for _ in range(30)]
     swept.endpoint.issue(*(one["uuid"] for one in results))
     swept.put("ParkedQueueUrl", *(parked(json.dumps(one), "rejected", 400) for one in results))
@@ -192,7 +197,7 @@ def test_a_replay_that_is_interrupted_gives_the_rest_back_at_once(
     assert swept.accepted(*results) == pairs(*results)
 
 
-def test_a_reader_that_has_seen_enough_ends_the_list(swept: Relay, operator: Operator) -> None:
+def test_a_closed_pipe_ends_a_list(swept: Relay, operator: Operator) -> None:
     """`parked list --json | head -1` would end in a traceback, and keep messages hidden."""
     swept.put("ParkedQueueUrl", *(parked("x" * 10_000, "invalid_event") for _ in range(30)))
     with operator.start("--stack", "relay", "parked", "list", "--json") as process:
@@ -205,8 +210,8 @@ def test_a_reader_that_has_seen_enough_ends_the_list(swept: Relay, operator: Ope
     assert swept.visible("ParkedQueueUrl") == 30
 
 
-def test_a_contradiction_is_corrected_on_purpose_only(swept: Relay, operator: Operator) -> None:
-    """A wrong verdict that BetaTel has confirmed could not be put right, or would be by accident."""
+def test_only_set_status_corrects_a_contradiction(swept: Relay, operator: Operator) -> None:
+    """An operator could not correct a confirmed wrong status, or would change one by accident."""
     first = result("Success")
     second = {**first, "status": "Failed"}
     uuid = first["uuid"]
@@ -220,7 +225,7 @@ def test_a_contradiction_is_corrected_on_purpose_only(swept: Relay, operator: Op
 
     plain = operator("--stack", "relay", "parked", "replay", "--yes")
     assert plain.status == 0
-    assert "contradict what is confirmed: the relay will park them again, unless --set-status" in plain.out
+    assert "The relay will park 1 message again for contradicting a confirmed result, unless --set-status" in plain.out
     wait_for(lambda: swept.visible("ParkedQueueUrl") == 1, "the contradiction, parked again")
     (twice,) = listed(operator, "--reason", "conflicting_status")
     assert (twice["body"], twice["message_id"] == once["message_id"]) == (once["body"], False)
@@ -232,7 +237,7 @@ def test_a_contradiction_is_corrected_on_purpose_only(swept: Relay, operator: Op
     correction = ("--stack", "relay", "parked", "replay", "--set-status", "Failed", "--uuid", uuid, "--yes")
     corrected = operator(*correction)
     assert (corrected.status, corrected.err) == (0, "")
-    assert "will park them again" not in corrected.out
+    assert "will park" not in corrected.out
     swept.endpoint.wait_until(lambda endpoint: (uuid, "Failed") in endpoint.accepted, timeout=30, what="the correction")
     swept.settled()
     assert swept.confirmed(uuid) == "Failed"
@@ -245,8 +250,8 @@ def test_a_contradiction_is_corrected_on_purpose_only(swept: Relay, operator: Op
     assert (swept.confirmed(uuid), swept.visible("ParkedQueueUrl")) == ("Failed", 0)
 
 
-def test_a_correction_by_reason_takes_the_status_of_what_is_parked_away(swept: Relay, operator: Operator) -> None:
-    """Results parked with a wrong status would be reported with it all the same."""
+def test_set_status_with_a_reason_replaces_the_parked_status(swept: Relay, operator: Operator) -> None:
+    """Results parked with a wrong status would be reported with that status."""
     wrong = [result("Success") for _ in range(3)]
     right = [{**one, "status": "Failed"} for one in wrong]
     swept.endpoint.issue(*(one["uuid"] for one in wrong))

@@ -1,4 +1,4 @@
-"""`send` and `story`: results put on the queue by hand or by file, and what became of one."""
+"""`send` and `story`: results sent one by one or in a file, and the events of one result."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def csv(results: list[dict[str, str]]) -> str:
 
 
 def test_one_result_is_sent(relay: Relay, operator: Operator) -> None:
-    """Who knows the verdict of one call could not report it."""
+    """An operator could not report the status of one call."""
     (one,) = issued(relay, 1)
     sent = operator("--stack", "relay", "send", "--uuid", one["uuid"], "--status", one["status"])
     assert (sent.status, sent.err) == (0, "")
@@ -34,19 +34,21 @@ def test_one_result_is_sent(relay: Relay, operator: Operator) -> None:
     assert relay.accepted(one) == pairs(one)
 
 
-def test_two_thousand_from_a_spreadsheet_arrive_once_each(relay: Relay, operator: Operator, tmp_path: Path) -> None:
-    """A day's results could not be reported after the fact, or some would be missing or doubled."""
+def test_two_thousand_results_of_a_spreadsheet_arrive_once_each(
+    relay: Relay, operator: Operator, tmp_path: Path
+) -> None:
+    """An operator could not report a day's results later, or some would be lost or doubled."""
     results = issued(relay, 2000)
     file = tmp_path / "results.csv"
     file.write_bytes(b"\xef\xbb\xbf" + csv([*results, results[0]]).encode())
     sent = operator("--stack", "relay", "send", "--file", str(file), "--rate", "10000")
-    assert (sent.status, sent.err) == (0, "1 line left out: they repeat others.\n")
+    assert (sent.status, sent.err) == (0, "1 repeated line left out.\n")
     assert sent.out.startswith("2,000 results sent")
     assert relay.accepted(*results) == pairs(*results)
 
 
 def test_results_are_sent_from_a_pipe(relay: Relay, operator: Operator) -> None:
-    """What another program writes would have to go through a file."""
+    """An operator would have to save the output of another program to a file."""
     results = issued(relay, 12)
     with operator.start("--stack", "relay", "send", "--file", "-", stdin=subprocess.PIPE) as process:
         sent = ended(process, "".join(f"{json.dumps(one)}\n" for one in results))
@@ -54,8 +56,8 @@ def test_results_are_sent_from_a_pipe(relay: Relay, operator: Operator) -> None:
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_a_bad_file_is_not_sent_by_halves(relay: Relay, operator: Operator, tmp_path: Path) -> None:
-    """Who mends the bad lines would not know which others have been sent."""
+def test_a_file_with_bad_lines_is_not_sent_in_part(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+    """An operator who fixes the bad lines would not know which results were sent."""
     results = issued(relay, 25)
     contradicted = results[0]
     file = tmp_path / "results.csv"
@@ -79,8 +81,8 @@ def test_a_bad_file_is_not_sent_by_halves(relay: Relay, operator: Operator, tmp_
     assert contradicted["uuid"] not in {uuid for uuid, _ in relay.endpoint.accepted}
 
 
-def test_a_file_that_is_interrupted_is_sent_again_safely(relay: Relay, operator: Operator, tmp_path: Path) -> None:
-    """Who presses Ctrl-C would not know what has been sent, and could only lose results or report them twice."""
+def test_an_interrupted_file_can_be_sent_again(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+    """After Ctrl-C an operator would lose results, or report them twice."""
     results = issued(relay, 100)
     uuids = {one["uuid"] for one in results}
     file = tmp_path / "results.csv"
@@ -94,7 +96,7 @@ def test_a_file_that_is_interrupted_is_sent_again_safely(relay: Relay, operator:
         interrupted = ended(process)
     assert (interrupted.status, interrupted.out) == (130, "")
     assert len(interrupted.err.strip().splitlines()) <= 3
-    assert "To send all again is safe." in interrupted.err
+    assert "You can send all of them again safely." in interrupted.err
     assert "Traceback" not in interrupted.err
     relay.settled()
     sent = {uuid for uuid, _ in relay.endpoint.accepted} & uuids
@@ -103,8 +105,8 @@ def test_a_file_that_is_interrupted_is_sent_again_safely(relay: Relay, operator:
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None:
-    """Who is asked what became of a call would have to search logs, queues and a table."""
+def test_a_story_shows_each_event_of_a_result(relay: Relay, operator: Operator) -> None:
+    """An operator would have to search the logs, the queues and the ledger for one call."""
     delivered, deferred, parked = issued(relay, 3)
     relay.endpoint.always(deferred["uuid"], error(503))
     relay.endpoint.misbehave(parked["uuid"], answer(422, {"message": "not like this"}))
@@ -118,11 +120,11 @@ def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None
         assert (story.status, story.err) == (0, "")
         return story.out.splitlines()
 
-    # The emulator finds all lines, for want of filters of fields.
+    # The emulator ignores filters of fields, and returns all lines.
     with pytest.MonkeyPatch.context() as patch:
         for name, value in relay.deployment.emulator.environment.items():
             patch.setenv(name, value)
-        queried = logs.insights(Stack("relay"), "uuid", delivered["uuid"], since=0)
+        queried = logs.query_insights(Stack("relay"), "uuid", delivered["uuid"], since=0)
     lines = [line for line in queried if f'"uuid":"{delivered["uuid"]}"' in line]
     outcomes = [json.loads(line)["outcome"] for line in lines]
     assert outcomes == ["delivered", "duplicate"]
@@ -138,12 +140,12 @@ def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None
     lines = told(deferred)
     assert f"deferred {deferred['status']}: reason=endpoint_error" in lines[1]
     assert "http_status=503" in lines[1]
-    assert lines[-1].startswith("It waits on the result queue; its next try is due at ")
+    assert lines[-1].startswith("It waits on the result queue; its next attempt is due at ")
 
     lines = told(parked)
     assert f"parked {parked['status']}: reason=rejected" in lines[1]
     assert "not like this" in lines[2]
-    assert f"waits there as {parked['status']}: rejected" in lines[2]
+    assert f"holds {parked['status']}: rejected" in lines[2]
     assert lines[-1].startswith(f"It needs a person: see `parked list --uuid {parked['uuid']}`")
 
     relay.endpoint.heal()
@@ -154,8 +156,8 @@ def test_the_story_of_a_result_is_told(relay: Relay, operator: Operator) -> None
 
 
 @pytest.mark.usefixtures("relay")
-def test_nothing_is_told_of_a_call_that_never_was(operator: Operator) -> None:
-    """A script could not tell a result that never came from one that did."""
+def test_an_unknown_call_has_no_story(operator: Operator) -> None:
+    """A script could not distinguish an unknown result from a known one."""
     unknown = operator("--stack", "relay", "story", "no-such-call")
     assert (unknown.status, unknown.err) == (1, "")
     assert unknown.out.startswith("Nothing is known of no-such-call in relay (eu-central-1) since ")

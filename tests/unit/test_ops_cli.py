@@ -23,7 +23,7 @@ PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
 
 @pytest.fixture(autouse=True)
 def _as_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No AWS account but what a test gives, and the signals as they were."""
+    """Hide the machine's AWS configuration, and restore the signal handlers."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "FLASH_CALL_RELAY_STACK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -39,7 +39,7 @@ def _as_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
 @pytest.fixture
 def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
-    """Return what runs a command and tells the one sentence that it ends with, none of it secret; exit status 2."""
+    """Return a function that runs a command, and returns the one sentence of its failure; exit status 2."""
 
     def run(*words: str) -> str:
         assert main(list(words)) == 2
@@ -53,7 +53,7 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
 
 
 def commands(group: click.Group = relay, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """All commands and groups, each with the words that lead to it."""
+    """Yield all commands and groups, each with its words."""
     yield path, group
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -63,7 +63,7 @@ def commands(group: click.Group = relay, path: tuple[str, ...] = ()) -> Iterator
 
 
 def shown(text: str) -> Iterator[list[str]]:
-    """The words of each of our commands in the fenced code blocks of a Markdown text."""
+    """Yield the words of each `flash-call-relay` command in the code blocks of a Markdown text."""
     for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith(PROMPTS):
@@ -74,31 +74,22 @@ def shown(text: str) -> Iterator[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Parse a command without running it; an unknown option or command is an error."""
-    command: click.Command = relay
-    context: click.Context | None = None
-    name: str | None = "flash-call-relay"
-    try:
-        while True:
-            context = command.make_context(name, words, parent=context)
-            if not isinstance(command, click.Group):
-                return
-            name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
-            assert found
-            command = found
-    except click.exceptions.Exit as end:  # of --help
-        assert end.exit_code == 0  # noqa: PT017
+    with pytest.MonkeyPatch.context() as patch:
+        for _, command in commands():
+            patch.setattr(command, "callback", lambda **_: None)
+        assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
 
 
 class TestHelp:
-    """What the command says of itself."""
+    """The help texts."""
 
     @pytest.mark.parametrize(
         ("path", "command"), [pytest.param(*one, id=" ".join(one[0]) or "-") for one in commands()]
     )
-    def test_every_command_explains_itself(
+    def test_the_help_of_a_command_names_all_its_options(
         self, path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """An operator at night would have to read the code to find an option."""
+        """An operator would have to read the code to find an option."""
         assert main([*path, "--help"]) == 0
         captured = capsys.readouterr()
         assert captured.err == ""
@@ -112,29 +103,29 @@ class TestHelp:
             assert re.search(rf"^  {name} ", captured.out, re.MULTILINE)
         assert command.help
 
-    def test_every_command_is_there(self) -> None:
+    def test_the_commands_are_the_documented_ones(self) -> None:
         """A command of the docs would not exist."""
         found = {" ".join(path) for path, command in commands() if not isinstance(command, click.Group)}
         queues = {f"{place} {what}" for place in ("parked", "dead") for what in ("list", "replay", "discard")}
         assert found == {"doctor", "send", "story", "pause", "resume"} | queues
 
-    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A report of a bug could not say which version it is about; in a checkout it would be a traceback."""
+    def test_version_prints_the_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A bug report could not name the version."""
         assert main(["--version"]) == 0
         assert capsys.readouterr().out == f"{__version__}\n"
 
 
 class TestDocs:
-    """What the docs show works."""
+    """The commands that the docs show."""
 
     @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-    def test_every_command_shown_can_be_typed(self, path: Path) -> None:
-        """An operator would copy a command out of the docs and be told that there is no such option."""
+    def test_every_command_in_the_docs_exists(self, path: Path) -> None:
+        """An operator would copy a command from the docs, and the command line would refuse it."""
         for words in shown(path.read_text()):
             parse(words)
 
-    def test_the_commands_are_shown(self) -> None:
-        """The test above would pass on docs that it does not see."""
+    def test_the_docs_show_the_commands(self) -> None:
+        """The test above would pass without reading any command."""
         seen = [words for path in DOCS for words in shown(path.read_text())]
         mentioned = {word for words in seen for word in words}
         assert {"doctor", "send", "parked", "replay", "story", "pause", "resume"} <= mentioned
@@ -143,13 +134,13 @@ class TestDocs:
         "words",
         ["doctor --prob", "parked lst", "parked list --reason nonsense", "send --rate 0", "story", "dead replay x"],
     )
-    def test_what_can_not_be_typed_is_seen(self, words: str) -> None:
+    def test_a_wrong_command_in_the_docs_is_detected(self, words: str) -> None:
         """The docs could show options that do not exist."""
         with pytest.raises(click.UsageError):
             parse(words.split())
 
-    def test_blocks_are_read_as_a_shell_would(self) -> None:
-        """A command of the docs would be overlooked, or a part of it taken for an option."""
+    def test_code_blocks_are_split_as_a_shell_does(self) -> None:
+        """The tests above would miss a command of the docs, or misread its options."""
         text = (
             "flash-call-relay no\n```sh\nflash-call-relay a \\\n  --b 'c d' # e\n```\n\n"
             "```console\n$ flash-call-relay f | jq\nflash-call-relay-local g\n$ flash-call-relay h > i\n```\n"
@@ -158,45 +149,49 @@ class TestDocs:
 
 
 class TestSentences:
-    """What goes wrong is one sentence with a way out."""
+    """A failure is one sentence that says what to do."""
 
-    def test_no_region(self, sentence: Sentence) -> None:
-        """Who has just logged in would read a traceback, or ten lines of the same."""
+    def test_a_missing_region_is_named(self, sentence: Sentence) -> None:
+        """An operator without a region would read a traceback."""
         assert "No AWS region: name one with --region, or set AWS_REGION." in sentence("doctor")
 
-    def test_no_credentials(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who has not logged in would read a traceback."""
+    def test_missing_credentials_are_named(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An operator who has not logged in would read a traceback."""
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         assert "No AWS credentials" in sentence("--region", "eu-west-1", "parked", "list")
 
     @pytest.mark.parametrize("by", ["option", "AWS_REGION", "AWS_DEFAULT_REGION"])
-    def test_a_region_that_is_none(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-        """AWS_REGION, which the AWS CLI takes, would not be read."""
+    def test_an_invalid_region_is_refused(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+        """The command would ignore AWS_REGION, or an invalid region would end in a traceback."""
         if by != "option":
             monkeypatch.setenv(by, "eu west")
         assert "name another with --region" in sentence(*(["--region", "eu west"] if by == "option" else []), "pause")
 
-    def test_an_unknown_profile(self, sentence: Sentence) -> None:
-        """A slip in a profile's name would end in a traceback."""
+    def test_an_unknown_profile_is_refused(self, sentence: Sentence) -> None:
+        """A mistyped profile would end in a traceback."""
         assert "see `aws configure list-profiles`" in sentence("--profile", "nope", "doctor")
 
-    def test_a_broken_config_file(self, sentence: Sentence, tmp_path: Path) -> None:
-        """A slip in AWS's config file would end in a traceback."""
+    def test_a_broken_config_file_is_named(self, sentence: Sentence, tmp_path: Path) -> None:
+        """A mistake in the AWS config file would end in a traceback."""
         (tmp_path / "config").write_text("nonsense")
         assert "Unable to parse config file" in sentence("doctor")
 
-    def test_an_endpoint_that_is_no_url(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A slip in AWS_ENDPOINT_URL would end in a traceback."""
+    def test_an_endpoint_that_is_not_a_url_is_refused(
+        self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mistyped AWS_ENDPOINT_URL would end in a traceback."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
-        assert "is AWS_ENDPOINT_URL right?" in sentence("--region", "eu-west-1", "doctor")
+        assert "check AWS_ENDPOINT_URL" in sentence("--region", "eu-west-1", "doctor")
 
-    def test_nobody_answers(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A local stack that is down would end in a traceback, or show the password of a proxy before AWS."""
+    def test_an_unreachable_endpoint_is_reported(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stopped local stack would end in a traceback, or the sentence would show a password."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://operator:hunter2@127.0.0.1:1")
         assert "Can't reach AWS" in sentence("--region", "eu-west-1", "doctor")
 
-    def test_somebody_else_answers(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_answer_that_is_not_from_aws_is_reported(
+        self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A login page in place of AWS would end in a traceback."""
 
         class Page(BaseHTTPRequestHandler):
@@ -212,31 +207,33 @@ class TestSentences:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-            assert "is not AWS" in sentence("--region", "eu-west-1", "resume")
+            assert "did not come from AWS" in sentence("--region", "eu-west-1", "resume")
         finally:
             server.shutdown()
             server.server_close()
 
-    def test_a_directory(self, sentence: Sentence) -> None:
-        """A slip in a file's name would end in a traceback."""
+    def test_a_directory_is_not_sent(self, sentence: Sentence) -> None:
+        """A mistyped file name would end in a traceback."""
         assert "is a directory" in sentence("send", "--file", str(ROOT))
 
-    def test_nothing_to_send(self, sentence: Sentence) -> None:
-        """Half of a result would be sent."""
+    def test_half_a_result_is_not_sent(self, sentence: Sentence) -> None:
+        """The relay would park a result without a status."""
         assert "Say what to send" in sentence("send", "--uuid", "a")
 
-    def test_a_uuid_that_is_none(self, sentence: Sentence) -> None:
-        """A slip in a uuid would be found on the parked queue later."""
+    def test_an_invalid_uuid_is_not_sent(self, sentence: Sentence) -> None:
+        """The relay would park a result with a mistyped uuid."""
         assert "visible ASCII characters" in sentence("send", "--uuid", "a b", "--status", "Success")
 
-    def test_set_status_without_a_choice(self, sentence: Sentence) -> None:
-        """All that is parked would be reported with the same verdict by a slip."""
-        assert "say of which results" in sentence("parked", "replay", "--set-status", "Failed", "--yes")
+    def test_set_status_without_a_filter_is_refused(self, sentence: Sentence) -> None:
+        """One mistyped command would report every parked result with the same status."""
+        assert "choose the results with --uuid or --reason" in sentence(
+            "parked", "replay", "--set-status", "Failed", "--yes"
+        )
 
-    def test_an_argument_that_is_no_text(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Bytes of another encoding on the command line would end in a traceback."""
+    def test_an_argument_that_is_not_text_is_refused(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An argument in another encoding would end in a traceback."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-        assert "is no text" in sentence("--stack", "\udcff", "--region", "eu-west-1", "parked", "list")
+        assert "is not valid text" in sentence("--stack", "\udcff", "--region", "eu-west-1", "parked", "list")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ class TestSentences:
     [
         ["nonsense"],
         ["parked", "nonsense"],
-        ["parked", "list", "--reason", "throttled"],  # defers, and never parks
+        ["parked", "list", "--reason", "throttled"],  # a reason that defers
         ["dead", "list", "--reason", "rejected"],
         ["parked", "list", "--since", "yesterday"],
         ["parked", "list", "--hold", "1"],
@@ -253,8 +250,8 @@ class TestSentences:
         ["story"],
     ],
 )
-def test_what_is_not_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A slip would do something else than was meant, or a script take it for done."""
+def test_an_invalid_command_line_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped command would do something else, or a script would treat it as done."""
     assert main(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -263,10 +260,10 @@ def test_what_is_not_understood(words: list[str], capsys: pytest.CaptureFixture[
 
 
 class TestSendWithoutAStack:
-    """A file is checked before AWS is asked for anything."""
+    """`send` checks a file before it calls AWS."""
 
-    def test_a_bad_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """A file with a bad line would be sent in part, or a script take it for sent."""
+    def test_a_file_with_bad_lines_is_not_sent(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A file with a bad line would be sent in part, or a script would treat it as sent."""
         path = tmp_path / "results.csv"
         path.write_text("uuid,status\n" + "a,Success\n" * 2 + "b,no\n" * 25)
         assert main(["send", "--file", str(path)]) == 1
@@ -274,13 +271,13 @@ class TestSendWithoutAStack:
         assert captured.err.splitlines()[0] == 'line 4: status must be exactly "Success" or "Failed", got "no"'
         assert captured.err.splitlines()[20:] == [
             "... and 5 more bad lines",
-            "1 line left out: they repeat others.",
-            "Nothing was sent: 25 of 26 lines can't be. Mend them, or add --skip-bad.",
+            "1 repeated line left out.",
+            "Nothing was sent: 25 of 26 lines are bad. Fix them, or add --skip-bad.",
         ]
 
-    def test_a_dry_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """Checking a file would need an AWS account, or send it."""
+    def test_a_dry_run_sends_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A check of a file would need an AWS account, or send the file."""
         path = tmp_path / "results.csv"
         path.write_text("uuid,status\na,Success\nb,no\n")
         assert main(["send", "--file", str(path), "--skip-bad", "--dry-run"]) == 0
-        assert capsys.readouterr().out == "A dry run: 1 result would be sent.\n"
+        assert capsys.readouterr().out == "Dry run: 1 result would be sent.\n"

@@ -1,4 +1,4 @@
-"""What AWS or its library complains about becomes one line that says what to do."""
+"""Errors of AWS and boto3 become one line that says what to do."""
 
 import string
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from ops.problems import BUSY, NOT_ALLOWED, NOT_KNOWN, SESSION_EXPIRED, Explained, explain
+from ops.errors import BUSY, NOT_ALLOWED, NOT_KNOWN, SESSION_EXPIRED, explain
 
-# What may stand in a message of botocore's: an address with a password, in several lines.
+# A message of botocore can hold an address with a password, and line breaks.
 VALUE = "https://operator:hunter2@proxy.example:8080/path\n  and {more}"
 
 
 def kinds(of: type[BotoCoreError] = BotoCoreError) -> Iterator[type[BotoCoreError]]:
-    """All that botocore raises of its own."""
+    """Yield the exceptions that botocore defines."""
     yield of
     for kind in of.__subclasses__():
         if kind.__module__ == "botocore.exceptions":
@@ -27,7 +27,7 @@ KINDS = sorted(set(kinds()), key=lambda kind: kind.__name__)
 
 
 def one_of(kind: type[BotoCoreError]) -> BotoCoreError:
-    """An exception of this kind whose every field is as bad as it can be."""
+    """Return an exception of this kind with a bad value in each field."""
     names = {name for _, name, _, _ in string.Formatter().parse(kind.fmt) if name}
     fields: dict[str, Any] = dict.fromkeys(names, VALUE)
     if kind is aws.WaiterError:
@@ -35,8 +35,8 @@ def one_of(kind: type[BotoCoreError]) -> BotoCoreError:
     return kind(**fields)
 
 
-def said_of(error: Explained) -> str:
-    """What the operator reads: one line, without a password."""
+def said_of(error: Exception) -> str:
+    """Return the explanation of an error, after checking that it is one line without a password."""
     said = explain(error)
     assert said.isprintable()
     assert said.strip() == said
@@ -45,14 +45,14 @@ def said_of(error: Explained) -> str:
     return said
 
 
-def refusal(code: str, message: str = "AWS's words\nin lines") -> ClientError:
-    """What a call refused by AWS raises."""
+def refusal(code: str, message: str = "a message\nin lines") -> ClientError:
+    """Return the exception that a call raises if AWS refuses it."""
     return ClientError({"Error": {"Code": code, "Message": message}}, "ReceiveMessage")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_of_botocore_is_one_line(kind: type[BotoCoreError]) -> None:
-    """A rare trouble would end in lines of noise, or show the password of a proxy."""
+def test_every_error_of_botocore_becomes_one_line_without_a_password(kind: type[BotoCoreError]) -> None:
+    """A rare failure would print many lines, or show the password of a proxy."""
     assert len(said_of(one_of(kind))) > 10
 
 
@@ -88,8 +88,8 @@ def test_every_error_of_botocore_is_one_line(kind: type[BotoCoreError]) -> None:
         ),
     ],
 )
-def test_the_way_out_is_named(kinds: set[type[BotoCoreError]], wanted: str) -> None:
-    """The operator would have to look up what botocore means."""
+def test_an_error_of_botocore_says_what_to_do(kinds: set[type[BotoCoreError]], wanted: str) -> None:
+    """An operator would have to look up a message of botocore."""
     for kind in kinds:
         assert wanted in said_of(one_of(kind))
 
@@ -109,33 +109,33 @@ def test_the_way_out_is_named(kinds: set[type[BotoCoreError]], wanted: str) -> N
             },
             "was it deleted by hand?",
         ),
-        ({"KMS.DisabledException", ""}, "AWS refuses ReceiveMessage: "),
+        ({"KMS.DisabledException", ""}, "AWS refused ReceiveMessage: "),
     ],
 )
-def test_what_aws_refuses(codes: set[str], wanted: str) -> None:
-    """The operator would read a code instead of what to do."""
+def test_a_refusal_of_aws_says_what_to_do(codes: set[str], wanted: str) -> None:
+    """An operator would read an error code without advice."""
     for code in codes:
         assert wanted in said_of(refusal(code))
 
 
-def test_the_words_of_aws_are_kept_where_they_help() -> None:
-    """The operator could not tell which permission to ask for."""
+def test_a_missing_permission_keeps_the_message_of_aws() -> None:
+    """An operator would not learn which permission to ask for."""
     said = said_of(refusal("AccessDenied", "User: arn:u is not authorized to perform: sqs:ReceiveMessage"))
     assert "arn:u is not authorized to perform: sqs:ReceiveMessage" in said
-    assert "AWS's words in lines" in said_of(refusal("Other"))
+    assert "a message in lines" in said_of(refusal("Other"))
 
 
 @pytest.mark.parametrize("code", sorted(NOT_KNOWN | SESSION_EXPIRED))
-def test_what_was_signed_is_not_shown(code: str) -> None:
-    """A signature or a token that AWS quotes would end up in a terminal's log."""
+def test_a_refused_signature_does_not_show_the_message_of_aws(code: str) -> None:
+    """A token that AWS quotes would end up in the log of a terminal."""
     assert "signed-token" not in said_of(refusal(code, "The Canonical String should have been signed-token"))
 
 
-def test_an_answer_without_a_fault() -> None:
-    """A proxy's refusal would end in a traceback."""
-    assert "AWS refuses ReceiveMessage" in said_of(ClientError({}, "ReceiveMessage"))
+def test_a_refusal_without_a_code_is_explained() -> None:
+    """A refusal by a proxy would end in a traceback."""
+    assert "AWS refused ReceiveMessage" in said_of(ClientError({}, "ReceiveMessage"))
 
 
-def test_who_is_not_aws() -> None:
-    """A login page in place of AWS would be shown as pages of HTML."""
-    assert said_of(ResponseParserError("invalid XML:\n<html>hunter2</html>")).endswith("is AWS_ENDPOINT_URL right?")
+def test_an_answer_that_is_not_from_aws_points_to_the_endpoint_url() -> None:
+    """A login page in place of AWS would print pages of HTML."""
+    assert said_of(ResponseParserError("invalid XML:\n<html>hunter2</html>")).endswith("check AWS_ENDPOINT_URL.")

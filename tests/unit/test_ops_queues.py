@@ -1,4 +1,4 @@
-"""Messages are acted upon before they are deleted, no other is deleted, and all that was held is visible again."""
+"""A queue deletes a message only after the command acted on it, and makes all others visible again."""
 
 import json
 import random
@@ -12,32 +12,32 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops import queue
-from ops.messages import Message
-from ops.queue import Pace, Queue
+from ops import queues
+from ops.messages import Filter, Message, Selection
+from ops.queues import Depth, Pace, Queue, print_taken
 
 URL = "https://sqs/parked"
 HOLD_S = 60
 
 
 class Sqs:
-    """A standard queue in memory: hides what it hands out, and may hand it out again before it should.
+    """A standard queue in memory.
 
     Attributes:
-        left: what is on the queue, by message id: whether it is visible.
-        log: what was asked of it and of a test's callbacks, in order.
+        left: whether each message on the queue is visible, by message id.
+        log: the calls to it and to a test's callbacks, in order.
         undeletable: ids that it does not delete.
-        premature: how often it may end a hold early.
-        gaps: how often it may say that it is empty when it is not.
-        troubled: at which call it, or a callback, fails; 0: never.
-        released: whether it was asked to show messages again.
+        premature: how often it may make a message visible too early.
+        gaps: how often it may return nothing although it has messages.
+        fails_at: the number of the call, to it or to a callback, that fails; 0: none.
+        released: set when messages are made visible again.
     """
 
     def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
         self.left = dict.fromkeys(ids, True)
         self.log: list[tuple[str, str]] = []
         self.undeletable: Collection[str] = ()
-        self.premature = self.gaps = self.troubled = 0
+        self.premature = self.gaps = self.fails_at = 0
         self._newest: dict[str, str] = {}
         self._random = random.Random(seed)
         self._lock = threading.RLock()
@@ -45,15 +45,15 @@ class Sqs:
         self.released = threading.Event()
 
     def step(self, what: str, *ids: str) -> None:
-        """Write it down; fail if it is time to."""
+        """Log a call; fail if it is the one that fails."""
         with self._lock:
             self.log += [(what, one) for one in ids]
             self._calls += 1
-            if self._calls == self.troubled:
+            if self._calls == self.fails_at:
                 raise ClientError({"Error": {"Code": "Throttling"}}, what) if "_" in what else KeyboardInterrupt
 
     def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **options: Any) -> dict[str, Any]:  # noqa: N803
-        """As boto3's; does not wait."""
+        """Answer as boto3 does, without waiting."""
         assert (QueueUrl, options["VisibilityTimeout"]) == (URL, HOLD_S)
         with self._lock:
             self.step("receive_message")
@@ -77,7 +77,7 @@ class Sqs:
         return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
 
     def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
-        """As boto3's; only the newest receipt is good."""
+        """Answer as boto3 does; only the newest receipt is valid."""
         assert QueueUrl == URL
         assert 1 <= len(Entries) <= 10
         with self._lock:
@@ -94,7 +94,7 @@ class Sqs:
             return reply
 
     def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        """As boto3's."""
+        """Answer as boto3 does."""
         assert QueueUrl == URL
         assert 1 <= len(Entries) <= 10
         assert len({entry["Id"] for entry in Entries}) == len(Entries)
@@ -108,13 +108,27 @@ class Sqs:
         return {}
 
 
-def these(ids: Collection[str]) -> tuple[Callable[[Message], bool], int]:
-    """Return how messages with these ids are chosen."""
-    return (lambda message: message.message_id in ids), len(ids)
+def these(ids: Collection[str]) -> Selection:
+    """Return a selection of messages with these ids."""
+    attributes = {"SentTimestamp": "0"}
+    received = [{"MessageId": one, "ReceiptHandle": "", "Body": "", "Attributes": attributes} for one in ids]
+    messages = [Message.of(one, dead=False) for one in received]
+    return Selection("a queue", messages, Filter(), found=len(messages), hidden=0, beyond=0, began=0, retention_s=0)
+
+
+def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, dict[str, str]]:
+    """Return the attributes of a queue as SQS does."""
+    attributes = {
+        "ApproximateNumberOfMessages": str(visible),
+        "ApproximateNumberOfMessagesNotVisible": str(hidden),
+        "ApproximateNumberOfMessagesDelayed": str(delayed),
+        "MessageRetentionPeriod": "864000",
+    }
+    return {"Attributes": attributes}
 
 
 class Swift(Pace):
-    """Waits for nothing, and remembers what was asked of it."""
+    """A pace that does not wait, and remembers the numbers."""
 
     def __init__(self, rate: float = 1000) -> None:
         super().__init__(rate)
@@ -122,27 +136,27 @@ class Swift(Pace):
         self.asked: list[int] = []
 
     def wait_for(self, number: int, over: threading.Event) -> None:
-        """Go ahead."""
+        """Return immediately."""
         self.over = over
         self.asked.append(number)
 
     def give_back(self, number: int) -> None:
-        """Remember it."""
+        """Remember the number."""
         self.asked.append(-number)
 
 
 def queue_of(sqs: Sqs) -> Queue:
-    """A queue of the relay's on it."""
+    """Return the parked queue."""
     return Queue(sqs, URL, dead=False, hold_s=HOLD_S)
 
 
 def names(number: int) -> list[str]:
-    """So many message ids."""
+    """Return a number of message ids."""
     return [f"m{n}" for n in range(number)]
 
 
 def doing(sqs: Sqs, refused: Collection[str] = ()) -> Callable[[Sequence[Message]], Collection[str]]:
-    """What is done with messages: it is written down."""
+    """Return a function that logs its messages, and is done with all but the refused ones."""
 
     def act(messages: Sequence[Message]) -> Collection[str]:
         ids = [message.message_id for message in messages]
@@ -154,24 +168,24 @@ def doing(sqs: Sqs, refused: Collection[str] = ()) -> Callable[[Sequence[Message
 
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-def test_taking_against_a_model(data: st.DataObject) -> None:
-    """A result would be deleted before it is sent or without being asked for, or stay hidden for minutes."""
+def test_only_messages_acted_on_are_deleted(data: st.DataObject) -> None:
+    """A replay would delete results that were not sent or not selected, or leave them hidden."""
     ids = names(data.draw(st.integers(0, 60)))
     some = st.sets(st.sampled_from(ids)) if ids else st.just(set[str]())
     chosen, refused, undeletable = data.draw(some), data.draw(some), data.draw(some)
-    elsewhere = data.draw(st.sampled_from([set(), {"gone"}]))  # in somebody else's hands
+    elsewhere = data.draw(st.sampled_from([set(), {"gone"}]))  # another receiver holds it
     sqs = Sqs(ids, seed=data.draw(st.integers(0, 2**32)))
     sqs.undeletable = undeletable
     sqs.premature, sqs.gaps = data.draw(st.sampled_from([(0, 0), (0, 0), (20, 0), (0, 5), (20, 5)]))
-    troubled = sqs.troubled = data.draw(st.sampled_from([0, 0]) | st.integers(1, 30))
+    fails_at = sqs.fails_at = data.draw(st.sampled_from([0, 0]) | st.integers(1, 30))
     patient = not sqs.premature and not sqs.gaps
 
     deleted: set[str] | None = None
     try:
         act, done = doing(sqs, refused), lambda _number: sqs.step("done")
-        deleted = queue_of(sqs).take(*these(chosen | elsewhere), act, Swift(), done)
+        deleted = queue_of(sqs).take(these(chosen | elsewhere), act, Swift(), done)
     except (KeyboardInterrupt, ClientError):
-        assert troubled
+        assert fails_at
 
     gone = set(ids) - sqs.left.keys()
     acted = [one for what, one in sqs.log if what == "act"]
@@ -194,11 +208,13 @@ def test_taking_against_a_model(data: st.DataObject) -> None:
     st.sampled_from([(0, 0), (20, 0), (0, 5)]),
     st.just(0) | st.integers(1, 30),
 )
-def test_looking_against_a_model(number: int, seed: int, odd: tuple[int, int], troubled: int) -> None:
-    """A list would miss messages or name one twice, or hide them from the next command."""
+def test_a_look_finds_each_message_once_and_hides_none(
+    number: int, seed: int, odd: tuple[int, int], fails_at: int
+) -> None:
+    """A list would miss or repeat messages, or hide them from the next command."""
     ids = names(number)
     sqs = Sqs(ids, seed=seed)
-    (sqs.premature, sqs.gaps), sqs.troubled = odd, troubled
+    (sqs.premature, sqs.gaps), sqs.fails_at = odd, fails_at
     counts: list[int] = []
 
     def seen(so_far: int) -> None:
@@ -209,7 +225,7 @@ def test_looking_against_a_model(number: int, seed: int, odd: tuple[int, int], t
     try:
         found = queue_of(sqs).look(seen)
     except (KeyboardInterrupt, ClientError):
-        assert troubled
+        assert fails_at
     assert sqs.left == dict.fromkeys(ids, True)
     if found is not None:
         got = [message.message_id for message in found]
@@ -219,16 +235,16 @@ def test_looking_against_a_model(number: int, seed: int, odd: tuple[int, int], t
             assert set(got) == set(ids)
 
 
-def test_looking_ends_when_it_has_come_round() -> None:
-    """A list would go on for as long as messages come back while it looks."""
+def test_a_look_ends_when_messages_repeat() -> None:
+    """A list would never end while messages become visible again."""
     sqs = Sqs(names(20))
     sqs.premature = 10_000
     queue_of(sqs).look(lambda _number: None)
     assert sqs.premature
 
 
-def test_an_interruption_waits_for_what_is_at_work_and_begins_nothing() -> None:
-    """Ctrl-C would go on sending, or show a message again that is just being deleted."""
+def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
+    """After Ctrl-C the command would keep sending, or release a message during its deletion."""
     sqs, pace, late = Sqs(names(200)), Swift(), []
 
     def act(messages: Sequence[Message]) -> Collection[str]:
@@ -242,17 +258,17 @@ def test_an_interruption_waits_for_what_is_at_work_and_begins_nothing() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).take(*these(names(200)), act, pace, interrupt)
+        queue_of(sqs).take(these(names(200)), act, pace, interrupt)
     assert not late
     acted, deleted = ([one for what, one in sqs.log if what == wanted] for wanted in ("act", "delete"))
     assert sorted(acted) == sorted(deleted)
-    assert 1 <= len(acted) <= 10 * queue.WORKERS
+    assert 1 <= len(acted) <= 10 * queues.WORKERS
     assert sqs.left == dict.fromkeys(set(names(200)) - set(acted), True)
 
 
 @pytest.mark.parametrize("where", ["seen", "done", "act"])
-def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
-    """Ctrl-C would leave what was received hidden for minutes, or delete what was not sent."""
+def test_an_interruption_leaves_no_message_hidden(where: str) -> None:
+    """Ctrl-C would leave messages hidden for minutes, or delete results that were not sent."""
     sqs = Sqs(names(200))
 
     def interrupt(*_: object) -> Collection[str]:
@@ -261,7 +277,7 @@ def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
 
     taking: dict[str, Any] = {"act": doing(sqs), "pace": Swift(), "done": lambda _number: None, where: interrupt}
     with pytest.raises(KeyboardInterrupt):
-        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(*these(names(200)), **taking)
+        queue_of(sqs).look(interrupt) if where == "seen" else queue_of(sqs).take(these(names(200)), **taking)
     assert all(sqs.left.values())
     deleted = [one for what, one in sqs.log if what == "delete"]
     assert set(deleted) <= {one for what, one in sqs.log if what == "act"}
@@ -270,23 +286,23 @@ def test_an_interruption_leaves_nothing_hidden(where: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _in_no_hurry_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "PATIENCE_S", 0)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "PATIENCE_S", 0)
 
 
-def test_what_is_handed_out_again_is_acted_upon_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result whose deletion failed would be sent again and again while the command runs."""
-    monkeypatch.setattr(queue, "WORKERS", 1)  # two that get it at the same moment may both act
+def test_a_message_received_again_is_acted_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would send a result again and again if its deletion failed."""
+    monkeypatch.setattr(queues, "WORKERS", 1)  # two workers with one message may both act
     sqs = Sqs(names(30), seed=1)
     sqs.undeletable, sqs.premature = names(30)[:15], 10_000
-    deleted = queue_of(sqs).take(*these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
+    deleted = queue_of(sqs).take(these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
     acted = [one for what, one in sqs.log if what == "act"]
     assert len(acted) == len(set(acted))
     assert deleted <= set(names(30)[15:25])
 
 
-def test_failing_to_let_go_does_not_hide_what_went_wrong() -> None:
-    """The operator would read of a failed clean-up instead of the missing permission."""
+def test_a_failed_release_does_not_hide_the_first_error() -> None:
+    """An operator would read about a failed clean-up, and not about the missing permission."""
 
     class Stubborn(Sqs):
         def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
@@ -298,33 +314,60 @@ def test_failing_to_let_go_does_not_hide_what_went_wrong() -> None:
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")
 
     with pytest.raises(ClientError, match="SendMessageBatch"):
-        queue_of(sqs).take(*these(names(3)), act, Swift(), lambda _number: None)
+        queue_of(sqs).take(these(names(3)), act, Swift(), lambda _number: None)
     assert [message.message_id for message in queue_of(Stubborn(["a"])).look(lambda _number: None)] == ["a"]
 
 
 @pytest.mark.parametrize(("rate", "size"), [(1, 1), (7, 1), (8, 2), (39, 9), (40, 10), (1000, 10)])
-def test_a_slow_pace_takes_little_at_once(rate: float, size: int) -> None:
-    """At a result a second, ten would reach an endpoint that is just recovering together."""
+def test_a_slow_rate_receives_few_messages_per_call(rate: float, size: int) -> None:
+    """At one result per second, ten results would reach the endpoint together."""
     sqs, pace = Sqs(names(50)), Swift(rate)
-    queue_of(sqs).take(*these(names(50)[::2]), doing(sqs), pace, lambda _number: None)
+    queue_of(sqs).take(these(names(50)[::2]), doing(sqs), pace, lambda _number: None)
     assert {asked for asked in pace.asked if asked > 0} == {size}
-    # What was asked for and not done is given back; only a poll that found nothing keeps its share.
+    # Unused permits are given back, apart from those of a receive without messages.
     acted = sum(what == "act" for what, _ in sqs.log)
-    assert 25 == acted <= sum(pace.asked) <= acted + queue.WORKERS * size
+    assert 25 == acted <= sum(pace.asked) <= acted + queues.WORKERS * size
 
 
-# ---- the pace ----
+def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
+    """`doctor` and `pause` would miss deferred or delayed results."""
+    sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
+    depth = Queue(sqs, URL).depth()
+    assert depth == Depth(visible=1, hidden=20, delayed=300, retention_s=864_000)
+    assert depth.total == 321
+
+
+@pytest.mark.parametrize(
+    ("deleted", "refused", "status", "says"),
+    [
+        ({"a", "b"}, {}, 0, ""),
+        ({"a"}, {}, 1, "1 message left: SQS refused 0; another receiver took 1, or SQS did not delete them."),
+        ({"a"}, {"b": "TooLong why"}, 1, "SQS refused b: TooLong why\n1 message left: SQS refused 1; another receiver"),
+    ],
+)
+def test_messages_that_are_left_are_reported(
+    deleted: set[str], refused: dict[str, str], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script would treat a partial replay as complete."""
+    assert print_taken("replayed", 2, deleted, refused) == status
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{len(deleted)} message")
+    assert captured.err.startswith(says)
+    assert bool(captured.err) == bool(says)
+
+
+# ---- the rate ----
 
 
 class Waits(threading.Event):
-    """Notes how long it was waited for, and does not wait."""
+    """An event that remembers time-outs, and does not wait."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waited: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Note it."""
+        """Remember the time-out."""
         assert timeout is not None
         self.waited.append(timeout)
         return False
@@ -337,7 +380,7 @@ class Clock:
         self.now = 1000.0
 
     def monotonic(self) -> float:
-        """As the module's."""
+        """Return the time."""
         return self.now
 
 
@@ -350,13 +393,13 @@ STEPS = st.lists(
 
 
 @given(st.integers(1, 1000), STEPS)
-def test_never_more_than_the_rate_and_one_batch(rate: int, steps: list[tuple[str, int]]) -> None:
-    """A replay would flood the endpoint that it is to spare."""
+def test_a_pace_allows_no_more_than_its_rate_and_one_batch(rate: int, steps: list[tuple[str, int]]) -> None:
+    """A replay would flood the endpoint."""
     clock, over = Clock(), Waits()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue, "time", SimpleNamespace(monotonic=clock.monotonic))
+        patch.setattr(queues, "time", SimpleNamespace(monotonic=clock.monotonic))
         pace = Pace(rate)
-        permits: list[list[float]] = []  # from when, and how many
+        permits: list[list[float]] = []  # begin and number
         for step, number in steps:
             if step == "ask":
                 pace.wait_for(number, over)
@@ -364,7 +407,7 @@ def test_never_more_than_the_rate_and_one_batch(rate: int, steps: list[tuple[str
                 permits.append([clock.now + over.waited[-1], number])
             elif step == "pass":
                 clock.now += number / 1000
-            else:  # only what may be done by now can turn out not to be needed
+            else:  # only a permit that has begun can be given back
                 begun = next((permit for permit in permits if permit[0] <= clock.now and permit[1] >= number), None)
                 if begun:
                     begun[1] -= number
@@ -374,10 +417,10 @@ def test_never_more_than_the_rate_and_one_batch(rate: int, steps: list[tuple[str
         assert done <= rate * (at - 1000) + 10 + 1e-6
 
 
-def test_the_rate_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay of thousands would take far longer than it was told to."""
+def test_a_pace_uses_its_whole_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay of thousands would take longer than its rate allows."""
     clock, over = Clock(), Waits()
-    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(queues, "time", SimpleNamespace(monotonic=clock.monotonic))
     pace = Pace(20)
     for _ in range(5):
         pace.wait_for(10, over)
@@ -385,14 +428,14 @@ def test_the_rate_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pace.give_back(10)
     pace.wait_for(10, over)
     assert over.waited[-1] == pytest.approx(2)
-    clock.now += 60  # what was not used in time is no credit
+    clock.now += 60  # unused time gives no credit
     pace.wait_for(10, over)
     pace.wait_for(10, over)
     assert over.waited[-2:] == pytest.approx([0, 0.5])
 
 
-def test_whoever_waits_is_woken_by_the_end() -> None:
-    """Ctrl-C would take as long as the pace is slow."""
+def test_the_end_interrupts_a_wait() -> None:
+    """Ctrl-C would take seconds at a low rate."""
     pace, over = Pace(0.001), threading.Event()
     pace.wait_for(1, over)
     waiting = threading.Thread(target=pace.wait_for, args=(1, over), daemon=True)

@@ -1,0 +1,78 @@
+"""`pause` and `resume`: stop the relay from receiving results, and start it again."""
+
+import time
+
+import click
+
+from ops.errors import CommandError
+from ops.output import count, duration
+from ops.queues import Queue
+from ops.stack import Stack
+
+TARGET = "Relay"  # the id of the rule's target in template.yaml
+PATIENCE_S = 120
+POLL_S = 0.5
+
+
+@click.command()
+@click.pass_obj
+def pause(stack: Stack) -> None:
+    """Stop relaying. Results wait on the result queue, and SQS counts no receives.
+
+    The command disables the event source mapping. If the rule sends events straight to the function, the command
+    points it at the result queue: a disabled rule would drop the events.
+    """
+    if _retarget(stack, stack.output("ResultQueueArn")):
+        click.echo("The rule sends events to the result queue now.")
+    _switch_mapping(stack, enabled=False)
+    depth = Queue.of(stack, "ResultQueueUrl").depth()
+    horizon_s = int(stack.environment["RETRY_HORIZON_SECONDS"])
+    click.echo(
+        f"{stack.name} is paused; {count(depth.total, 'result')} waiting. The queue keeps each result for "
+        f"{duration(depth.retention_s)}. After `resume`, a result older than {duration(horizon_s)} gets one attempt, "
+        "and is parked if that fails."
+    )
+
+
+@click.command()
+@click.pass_obj
+def resume(stack: Stack) -> None:
+    """Start relaying again, with the results that have waited."""
+    _switch_mapping(stack, enabled=True)
+    if _retarget(stack, stack.output("FunctionArn")):
+        click.echo("The rule sends events to the function again.")
+    click.echo(f"{stack.name} is relaying.")
+
+
+def _switch_mapping(stack: Stack, *, enabled: bool) -> None:
+    client, wanted = stack.client("lambda"), "Enabled" if enabled else "Disabled"
+    mapping = stack.output("EventSourceMappingId")
+    deadline = time.monotonic() + PATIENCE_S
+    asked = False
+    while (state := client.get_event_source_mapping(UUID=mapping)["State"]) != wanted:
+        if not asked:
+            try:
+                client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
+                asked = True
+            except (client.exceptions.ResourceInUseException, client.exceptions.ResourceConflictException):
+                pass  # another change is in progress
+        if time.monotonic() > deadline:
+            raise CommandError(f"After {PATIENCE_S} s the event source mapping is {state}: repeat the command.")
+        time.sleep(POLL_S)
+
+
+def _retarget(stack: Stack, arn: str) -> bool:
+    """Point the rule of a stack with `EventRoute: function` at an ARN; return whether that changed it."""
+    if stack.parameters.get("EventRoute") != "function":
+        return False
+    events, rule = stack.client("events"), stack.rule
+    targets = events.list_targets_by_rule(**rule)["Targets"]
+    target = next((target for target in targets if target["Id"] == TARGET), None)
+    if target is None:
+        raise CommandError(f"The rule {rule['Rule']} has no target {TARGET!r}: deploy the stack again.")
+    if target["Arn"] == arn:
+        return False
+    reply = events.put_targets(**rule, Targets=[{**target, "Arn": arn}])
+    if reply["FailedEntryCount"]:
+        raise CommandError(f"EventBridge refused the target {arn}: {reply['FailedEntries'][0].get('ErrorMessage')}")
+    return True

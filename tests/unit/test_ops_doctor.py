@@ -1,0 +1,231 @@
+"""`doctor` and `pause` on replies that only AWS gives, the policy to paste, and the check of certificates."""
+
+import json
+import re
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import botocore.session
+import pytest
+import trustme
+from botocore import xform_name
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from local.emulator.stack import ROOT
+
+from flash_call_relay.webhook import tls_context
+from ops import pause
+from ops.doctor import doctor
+from ops.stack import Stack
+from tests.unit.test_ops_queues import counts
+
+SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb")
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
+OUTPUTS = (
+    *("FunctionName", "EventSourceMappingId", "CredentialsSecretArn"),
+    *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl"),
+)
+REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
+
+
+class Aws:
+    """All services of AWS in one client; a call without a reply is refused for want of a permission."""
+
+    meta = SimpleNamespace(region_name="eu-central-1")
+
+    def __init__(self, **replies: Any) -> None:
+        self.replies = replies
+
+    def __getattr__(self, name: str) -> Any:
+        reply = self.replies.get(name, REFUSED)
+
+        def answer(**request: Any) -> Any:
+            if isinstance(reply, Exception):
+                raise reply
+            return reply(**request) if callable(reply) else reply
+
+        return reply if isinstance(reply, SimpleNamespace) else answer
+
+
+class FakeStack(Stack):
+    """A stack whose services give these replies."""
+
+    def __init__(self, parameters: dict[str, str] | None = None, **replies: Any) -> None:
+        super().__init__("a-stack", region="eu-central-1")
+        self.aws = Aws(**replies)
+        self.aws.replies["describe_stacks"] = {
+            "Stacks": [
+                {
+                    "StackStatus": "CREATE_COMPLETE",
+                    "Outputs": [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS],
+                    "Parameters": [
+                        {"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()
+                    ],
+                }
+            ]
+        }
+
+    def client(self, _service: str) -> Any:
+        """Return the client of every service."""
+        return self.aws
+
+
+def finding(stack: Stack, check: str) -> tuple[str, str, str]:
+    """Return the level, the description and the next step that `doctor` prints for a check."""
+    lines = CliRunner().invoke(doctor, obj=stack, standalone_mode=False).output.splitlines()
+    (number,) = [number for number, line in enumerate(lines) if line[7:].startswith(f"{check}: ")]
+    level, says = lines[number].split(maxsplit=1)
+    following = lines[number + 1].split("-> ") if number + 1 < len(lines) else [""]
+    return level, says.removeprefix(f"{check}: "), following[1] if len(following) > 1 else ""
+
+
+@pytest.mark.parametrize(
+    ("maximum", "unreserved", "wanted"),
+    [
+        ("10", 1000, "ok"),
+        ("10", 10, "ok"),
+        ("10", 9, "note"),
+        ("0", 1000, "ok"),
+        ("0", 1, "note"),
+        ("1000", 900, "note"),
+    ],
+)
+def test_a_small_concurrency_quota_is_noted(maximum: str, unreserved: int, wanted: str) -> None:
+    """An operator of a new account would not learn why Lambda throttles the relay."""
+    limits = {"ConcurrentExecutions": 2000, "UnreservedConcurrentExecutions": unreserved}
+    stack = FakeStack({"MaximumConcurrency": maximum}, get_account_settings={"AccountLimit": limits})
+    level, says, next_step = finding(stack, "concurrency")
+    assert level == wanted
+    assert says.startswith(f"{unreserved:,} of the account's 2,000 concurrent executions are unreserved")
+    assert ("MaximumConcurrency" in next_step) == (wanted == "note")
+
+
+@pytest.mark.parametrize(
+    ("reason", "wanted", "start"),
+    [
+        ("User action", "note", "the relay is paused"),
+        ("USER_INITIATED", "note", "the relay is paused"),
+        ("Lambda internal error", "WRONG", "AWS has disabled the event source mapping (Lambda internal error)"),
+        (None, "WRONG", "AWS has disabled the event source mapping (no reason given)"),
+    ],
+)
+def test_a_pause_is_a_note_and_a_mapping_disabled_by_aws_is_wrong(reason: str | None, wanted: str, start: str) -> None:
+    """`doctor` would report a pause as a failure, or a failure as a pause."""
+    mapping = {"State": "Disabled", "StateTransitionReason": reason}
+    level, says, next_step = finding(FakeStack(get_event_source_mapping=mapping), "intake")
+    assert (level, next_step) == (wanted, "flash-call-relay --stack a-stack resume")
+    assert says.startswith(start)
+
+
+@pytest.mark.parametrize("busy", ["ResourceInUseException", "ResourceConflictException"])
+def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
+    """A pause during a deployment would end with an error of AWS, and the relay would continue."""
+    monkeypatch.setattr(pause, "POLL_S", 0)
+    exceptions = {
+        name: type(name, (Exception,), {}) for name in ("ResourceInUseException", "ResourceConflictException")
+    }
+    states, refusals = iter(["Updating", "Enabled", "Enabled", "Disabled"]), iter([exceptions[busy], None])
+
+    def update(**_: object) -> None:
+        if refusal := next(refusals):
+            raise refusal
+
+    stack = FakeStack(
+        get_event_source_mapping=lambda **_: {"State": next(states)},
+        update_event_source_mapping=update,
+        exceptions=SimpleNamespace(**exceptions),
+        get_queue_attributes=counts(visible=3),
+        get_function_configuration={"Environment": {"Variables": {"RETRY_HORIZON_SECONDS": "86400"}}},
+    )
+    paused = CliRunner().invoke(pause.pause, obj=stack, standalone_mode=False)
+    assert paused.output.startswith("a-stack is paused; 3 results waiting.")
+    assert next(states, None) is None
+
+
+@pytest.mark.parametrize(("hidden", "wanted"), [(99_999, "ok"), (100_000, "note")])
+def test_a_result_queue_near_the_in_flight_limit_is_noted(hidden: int, wanted: str) -> None:
+    """An operator would not learn that SQS's limit holds new results back."""
+    level, says, _ = finding(FakeStack(get_queue_attributes=counts(hidden=hidden)), "result queue")
+    assert level == wanted
+    assert ("120,000" in says) == (wanted == "note")
+
+
+def test_a_refused_secret_with_its_own_key_names_both_permissions() -> None:
+    """An operator with access to the secret, and not to its key, would not know which permission to ask for."""
+    level, _, next_step = finding(FakeStack({"CredentialsKmsKeyArn": KEY}), "credentials")
+    assert level == "note"
+    assert f"kms:Decrypt with {KEY}" in next_step
+
+
+def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
+    """IAM would refuse the policy, or a command would lack a permission."""
+    (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operating.md").read_text(), re.DOTALL)
+    allowed = {
+        action
+        for statement in json.loads(text)["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    models = botocore.session.get_session()
+    for service, action in (one.split(":") for one in allowed):
+        assert action in models.get_service_model(service).operation_names, action
+    source = "\n".join(path.read_text() for path in (ROOT / "ops").glob("*.py"))
+    called = set(re.findall(r"(?<!socket)\.([a-z]+(?:_[a-z]+)+)\(", source))
+    wanted = {xform_name(action.split(":")[1]) for action in allowed}
+    everything = {
+        xform_name(name) for service in SERVICES for name in models.get_service_model(service).operation_names
+    }
+    asked = {name.removesuffix("_batch") for name in called & everything}  # IAM has no actions for batches
+    assert asked | {"list_stack_resources", "decrypt"} == wanted  # called by a paginator and by Secrets Manager
+
+
+def lax_certificate() -> tuple[ssl.SSLContext, bytes]:
+    """Return a server's certificate without an authority key identifier, and its authority."""
+    root = trustme.CA()
+    issuer = x509.load_pem_x509_certificate(root.cert_pem.bytes())
+    leaf = x509.load_pem_x509_certificate(root.issue_cert("127.0.0.1").cert_chain_pems[0].bytes())
+    server = trustme.CA()  # has another key
+    issuer_key, key = (load_pem_private_key(one.private_key_pem.bytes(), None) for one in (root, server))
+    assert isinstance(issuer_key, EllipticCurvePrivateKey)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    builder = x509.CertificateBuilder(
+        issuer.subject, leaf.subject, key.public_key(), 7, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    )
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    certificate = builder.add_extension(names.value, critical=False).sign(issuer_key, hashes.SHA256())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pems = trustme.LeafCert(server.private_key_pem.bytes(), certificate.public_bytes(Encoding.PEM), [])
+    pems.configure_cert(context)
+    return context, root.cert_pem.bytes()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_certificate_is_checked_as_strictly_as_by_the_function(strict: bool) -> None:  # noqa: FBT001
+    """`doctor` on an older Python would accept a certificate that the function refuses."""
+    context, authority = lax_certificate()
+    trusting = tls_context() if strict else ssl.create_default_context()
+    if not strict:
+        trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    trusting.load_verify_locations(cadata=authority.decode())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as one, suppress(OSError):
+                context.wrap_socket(one, server_side=True).close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with socket.create_connection(listener.getsockname()) as connection:
+            if strict:
+                with pytest.raises(ssl.SSLCertVerificationError, match="Authority Key Identifier"):
+                    trusting.wrap_socket(connection, server_hostname="127.0.0.1")
+            else:
+                trusting.wrap_socket(connection, server_hostname="127.0.0.1").close()
+        thread.join()
