@@ -1,25 +1,25 @@
-"""The deployed stack: the template as it is, built and deployed once a run, with the role's policy enforced."""
+"""The deployed stack: this template, built and deployed once a run, with the role's policy enforced."""
 
 import contextlib
 import io
-import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
-import uuid as uuids
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from local.emulator.stack import ROOT, Deployment, LocalStack, wait_until
+from local.emulator.stack import ROOT, LocalStack
 from local.endpoint.standin import StandIn
 from ops import queue
 from ops.cli import main
+from tests.support import payloads
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs
 
 SHORT: dict[str, str | int] = {
     "RetryBaseSeconds": 1,
@@ -29,131 +29,14 @@ SHORT: dict[str, str | int] = {
 }
 
 
+# The tests of the operators' commands import these names from here.
+Relay = DeployedRelay
+__all__ = ["Ended", "Operator", "Relay", "ended", "pairs", "result", "wait_for"]
+
+
 def result(status: str = "Success") -> dict[str, str]:
-    """Return a result of a call of its own."""
-    return {"uuid": uuids.uuid4().hex, "status": status}
-
-
-def pairs(*results: dict[str, str]) -> list[tuple[str, str]]:
-    """Return results the way the endpoint lists them."""
-    return sorted((one["uuid"], one["status"]) for one in results)
-
-
-@dataclass
-class Relay:
-    """A deployed relay, and the endpoint it reports to."""
-
-    deployment: Deployment
-    endpoint: StandIn
-    api_key: str = field(repr=False)
-    user_id: str = field(repr=False)
-
-    @property
-    def source(self) -> str:
-        """The EventBridge source that this deployment's rule listens to."""
-        return f"tests.{self.deployment.name}"
-
-    def put_events(self, *results: dict[str, str]) -> None:
-        """Put results on the bus."""
-        self.deployment.put_events([json.dumps(result) for result in results], self.source)
-
-    def send(self, *bodies: dict[str, str] | str) -> list[str]:
-        """Send results, or bodies as they are; return their message ids."""
-        return self.deployment.send([body if isinstance(body, str) else json.dumps(body) for body in bodies])
-
-    def parked(self, count: int) -> dict[str, dict[str, Any]]:
-        """Wait for so many parked messages and take them, by source message id."""
-        taken: dict[str, dict[str, Any]] = {}
-
-        def all_there() -> bool:
-            messages = self.deployment.take_all("ParkedQueueUrl")
-            taken.update({message["Reasons"]["source_message_id"]: message for message in messages})
-            return len(taken) >= count
-
-        wait_for(all_there, f"{count} parked messages")
-        return taken
-
-    def put(self, output: str, *messages: tuple[str, Mapping[str, str | int]]) -> dict[str, str]:
-        """Put bodies with their message attributes on a queue; return the bodies by message id."""
-        put: dict[str, str] = {}
-        for start in range(0, len(messages), 10):
-            part = messages[start : start + 10]
-            entries = [
-                {"Id": str(number), "MessageBody": body, "MessageAttributes": message_attributes(attributes)}
-                for number, (body, attributes) in enumerate(part)
-            ]
-            reply = self.deployment.sqs.send_message_batch(QueueUrl=self.deployment.outputs[output], Entries=entries)
-            assert not reply.get("Failed")
-            put |= {entry["MessageId"]: part[int(entry["Id"])][0] for entry in reply["Successful"]}
-        return put
-
-    def visible(self, output: str) -> int:
-        """Return how many messages of a queue would be handed out now."""
-        asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
-        return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
-
-    def sweep(self) -> None:
-        """Leave nothing on any queue."""
-        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-            self.deployment.sqs.purge_queue(QueueUrl=self.deployment.outputs[output])
-
-    def confirmed(self, uuid: str) -> str | None:
-        """Return the status that the ledger knows to be confirmed."""
-        key = {"TableName": self.deployment.outputs["LedgerTableName"], "Key": {"uuid": {"S": uuid}}}
-        item = self.deployment.stack.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
-        return item["status"]["S"] if item else None
-
-    @contextlib.contextmanager
-    def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
-        """Run with another time-out or other environment variables; either way in new execution environments."""
-        function, before = self.deployment.outputs["FunctionName"], self._environment()
-        self._reconfigure(function, timeout_s, before | environment)
-        try:
-            yield
-        finally:
-            self._reconfigure(function, 60, before)
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run in one execution environment at a time: each has a gate of its own."""
-        function, client = self.deployment.outputs["FunctionName"], self.deployment.stack.client("lambda")
-        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
-        try:
-            yield
-        finally:
-            client.delete_function_concurrency(FunctionName=function)
-
-    def poll(self, *, on: bool) -> None:
-        """Let Lambda take messages from the result queue, or not."""
-        mapping = self.deployment.outputs["EventSourceMappingId"]
-        self.deployment.stack.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
-
-    def _environment(self) -> dict[str, str]:
-        function = self.deployment.outputs["FunctionName"]
-        configuration = self.deployment.stack.client("lambda").get_function_configuration(FunctionName=function)
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
-        return variables
-
-    def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
-        self.deployment.stack.client("lambda").update_function_configuration(
-            FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
-        )
-
-    def settled(self) -> None:
-        """Wait until nothing is left on the result queue."""
-        wait_for(lambda: self.deployment.depth("ResultQueueUrl") == 0, "an empty result queue", timeout_s=90)
-
-    def accepted(self, *results: dict[str, str]) -> list[tuple[str, str]]:
-        """Wait until the endpoint has accepted all of these; return what it accepted of them, copies too."""
-        wanted = {one["uuid"] for one in results}
-        self.endpoint.wait_until(
-            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=90, what="delivery"
-        )
-        return sorted(pair for pair in self.endpoint.accepted if pair[0] in wanted)
-
-    def story(self, uuid: str) -> list[dict[str, object]]:
-        """Return the outcome lines of one uuid, oldest first."""
-        return [line for line in self.deployment.log() if line.get("uuid") == uuid]
+    """Return the result of a new call."""
+    return payloads.result(status=status)
 
 
 @dataclass(frozen=True)
@@ -218,20 +101,6 @@ def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, str]]:
-    """Return values as SQS wants message attributes."""
-    return {
-        name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
-        for name, value in values.items()
-    }
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
-    """Wait until a condition holds, and say what did not come true if it does not."""
-    if not wait_until(condition, timeout_s, every_s=0.1):
-        raise TimeoutError(f"{what}: not within {timeout_s} s")
-
-
 @pytest.fixture(scope="session")
 def built(emulator: LocalStack) -> Path:
     """Run the real `sam build`, once."""
@@ -239,26 +108,26 @@ def built(emulator: LocalStack) -> Path:
 
 
 @pytest.fixture(scope="session")
-def relay(emulator: LocalStack, built: Path) -> Iterator[Relay]:
+def relay(emulator: LocalStack, built: Path) -> Iterator[DeployedRelay]:
     """Deploy the relay with events routed to the queue."""
     yield from _deployed(emulator, built, "relay", {"EventRoute": "queue"})
 
 
 @pytest.fixture(scope="session")
-def function_route(emulator: LocalStack, built: Path) -> Iterator[Relay]:
-    """Deploy the relay with events routed straight to the function, and without a ledger."""
+def function_route(emulator: LocalStack, built: Path) -> Iterator[DeployedRelay]:
+    """Deploy the relay with events routed to the function, and without a ledger."""
     yield from _deployed(emulator, built, "function-route", {"EventRoute": "function", "Deduplication": "false"})
 
 
 @pytest.fixture(scope="session")
-def without_credentials(emulator: LocalStack, built: Path) -> Iterator[Relay]:
-    """Deploy the relay and leave its secret empty, as it is after a first `sam deploy`."""
+def without_credentials(emulator: LocalStack, built: Path) -> Iterator[DeployedRelay]:
+    """Deploy the relay with an empty secret, as after a first `sam deploy`."""
     yield from _deployed(emulator, built, "without-credentials", {"EventRoute": "none"}, fill_secret=False)
 
 
 @pytest.fixture(scope="session")
-def permitted(emulator: LocalStack, built: Path) -> Iterator[Relay]:
-    """Deploy the relay with each permission that its role can have; its mapping is off: a test is the poller."""
+def permitted(emulator: LocalStack, built: Path) -> Iterator[DeployedRelay]:
+    """Deploy the relay with all permissions that its role can have, and with its event source mapping disabled."""
     key = "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11"
     for relay in _deployed(emulator, built, "permitted", {"EventRoute": "none", "CredentialsKmsKeyArn": key}):
         relay.poll(on=False)
@@ -266,8 +135,8 @@ def permitted(emulator: LocalStack, built: Path) -> Iterator[Relay]:
 
 
 @pytest.fixture
-def swept(relay: Relay) -> Iterator[Relay]:
-    """Return the relay with empty queues, and leave it so."""
+def swept(relay: DeployedRelay) -> Iterator[DeployedRelay]:
+    """Return the relay with empty queues, and empty them after the test."""
     relay.settled()
     relay.sweep()
     yield relay
@@ -283,16 +152,16 @@ def operator(emulator: LocalStack) -> Operator:
 
 def _deployed(
     emulator: LocalStack, built: Path, name: str, parameters: dict[str, str], *, fill_secret: bool = True
-) -> Iterator[Relay]:
+) -> Iterator[DeployedRelay]:
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
         places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
         deployment = emulator.deploy(name, built, {**SHORT, **places, **parameters})
-        # What a killed function leaves comes back within a test's patience.
+        # So that a message of a killed function comes back before a test's time-out.
         deployment.shorten_visibility(30)
         if fill_secret:
             deployment.fill_secret(api_key, user_id)
-        yield Relay(deployment, endpoint, api_key, user_id)
+        yield DeployedRelay(deployment, endpoint, api_key, user_id)
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,13 @@ import pytest
 
 from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 
-def test_three_hundred_results_sent_three_times_arrive_once(relay: Relay) -> None:
+def test_three_hundred_results_sent_three_times_arrive_once(relay: DeployedRelay) -> None:
     """BetaTel would get a result as often as producers and AWS repeat it."""
-    results = [result("Success" if number % 2 else "Failed") for number in range(300)]
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(300)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
     relay.send(*results)
     assert relay.accepted(*results) == pairs(*results)
@@ -31,7 +32,7 @@ def test_three_hundred_results_sent_three_times_arrive_once(relay: Relay) -> Non
     assert sorted(pair for pair in relay.endpoint.accepted if pair[0] in uuids) == pairs(*results)
 
 
-def test_copies_sent_at_once_arrive(relay: Relay) -> None:
+def test_copies_sent_at_once_arrive(relay: DeployedRelay) -> None:
     """Copies in flight side by side would wait for each other, or all be taken for duplicates."""
     results = [result() for _ in range(20)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
@@ -49,9 +50,9 @@ def test_copies_sent_at_once_arrive(relay: Relay) -> None:
         assert max(starts) < confirmed_at + 1 or len(starts) == 1, "a POST began after the confirmation was written"
 
 
-def test_a_contradiction_is_parked(relay: Relay) -> None:
+def test_a_contradiction_is_parked(relay: DeployedRelay) -> None:
     """BetaTel would hear two verdicts on one call, and nobody would be told."""
-    first = result("Success")
+    first = result(status="Success")
     second = {**first, "status": "Failed"}
     relay.endpoint.issue(first["uuid"])
     relay.send(first)
@@ -71,7 +72,7 @@ THROTTLED = {
 
 
 @pytest.mark.parametrize("trouble", ["missing", "throttled", "slow"])
-def test_trouble_with_the_table_loses_nothing(relay: Relay, trouble: str) -> None:
+def test_trouble_with_the_table_loses_nothing(relay: DeployedRelay, trouble: str) -> None:
     """An outage of DynamoDB would stop all deliveries."""
     results = [result() for _ in range(10)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
@@ -88,12 +89,12 @@ def test_trouble_with_the_table_loses_nothing(relay: Relay, trouble: str) -> Non
         assert bool(dynamodb.requests) is (trouble != "missing")
 
 
-def ledger_faults(relay: Relay) -> list[str]:
+def ledger_faults(relay: DeployedRelay) -> list[str]:
     """Return what the function has logged of trouble with its ledger."""
     return [line["detail"] for line in relay.deployment.log() if line.get("message") == "ledger.failed"]
 
 
-def test_without_deduplication_there_is_no_table_and_no_permission(function_route: Relay) -> None:
+def test_without_deduplication_there_is_no_table_and_no_permission(function_route: DeployedRelay) -> None:
     """Who has switched it off would still pay for a table, or have to explain the permission to it."""
     assert "LedgerTableName" not in function_route.deployment.outputs
     iam = function_route.deployment.stack.client("iam")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error, hang
-from tests.conftest import payload
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, payload, result
 
 
-def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
+def test_a_queued_result_becomes_the_documented_request(relay: DeployedRelay) -> None:
     """BetaTel would refuse, or misread, what the relay sends."""
     one = result()
     relay.endpoint.issue(one["uuid"])
@@ -27,17 +27,17 @@ def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
     assert json.loads(request.body) == one
 
 
-def test_an_event_on_the_bus_is_delivered(relay: Relay) -> None:
+def test_an_event_on_the_bus_is_delivered(relay: DeployedRelay) -> None:
     """Backends that use EventBridge would report nothing."""
-    events = [result("Failed"), result()]
+    events = [result(status="Failed"), result()]
     relay.endpoint.issue(*(one["uuid"] for one in events))
     relay.put_events(*events)
     assert relay.accepted(*events) == pairs(*events)
 
 
-def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
+def test_a_mixed_batch_ends_as_each_record_deserves(relay: DeployedRelay) -> None:
     """One bad record would hold up, lose or repeat its neighbours."""
-    good, failing, silent, unknown = [result() for _ in range(6)], result(), result(), result("Failed")
+    good, failing, silent, unknown = [result() for _ in range(6)], result(), result(), result(status="Failed")
     relay.endpoint.issue(*(one["uuid"] for one in [*good, failing, silent]))
     relay.endpoint.misbehave(failing["uuid"], error(500))
     relay.endpoint.misbehave(silent["uuid"], hang())
@@ -67,9 +67,9 @@ def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
     assert float(str(final["age_s"])) >= 8
 
 
-def test_an_event_goes_straight_to_the_function(function_route: Relay) -> None:
+def test_an_event_goes_straight_to_the_function(function_route: DeployedRelay) -> None:
     """EventRoute: function would deliver nothing, or lose what can't be delivered at once."""
-    prompt, late = result(), result("Failed")
+    prompt, late = result(), result(status="Failed")
     function_route.endpoint.issue(prompt["uuid"], late["uuid"])
     function_route.endpoint.misbehave(late["uuid"], error(500))
     function_route.put_events(prompt, late)
@@ -85,7 +85,7 @@ def test_an_event_goes_straight_to_the_function(function_route: Relay) -> None:
 
 
 @pytest.mark.parametrize("name", ["sqs-success", "eventbridge"])
-def test_the_sample_payloads_reach_the_endpoint(relay: Relay, name: str) -> None:
+def test_the_sample_payloads_reach_the_endpoint(relay: DeployedRelay, name: str) -> None:
     """`sam local invoke` and `sam remote invoke` with the files of events/ would fail."""
     event: Any = payload(name)
     body = event["detail"] if "detail" in event else json.loads(event["Records"][0]["body"])
@@ -95,14 +95,14 @@ def test_the_sample_payloads_reach_the_endpoint(relay: Relay, name: str) -> None
     assert (body["uuid"], body["status"]) in relay.endpoint.accepted
 
 
-def test_what_is_no_trigger_is_refused(relay: Relay) -> None:
+def test_what_is_no_trigger_is_refused(relay: DeployedRelay) -> None:
     """A function wired to the wrong source would swallow its events."""
     reply = relay.deployment.invoke({"Records": [{"eventSource": "aws:s3"}]})
     assert reply["FunctionError"]
     assert "expected an SQS batch" in reply["Payload"]["errorMessage"]
 
 
-def test_the_log_never_shows_the_credentials(relay: Relay) -> None:
+def test_the_log_never_shows_the_credentials(relay: DeployedRelay) -> None:
     """Everyone who may read logs could report calls in the customer's name."""
     one = result()
     relay.endpoint.issue(one["uuid"])

@@ -3,9 +3,10 @@
 import json
 import re
 
-from tests.e2e.conftest import Relay, result, wait_for
 from tests.support import emf
+from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.emitted import emitted_fields, emitted_metrics
+from tests.support.payloads import result
 
 HEAD = '"timestamp":"<time>","service":"relay","function_request_id":"<id>",'
 DELIVERED = [
@@ -32,7 +33,7 @@ PARKED = [
 ]
 
 
-def written(relay: Relay, message_id: str) -> list[str]:
+def written(relay: DeployedRelay, message_id: str) -> list[str]:
     """Wait for what the function writes in the first invocation with this message; return the lines."""
     lines: list[str] = []
 
@@ -74,9 +75,9 @@ def figures(lines: list[str]) -> dict[str, list[float]]:
     return {name: metric.values for name, metric in names.items() if metric.name not in timed and any(metric.values)}
 
 
-def test_the_lines_and_figures_of_each_outcome(relay: Relay) -> None:
+def test_the_lines_and_figures_of_each_outcome(relay: DeployedRelay) -> None:
     """Saved queries, alarms and people's scripts would find nothing, or something else, after an update."""
-    known, unknown = result(), result("Failed")
+    known, unknown = result(), result(status="Failed")
     relay.endpoint.issue(known["uuid"])
     received = {"ResultsReceived": [1.0]}
 
@@ -102,7 +103,7 @@ def test_the_lines_and_figures_of_each_outcome(relay: Relay) -> None:
     relay.parked(1)
 
 
-def test_what_is_written_is_what_is_known_to_be(relay: Relay) -> None:
+def test_what_is_written_is_what_is_known_to_be(relay: DeployedRelay) -> None:
     """The checks of dashboard, alarms and saved queries would rest on fields and metrics that are never written."""
     one = result()
     relay.endpoint.issue(one["uuid"])

@@ -6,20 +6,21 @@ import secrets
 
 from flash_call_relay import budget
 from local.endpoint.behaviour import error, hang
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 
-def events(relay: Relay, *names: str) -> list[str]:
+def events(relay: DeployedRelay, *names: str) -> list[str]:
     """Return which of these events the function has logged, oldest first."""
     return [line["message"] for line in relay.deployment.log() if line.get("message") in names]
 
 
-def test_an_outage_of_the_endpoint_from_start_to_recovery(relay: Relay) -> None:
+def test_an_outage_of_the_endpoint_from_start_to_recovery(relay: DeployedRelay) -> None:
     """Results of an outage would be lost, or the endpoint would be pressed on while it is down."""
     names = ("endpoint.failing", "endpoint.recovered")
     with relay.alone(), relay.reconfigured(CONNECTIONS_PER_FUNCTION="2"):
         relay.endpoint.spell(error(503))
-        results = [result("Failed") for _ in range(30)]
+        results = [result(status="Failed") for _ in range(30)]
         relay.endpoint.issue(*(one["uuid"] for one in results))
         relay.send(*results)
         wait_for(lambda: "endpoint.failing" in events(relay, *names), "a gate to close")
@@ -38,7 +39,7 @@ def test_an_outage_of_the_endpoint_from_start_to_recovery(relay: Relay) -> None:
         wait_for(lambda: events(relay, *names)[-1] == "endpoint.recovered", "the gate to open")
 
 
-def test_a_rotated_key_costs_no_result(relay: Relay) -> None:
+def test_a_rotated_key_costs_no_result(relay: DeployedRelay) -> None:
     """Each rotation of the key would need a person, or lose the results of its minutes."""
     with relay.reconfigured():
         before, meanwhile, after = ([result() for _ in range(20)] for _ in range(3))
@@ -59,7 +60,7 @@ def test_a_rotated_key_costs_no_result(relay: Relay) -> None:
         assert {line["outcome"] for line in refused} == {"deferred"}
 
 
-def test_a_late_call_is_waited_for(relay: Relay) -> None:
+def test_a_late_call_is_waited_for(relay: DeployedRelay) -> None:
     """A result that overtakes its call would be parked, and a person would have to send it again."""
     one = result()
     relay.send(one)
@@ -70,7 +71,7 @@ def test_a_late_call_is_waited_for(relay: Relay) -> None:
     assert [line["message"] for line in relay.story(one["uuid"])][-1] == "result.delivered"
 
 
-def test_an_empty_secret_only_delays(without_credentials: Relay) -> None:
+def test_an_empty_secret_only_delays(without_credentials: DeployedRelay) -> None:
     """Results sent before the secret is filled in would be lost, or nobody would know why they wait."""
     relay, one = without_credentials, result()
     relay.endpoint.issue(one["uuid"])
@@ -94,7 +95,7 @@ def test_an_empty_secret_only_delays(without_credentials: Relay) -> None:
         relay.settled()
 
 
-def test_a_batch_that_cannot_finish_is_put_off_in_time(relay: Relay) -> None:
+def test_a_batch_that_cannot_finish_is_put_off_in_time(relay: DeployedRelay) -> None:
     """The function would be killed in mid-batch, and what it has delivered would be sent again."""
     one = result()
     relay.endpoint.issue(one["uuid"])
@@ -112,7 +113,7 @@ def test_a_batch_that_cannot_finish_is_put_off_in_time(relay: Relay) -> None:
     assert not [line for line in relay.deployment.raw_log() if "Task timed out" in line]
 
 
-def test_what_outlasts_the_horizon_is_parked_with_its_last_reason(relay: Relay) -> None:
+def test_what_outlasts_the_horizon_is_parked_with_its_last_reason(relay: DeployedRelay) -> None:
     """A result would be retried for ever, or given up without anybody knowing why."""
     one = result()
     relay.endpoint.issue(one["uuid"])
@@ -126,7 +127,7 @@ def test_what_outlasts_the_horizon_is_parked_with_its_last_reason(relay: Relay) 
     assert int(parked[source]["Reasons"]["receive_count"]) > 1
 
 
-def test_a_short_schedule_is_warned_of(relay: Relay) -> None:
+def test_a_short_schedule_is_warned_of(relay: DeployedRelay) -> None:
     """Somebody who shortens the schedule would learn from the dead-letter queue that the horizon is gone."""
     warning = "settings.receives_run_out_before_the_horizon"
     wait_for(lambda: events(relay, warning), "the warning")

@@ -8,42 +8,43 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 Permission = tuple[str, str]  # the action, and what it is allowed on
 Signs = set[str]
 
 
-def deliver(relay: Relay) -> Signs:
-    """Relay a good result; return what went wrong."""
+def deliver(relay: DeployedRelay) -> Signs:
+    """DeployedRelay a good result; return what went wrong."""
     one = result()
     relay.endpoint.issue(one["uuid"])
     return signs(relay, batch(relay, one))
 
 
-def begin(relay: Relay) -> Signs:
-    """Relay a good result in a new execution environment, which knows no credentials."""
+def begin(relay: DeployedRelay) -> Signs:
+    """DeployedRelay a good result in a new execution environment, which knows no credentials."""
     with relay.reconfigured():
         return deliver(relay)
 
 
-def defer(relay: Relay) -> Signs:
-    """Relay a result that the endpoint fails on, so that its message is hidden."""
+def defer(relay: DeployedRelay) -> Signs:
+    """DeployedRelay a result that the endpoint fails on, so that its message is hidden."""
     return signs(relay, batch(relay, failing(relay)))
 
 
-def park(relay: Relay) -> Signs:
-    """Relay a message that is no result."""
+def park(relay: DeployedRelay) -> Signs:
+    """DeployedRelay a message that is no result."""
     return signs(relay, batch(relay, {"uuid": "", "status": "Success"}))
 
 
-def requeue(relay: Relay) -> Signs:
+def requeue(relay: DeployedRelay) -> Signs:
     """Give an event straight to the function that the endpoint fails on, so that it joins the result queue."""
     return signs(relay, {"id": "e", "detail-type": "Flash Call Result", "detail": failing(relay)})
 
 
 # Without it: what does not work, and how that shows.
-NEEDED: dict[Permission, tuple[Callable[[Relay], Signs], str]] = {
+NEEDED: dict[Permission, tuple[Callable[[DeployedRelay], Signs], str]] = {
     ("secretsmanager:GetSecretValue", "secret"): (begin, "result.deferred credentials_unavailable"),
     ("dynamodb:BatchGetItem", "ledger"): (deliver, "ledger.failed read"),
     ("dynamodb:PartiQLInsert", "ledger"): (deliver, "ledger.failed write"),
@@ -70,14 +71,14 @@ NOT_ASKED_FOR: dict[Permission, str] = {
 }
 
 
-def test_no_permission_is_unaccounted_for(permitted: Relay) -> None:
+def test_no_permission_is_unaccounted_for(permitted: DeployedRelay) -> None:
     """A permission that nobody needs would widen what a flaw in the relay can reach."""
     granted = [permission for statement in role(permitted)["Statement"] for permission in split(permitted, statement)]
     assert sorted(granted) == sorted([*NEEDED, *NOT_ASKED_FOR])
 
 
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
-def test_each_permission_is_needed(permitted: Relay, permission: Permission) -> None:
+def test_each_permission_is_needed(permitted: DeployedRelay, permission: Permission) -> None:
     """The role would allow what the relay never does, or the relay would miss a permission without a word."""
     act, sign = NEEDED[permission]
     assert act(permitted) == set(), "with all permissions, nothing fails"
@@ -85,7 +86,7 @@ def test_each_permission_is_needed(permitted: Relay, permission: Permission) -> 
         assert act(permitted) == {sign}
 
 
-def test_what_the_emulator_does_not_ask_for(permitted: Relay) -> None:
+def test_what_the_emulator_does_not_ask_for(permitted: DeployedRelay) -> None:
     """A permission would count as one that can't be shown to be needed, though it can."""
     one = result()
     permitted.endpoint.issue(one["uuid"])
@@ -99,7 +100,7 @@ def test_what_the_emulator_does_not_ask_for(permitted: Relay) -> None:
         permitted.poll(on=False)
 
 
-def role(relay: Relay) -> dict[str, Any]:
+def role(relay: DeployedRelay) -> dict[str, Any]:
     """Return the policy of the deployed function's role, as the template has it."""
     iam = relay.deployment.stack.client("iam")
     assert set(iam.list_role_policies(RoleName=relay.deployment.role)["PolicyNames"]) == {"relay", "emulator-only"}
@@ -107,7 +108,7 @@ def role(relay: Relay) -> dict[str, Any]:
     return document
 
 
-def split(relay: Relay, statement: dict[str, Any]) -> Iterator[Permission]:
+def split(relay: DeployedRelay, statement: dict[str, Any]) -> Iterator[Permission]:
     """Yield what a statement allows, one action on one resource at a time."""
     assert statement["Effect"] == "Allow"
     for action in listed(statement["Action"]):
@@ -116,7 +117,7 @@ def split(relay: Relay, statement: dict[str, Any]) -> Iterator[Permission]:
 
 
 @contextlib.contextmanager
-def without(relay: Relay, *permissions: Permission) -> Iterator[None]:
+def without(relay: DeployedRelay, *permissions: Permission) -> Iterator[None]:
     """Take permissions away for the length of a block, and what stands for them in the emulator."""
     before = role(relay)
     left = [
@@ -133,7 +134,7 @@ def without(relay: Relay, *permissions: Permission) -> Iterator[None]:
         put(relay, before)
 
 
-def put(relay: Relay, document: dict[str, Any]) -> None:
+def put(relay: DeployedRelay, document: dict[str, Any]) -> None:
     """Give the role this policy."""
     relay.deployment.stack.client("iam").put_role_policy(
         RoleName=relay.deployment.role, PolicyName="relay", PolicyDocument=json.dumps(document)
@@ -146,7 +147,7 @@ def listed(value: str | list[str]) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def name_of(relay: Relay, arn: str) -> str:
+def name_of(relay: DeployedRelay, arn: str) -> str:
     """Return what an ARN of the relay's is called here; any other is itself."""
     outputs = relay.deployment.outputs
     names = {
@@ -163,7 +164,7 @@ def name_of(relay: Relay, arn: str) -> str:
     return names.get(arn) or next((name for end, name in ends.items() if arn.endswith(end)), arn)
 
 
-def failing(relay: Relay) -> dict[str, str]:
+def failing(relay: DeployedRelay) -> dict[str, str]:
     """Return a result that the endpoint knows, and fails on once."""
     one = result()
     relay.endpoint.issue(one["uuid"])
@@ -171,7 +172,7 @@ def failing(relay: Relay) -> dict[str, str]:
     return one
 
 
-def batch(relay: Relay, body: dict[str, str]) -> dict[str, Any]:
+def batch(relay: DeployedRelay, body: dict[str, str]) -> dict[str, Any]:
     """Put a body on the result queue and take it from there, as Lambda's poller does."""
     (message_id,) = relay.send(body)
     taken: list[dict[str, Any]] = []
@@ -189,7 +190,7 @@ def batch(relay: Relay, body: dict[str, str]) -> dict[str, Any]:
     return {"Records": [{"eventSource": "aws:sqs", **{ours: message[theirs] for ours, theirs in names.items()}}]}
 
 
-def signs(relay: Relay, event: dict[str, Any]) -> Signs:
+def signs(relay: DeployedRelay, event: dict[str, Any]) -> Signs:
     """Invoke the function; return what it fails at, by its log."""
 
     def ends() -> list[int]:

@@ -13,7 +13,8 @@ import pytest
 from flash_call_relay import budget
 from local.emulator.runtime import Environment, Invocation, Runtime
 from local.endpoint.behaviour import late
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
 VISIBILITY_S = TIMEOUT_S + 2
@@ -25,9 +26,9 @@ def package(built: Path) -> Path:
     return built.parent / "RelayFunction"
 
 
-def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_a_batch_is_relayed_by_the_real_runtime(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """The function would start, or end, or log otherwise on Lambda than wherever else it was tested."""
-    results = [result("Success" if number % 2 else "Failed") for number in range(20)]
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(20)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
     with Runtime(relay.deployment, package, tmp_path) as runtime:
         ids = relay.send(*results, "no result")
@@ -45,7 +46,7 @@ def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp
     assert any(line.startswith("REPORT RequestId: ") for line in runtime.raw_log())
 
 
-def test_the_role_is_enforced(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_the_role_is_enforced(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """A permission that the template lacks would be found missing on AWS only."""
     one = result()
     iam, role = relay.deployment.stack.client("iam"), relay.deployment.role
@@ -63,7 +64,7 @@ def test_the_role_is_enforced(relay: Relay, package: Path, tmp_path: Path) -> No
     relay.settled()
 
 
-def test_a_missing_dependency_fails(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_a_missing_dependency_fails(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """A package that lacks a library would pass every test and fail on Lambda."""
     lacking = tmp_path / "package"
     shutil.copytree(package, lacking)
@@ -75,7 +76,7 @@ def test_a_missing_dependency_fails(relay: Relay, package: Path, tmp_path: Path)
     assert "urllib3" in runtime.invocations[0].error
 
 
-def test_what_a_lost_function_had_comes_back(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_what_a_lost_function_had_comes_back(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """A crash or a time-out would lose the batch, or the test of it would prove nothing about Lambda."""
     crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
     strikes = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}

@@ -32,9 +32,8 @@ from flash_call_relay.models import (
     Reply,
     printable,
 )
-from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook, _json_object, _message
-from tests.support.template import defaults, environment
+from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0
@@ -45,7 +44,7 @@ CREDENTIALS = (
     Credentials("key-4f1c-hunter2", "user-93aa-hunter2"),
     Credentials("key  \\x0a\\xe9 4f1c", "a user of ours"),
 )
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 GOOD_REPLY = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'
 
 
@@ -230,8 +229,8 @@ class _Wire:
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
-        numbers = {"WEBHOOK_URL": url, "REQUEST_TIMEOUT_SECONDS": "1", "CONNECTIONS_PER_FUNCTION": "1"}
-        self._webhook = Webhook(Settings.from_environment({**environment(defaults()), **numbers}))
+        numbers = {"REQUEST_TIMEOUT_SECONDS": "1", "CONNECTIONS_PER_FUNCTION": "1"}
+        self._webhook = Webhook(default_settings(WEBHOOK_URL=url, **numbers))
         self._thread = ThreadPoolExecutor(1)  # so that an attempt without an end is seen
         self._wire, self._closed = b"", queue.SimpleQueue[None]()
         threading.Thread(target=self._serve, daemon=True).start()

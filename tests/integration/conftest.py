@@ -9,11 +9,11 @@ import trustme
 
 from local.emulator.stack import LocalStack
 from local.endpoint.standin import StandIn
-from tests.support.relay import KEY, USER, UUID, Relay, relaying
+from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying
 
 
 @pytest.fixture
-def relay(emulator: LocalStack) -> Iterator[Relay]:
+def relay(emulator: LocalStack) -> Iterator[InProcessRelay]:
     """Run the relay in this process, with queues, a secret and an endpoint of its own."""
     with relaying(emulator) as one:
         yield one

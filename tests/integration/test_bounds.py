@@ -32,7 +32,7 @@ def test_a_connection_idle_for_a_minute_is_replaced(standin: StandIn, monkeypatc
 
 def test_a_connection_that_the_server_closed_while_idle_is_replaced(standin: StandIn) -> None:
     """After each quiet minute a result would fail first, and be delivered with the next try only."""
-    webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
+    webhook = Webhook(webhook_settings(standin.url, connections=1))
     standin.misbehave(UUID, close_idle())
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     (idle,) = webhook._pool.pool.queue  # type: ignore[union-attr]

@@ -13,7 +13,8 @@ from flash_call_relay import credentials
 from flash_call_relay.credentials import Credentials
 from local.emulator.stack import free_port
 from local.endpoint.behaviour import answer
-from tests.support.relay import GOOD_SECRET, KEY, USER, Relay, result
+from tests.support.payloads import result
+from tests.support.relay import GOOD_SECRET, KEY, USER, InProcessRelay
 
 Heard = Callable[[], str]
 MARK = "hunter2"  # is in every value that must not be shown
@@ -21,7 +22,7 @@ CALLS = ["call-0", "call-1"]
 
 
 @pytest.fixture
-def heard(relay: Relay, capfd: pytest.CaptureFixture[str]) -> Iterator[Heard]:
+def heard(relay: InProcessRelay, capfd: pytest.CaptureFixture[str]) -> Iterator[Heard]:
     """Everything that is written anywhere, with all of Python's loggers as talkative as Lambda can make them."""
     root, stream = logging.getLogger(), io.StringIO()
     listener = logging.StreamHandler(stream)
@@ -37,7 +38,7 @@ def heard(relay: Relay, capfd: pytest.CaptureFixture[str]) -> Iterator[Heard]:
         logging.getLogger(name).setLevel(level)
 
 
-def test_good_credentials_appear_in_no_output(relay: Relay, heard: Heard) -> None:
+def test_good_credentials_appear_in_no_output(relay: InProcessRelay, heard: Heard) -> None:
     """A look at the log, at any level, would be enough to send results in the customer's name."""
     relay.endpoint.issue(*CALLS)
     relay.endpoint.misbehave(CALLS[0], answer(400, {"message": f"{KEY.upper()} {USER}"}))
@@ -73,7 +74,7 @@ def test_good_credentials_appear_in_no_output(relay: Relay, heard: Heard) -> Non
     ],
 )
 def test_a_malformed_secret_defers_results_and_appears_in_no_output(
-    relay: Relay, heard: Heard, secret: str | bytes | None, words: str
+    relay: InProcessRelay, heard: Heard, secret: str | bytes | None, words: str
 ) -> None:
     """A typing error in the secret would lose results, be hard to find, or put the secret into the log."""
     if secret is None:
@@ -86,7 +87,7 @@ def test_a_malformed_secret_defers_results_and_appears_in_no_output(
     records = relay.send(*map(result, CALLS))
     assert sorted(relay.invoke_with(records)) == sorted(record["messageId"] for record in records)
     assert relay.endpoint.connections == 0
-    assert len(relay.asked("GetSecretValue")) == 1
+    assert len(relay.calls_of("GetSecretValue")) == 1
     lines = relay.lines("result.")
     assert [(line["outcome"], line["reason"]) for line in lines] == [("deferred", "credentials_unavailable")] * 2
     assert words in lines[0]["detail"]
@@ -97,7 +98,7 @@ def test_a_malformed_secret_defers_results_and_appears_in_no_output(
 
 
 @pytest.mark.parametrize("how", ["unreachable", "deleted"])
-def test_results_are_deferred_while_the_secret_cannot_be_read(relay: Relay, how: str) -> None:
+def test_results_are_deferred_while_the_secret_cannot_be_read(relay: InProcessRelay, how: str) -> None:
     """An outage of Secrets Manager, or a deleted secret, would lose results or look like an outage of BetaTel."""
     if how == "unreachable":
         relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=f"https://localhost:{free_port()}")
@@ -109,7 +110,7 @@ def test_results_are_deferred_while_the_secret_cannot_be_read(relay: Relay, how:
     assert relay.endpoint.connections == 0
 
 
-def test_a_batch_fetches_the_secret_once(relay: Relay) -> None:
+def test_a_batch_fetches_the_secret_once(relay: InProcessRelay) -> None:
     """Each result, or each thread, would pay for a call of Secrets Manager and wait for it."""
     calls = [f"call-{number}" for number in range(10)]
     relay.endpoint.issue(*calls)
@@ -119,12 +120,12 @@ def test_a_batch_fetches_the_secret_once(relay: Relay) -> None:
         relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps({"api_key": "x"}))
         calls = [f"{call}-next" for call in calls]
         relay.endpoint.issue(*calls)
-    assert len(relay.asked("GetSecretValue")) == 1
+    assert len(relay.calls_of("GetSecretValue")) == 1
     assert len(relay.endpoint.accepted) == 30
 
 
 def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage of Secrets Manager, or a slip in editing the secret, would stop all deliveries within minutes."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
@@ -136,10 +137,10 @@ def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
     relay.secrets.delete_secret(SecretId=relay.secret_id, ForceDeleteWithoutRecovery=True)
     assert relay.invoke_with(relay.send(result("after"))) == []
     assert len(relay.endpoint.accepted) == 3
-    assert len(relay.asked("GetSecretValue")) == 3
+    assert len(relay.calls_of("GetSecretValue")) == 3
 
 
-def test_a_corrected_secret_is_used_after_30_seconds(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrected_secret_is_used_after_30_seconds(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """After filling the secret in, one would have to deploy again for it to be seen."""
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the time had passed
     relay.endpoint.issue("call")

@@ -7,8 +7,8 @@ import pytest
 
 from flash_call_relay.handler import NotSettledError
 from local.endpoint.behaviour import error
-from tests.conftest import payload
-from tests.support.relay import UUID, Relay
+from tests.support.payloads import payload
+from tests.support.relay import UUID, InProcessRelay
 
 
 @pytest.fixture
@@ -17,16 +17,16 @@ def event() -> Any:
     return payload("eventbridge")
 
 
-def test_an_event_is_delivered(relay: Relay, event: Any) -> None:
+def test_an_event_is_delivered(relay: InProcessRelay, event: Any) -> None:
     """The route without a queue would not work, or the result would be sent once more from the queue."""
     relay.endpoint.issue(UUID)
     assert relay.invoke(event) == []
     assert relay.endpoint.accepted == [(UUID, "Success")]
     for url in (relay.results_url, relay.parked_url):
-        assert set(relay.waiting(url).values()) == {0}
+        assert set(relay.depths(url).values()) == {0}
 
 
-def test_a_deferred_event_is_put_on_the_result_queue(relay: Relay, event: Any) -> None:
+def test_a_deferred_event_is_put_on_the_result_queue(relay: InProcessRelay, event: Any) -> None:
     """A result would be lost, for Lambda tries an event three times in all."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.misbehave(UUID, error(500))
@@ -40,18 +40,18 @@ def test_a_deferred_event_is_put_on_the_result_queue(relay: Relay, event: Any) -
 
 @pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
 def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
-    relay: Relay, event: Any, base: int, least: int, most: int
+    relay: InProcessRelay, event: Any, base: int, least: int, most: int
 ) -> None:
     """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
     relay.configure(RETRY_BASE_SECONDS=str(base), FRESH_SECONDS="0")
     relay.invoke(event)
-    (asked,) = relay.asked("SendMessageBatch")
+    (asked,) = relay.calls_of("SendMessageBatch")
     assert least <= asked["Entries"][0]["DelaySeconds"] <= most
-    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
+    assert relay.depths(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
 
 
 @pytest.mark.parametrize("detail", ["Success", None, {"uuid": UUID, "status": "success"}])
-def test_an_invalid_event_is_parked_unchanged(relay: Relay, event: Any, detail: object) -> None:
+def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any, detail: object) -> None:
     """A producer's mistake would be lost, or nobody could see and replay it."""
     event["detail"] = detail
     assert relay.invoke(event) == []
@@ -65,7 +65,9 @@ def test_an_invalid_event_is_parked_unchanged(relay: Relay, event: Any, detail: 
 @pytest.mark.parametrize(
     ("missing", "status", "name"), [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")]
 )
-def test_an_event_that_sqs_does_not_take_raises(relay: Relay, event: Any, missing: str, status: int, name: str) -> None:
+def test_an_event_that_sqs_does_not_take_raises(
+    relay: InProcessRelay, event: Any, missing: str, status: int, name: str
+) -> None:
     """A result would be gone with an outage of SQS, for Lambda would not try the event again."""
     relay.configure(**{missing: relay.results_url + "-missing"})
     relay.endpoint.misbehave(UUID, error(status))
@@ -75,7 +77,7 @@ def test_an_event_that_sqs_does_not_take_raises(relay: Relay, event: Any, missin
     assert len(relay.lines("settle.failed")) == 1
 
 
-def test_a_delivered_event_makes_no_call_to_sqs(relay: Relay, event: Any) -> None:
+def test_a_delivered_event_makes_no_call_to_sqs(relay: InProcessRelay, event: Any) -> None:
     """A result that BetaTel has would be sent again because of a queue that it does not need."""
     relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
     relay.endpoint.issue(UUID)

@@ -14,8 +14,8 @@ from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error, hang
-from tests.conftest import payload
-from tests.support.relay import Context, Relay, result
+from tests.support.payloads import payload, result
+from tests.support.relay import Context, InProcessRelay
 
 GOOD = [f"good-{number}" for number in range(6)]
 
@@ -25,7 +25,7 @@ def bodies(name: str) -> list[str]:
     return [record["body"] for record in payload(name)["Records"]]
 
 
-def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: Relay) -> None:
+def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: InProcessRelay) -> None:
     """One bad record, or a slow one, would cost its neighbours their delivery, or have them sent again."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.issue(*GOOD, "fails", "hangs")
@@ -68,7 +68,7 @@ def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: Relay) -> None:
     [(0, 1, 8, 12), (0, 2, 16, 24), (0, 5, 48, 72), (3595, 300, 48, 72), (3605, 5, 128, 192), (3605, 300, 720, 1080)],
 )
 def test_a_deferred_message_is_hidden_for_longer_after_each_receive(
-    relay: Relay, age_s: int, receives: int, least: int, most: int
+    relay: InProcessRelay, age_s: int, receives: int, least: int, most: int
 ) -> None:
     """In an outage BetaTel would be flooded with retries, or a result would wait for hours after it."""
     relay.endpoint.misbehave("throttled", error(429))
@@ -77,15 +77,15 @@ def test_a_deferred_message_is_hidden_for_longer_after_each_receive(
     attributes["ApproximateReceiveCount"] = str(receives)
     attributes["SentTimestamp"] = str(int(attributes["SentTimestamp"]) - age_s * 1000)
     assert relay.invoke_with(records) == [records[0]["messageId"]]
-    (asked,) = relay.asked("ChangeMessageVisibilityBatch")
+    (asked,) = relay.calls_of("ChangeMessageVisibilityBatch")
     (entry,) = asked["Entries"]
     assert entry["ReceiptHandle"] == records[0]["receiptHandle"]
     assert least <= entry["VisibilityTimeout"] <= most
     assert relay.lines("result.deferred")[0]["retry_in_s"] == entry["VisibilityTimeout"]
-    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 1, "delayed": 0}
+    assert relay.depths(relay.results_url) == {"visible": 0, "hidden": 1, "delayed": 0}
 
 
-def test_the_documented_payloads_are_delivered(relay: Relay) -> None:
+def test_the_documented_payloads_are_delivered(relay: InProcessRelay) -> None:
     """The examples that everybody begins with would not work."""
     relay.endpoint.issue(*[f"01JV5V54KPYK9GB29265EQRZ{end}" for end in ("2P", *[f"{n:02}" for n in range(10)])])
     names = ["sqs-success", "sqs-failed", "sqs-eventbridge", "sqs-batch-one-invalid"]
@@ -100,7 +100,9 @@ def test_the_documented_payloads_are_delivered(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize(("status", "said"), [(400, "HTTP 400 Bad Request"), (422, "HTTP 422 Unprocessable Entity")])
-def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(relay: Relay, status: int, said: str) -> None:
+def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(
+    relay: InProcessRelay, status: int, said: str
+) -> None:
     """A person would have to ask BetaTel what was wrong with the result."""
     relay.endpoint.misbehave("refused", error(status))
     body = json.dumps(result("refused") | {"customer": "caf\xe9 \U0001f4de"}, ensure_ascii=False)
@@ -113,7 +115,7 @@ def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(relay: Re
 
 
 @pytest.mark.parametrize("how", ["queue missing", "body too large"])
-def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: Relay, how: str) -> None:
+def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: InProcessRelay, how: str) -> None:
     """A malformed message would be lost while the parked queue has a problem, or block what came with it."""
     relay.endpoint.issue(*GOOD)
     records = relay.send(*map(result, GOOD[:3]), "malformed", *map(result, GOOD[3:]))
@@ -129,7 +131,7 @@ def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: Relay, how: 
     assert line["detail"].startswith("park: ")
 
 
-def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: Relay) -> None:
+def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: InProcessRelay) -> None:
     """A deferred result would be deleted with the delivered ones because its delay could not be set."""
     relay.endpoint.issue("good")
     records = relay.send(result("unknown-0"), result("good"), result("unknown-1"))
@@ -142,7 +144,7 @@ def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: Rel
     assert line["detail"].startswith("hide: ")
 
 
-def test_a_bug_defers_only_the_record_it_met(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_defers_only_the_record_it_met(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some odd result would keep failing the batches it is in until all of their results are dead-lettered."""
     post = Webhook.post
 
@@ -159,7 +161,7 @@ def test_a_bug_defers_only_the_record_it_met(relay: Relay, monkeypatch: pytest.M
     assert "ZeroDivisionError" in line["detail"]
 
 
-def test_a_batch_without_time_left_is_deferred_unasked(relay: Relay) -> None:
+def test_a_batch_without_time_left_is_deferred_unasked(relay: InProcessRelay) -> None:
     """A POST would be cut off by the function's end, and the whole batch sent again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), "malformed")
@@ -172,7 +174,9 @@ def test_a_batch_without_time_left_is_deferred_unasked(relay: Relay) -> None:
     assert relay.invoke_with(records[:1]) == []  # with time again, it works
 
 
-def test_an_attempt_that_never_ends_defers_only_its_own_record(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_never_ends_defers_only_its_own_record(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One attempt that hangs in spite of its bound would have the function killed, and all its results sent again."""
     post, over = Webhook.post, threading.Event()
 
@@ -190,21 +194,21 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(relay: Relay, mon
 
 
 @pytest.mark.parametrize("event", [None, {}, {"Records": [{"eventSource": "aws:s3"}]}])
-def test_an_unsupported_event_raises(relay: Relay, event: object) -> None:
+def test_an_unsupported_event_raises(relay: InProcessRelay, event: object) -> None:
     """A wrong trigger would look like success, and what it carries would be lost."""
     with pytest.raises(UnsupportedEventError):
         relay.invoke(event)
-    assert relay.requests == []
+    assert relay.aws_calls == []
     assert relay.endpoint.requests == []
 
 
-def test_an_empty_batch_makes_no_call(relay: Relay) -> None:
+def test_an_empty_batch_makes_no_call(relay: InProcessRelay) -> None:
     """A poller's empty batch would cost calls or raise an alarm."""
     assert relay.invoke_with([]) == []
-    assert relay.requests == []
+    assert relay.aws_calls == []
 
 
-def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: Relay) -> None:
+def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: InProcessRelay) -> None:
     """A message that SQS hands out twice at once would fail the whole batch, and its neighbours would be sent again."""
     relay.endpoint.issue("twice", "other")
     twice, other = relay.send(result("twice"), result("other"))
@@ -214,7 +218,9 @@ def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: Relay) 
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["silent", "closes"])
-def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(relay: Relay, *, answers: bool) -> None:
+def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(
+    relay: InProcessRelay, *, answers: bool
+) -> None:
     """A hiccup of SQS while a record is hidden would fail the batch, and its confirmed results would be sent again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), result("unknown"), "no result")

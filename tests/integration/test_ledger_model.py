@@ -12,7 +12,8 @@ from flash_call_relay import handler, telemetry
 from local.emulator.stack import LocalStack
 from local.endpoint.behaviour import Behaviour, answer, error, lost
 from local.endpoint.standin import StandIn
-from tests.support.relay import Relay, relaying, result
+from tests.support.payloads import result
+from tests.support.relay import InProcessRelay, relaying
 
 OTHER = {"Success": "Failed", "Failed": "Success"}
 FAULTS: dict[str, Callable[[], Behaviour]] = {
@@ -30,7 +31,7 @@ class Killed(BaseException):
 class Sequences(RuleBasedStateMachine):
     """Batches of a few calls' results, the same ones again and again."""
 
-    relay: Relay
+    relay: InProcessRelay
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Sequences(RuleBasedStateMachine):
         endpoint.issue(*(self.uuid(number) for number, _ in records))
         for number, fault in faults.items():
             endpoint.misbehave(self.uuid(number), FAULTS[fault]())
-        known = {uuid: item["status"] for uuid, item in relay.remembered().items()}
+        known = {uuid: item["status"] for uuid, item in relay.ledger_entries().items()}
         asked, logged = len(endpoint.requests), len(relay.lines("result."))
         messages = relay.send(*(result(self.uuid(number), status) for number, status in records))
         if killed:
@@ -95,7 +96,7 @@ class Sequences(RuleBasedStateMachine):
 def test_a_confirmed_result_is_never_sent_again_and_an_unconfirmed_one_always(emulator: LocalStack) -> None:
     """BetaTel would get copies of confirmed results, or a result that it never confirmed would be held back."""
     with relaying(emulator) as relay:
-        relay.remember()
+        relay.add_ledger()
         machine = type("Machine", (Sequences,), {"relay": relay})
         checks = [HealthCheck.too_slow]
         chosen = settings(max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=checks)

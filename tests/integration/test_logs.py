@@ -16,7 +16,8 @@ from flash_call_relay.models import Delivered, FlashCallResult, Processed, Recor
 from flash_call_relay.webhook import Webhook
 from local.emulator.stack import wait_until
 from local.endpoint.behaviour import error
-from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, Relay, result
+from tests.support.payloads import result
+from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, InProcessRelay
 
 RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # on every line, added by the logger
 
@@ -27,7 +28,7 @@ def own(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in RUNTIME}
 
 
-def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: Relay) -> None:
+def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: InProcessRelay) -> None:
     """At a million results a day, CloudWatch would cost more than the relay."""
     relay.endpoint.issue(UUID)
     (record,) = relay.send(result(UUID))
@@ -44,7 +45,7 @@ def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: Relay) -> None
     assert line["duration_ms"] > 0
 
 
-def test_every_outcome_is_logged_with_its_fields(relay: Relay) -> None:
+def test_every_outcome_is_logged_with_its_fields(relay: InProcessRelay) -> None:
     """On call, one could not find out what became of a result, or search for it."""
     relay.endpoint.issue(UUID)
     relay.endpoint.misbehave("refused", error(400))
@@ -71,7 +72,7 @@ def test_every_outcome_is_logged_with_its_fields(relay: Relay) -> None:
     assert lines["refused"]["detail"] == "HTTP 400 Bad Request"
 
 
-def test_every_batch_ends_with_a_line_of_counts(relay: Relay) -> None:
+def test_every_batch_ends_with_a_line_of_counts(relay: InProcessRelay) -> None:
     """A batch that was only settled in part would look like any other."""
     relay.endpoint.issue("a", "b")
     relay.invoke_with(relay.send(result("a"), result("b"), result("unknown"), "malformed"))
@@ -79,7 +80,7 @@ def test_every_batch_ends_with_a_line_of_counts(relay: Relay) -> None:
     assert line == {"message": "batch.settled", "records": 4, "delivered": 2, "deferred": 1, "parked": 1}
 
 
-def test_every_line_carries_its_request_id(relay: Relay) -> None:
+def test_every_line_carries_its_request_id(relay: InProcessRelay) -> None:
     """A line could not be matched with Lambda's own report of a time-out."""
     for request_id in ("first", "second"):
         relay.invoke_with(relay.send(result("unknown")), Context(aws_request_id=request_id))
@@ -87,7 +88,7 @@ def test_every_line_carries_its_request_id(relay: Relay) -> None:
     assert [line["function_request_id"] for line in relay.lines()] == ["first"] * 2 + ["second"] * 2
 
 
-def test_an_outcome_is_logged_before_its_batch_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that is killed would take the story of all its batch with it."""
     post, over = Webhook.post, threading.Event()
 
@@ -109,7 +110,7 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: Relay, monkeypatch: p
     assert len(relay.lines("result.")) == 3
 
 
-def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: Relay) -> None:
+def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: InProcessRelay) -> None:
     """Lambda would take each line for INFO, and for as old as its arrival."""
     relay.invoke_with(relay.send(result("unknown"), "malformed"))
     assert {line["level"] for line in relay.lines()} == {"INFO", "WARNING", "ERROR"}
@@ -117,7 +118,7 @@ def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: Relay) 
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", line["timestamp"])
 
 
-def test_debug_level_does_not_open_the_libraries_logs(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_level_does_not_open_the_libraries_logs(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks for a fault at night would drown in what libraries say, and pay for it."""
     heard: list[logging.LogRecord] = []
     listener = logging.Handler()
@@ -132,7 +133,7 @@ def test_debug_level_does_not_open_the_libraries_logs(relay: Relay, monkeypatch:
     assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
 
 
-def test_a_line_that_cannot_be_built_costs_no_other_line(relay: Relay) -> None:
+def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) -> None:
     """One odd outcome would hide what became of the rest of its batch, and what is counted."""
     ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
     good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
@@ -146,7 +147,9 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: Relay) -> None:
     assert relay.counted("CallsVerified") == [2]
 
 
-def test_a_log_that_cannot_be_written_changes_no_outcome(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_written_changes_no_outcome(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk or a closed pipe would have delivered results sent again."""
 
     class Broken(io.StringIO):

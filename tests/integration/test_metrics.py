@@ -16,7 +16,8 @@ from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import answer, error
 from tests.support import emf
 from tests.support.emitted import emitted_dimensions, emitted_metrics
-from tests.support.relay import Relay, result
+from tests.support.payloads import result
+from tests.support.relay import InProcessRelay
 
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
@@ -47,7 +48,7 @@ def test_the_emitted_metrics_are_the_documented_ones() -> None:
     }
 
 
-def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: Relay) -> None:
+def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: InProcessRelay) -> None:
     """CloudWatch would drop what exceeds its limits, and the figures would be wrong when it matters most."""
     verified = [aged(5, result(f"verified-{n}"), f"v{n}") for n in range(598)]
     failed = [aged(7, result(f"failed-{n}", "Failed"), f"f{n}") for n in range(250)]
@@ -108,7 +109,7 @@ def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: Relay)
     assert max(len(line.encode()) for line in relay.printed.getvalue().splitlines()) < 256 * 1024
 
 
-def test_an_invocation_without_trouble_emits_every_health_metric_as_zero(relay: Relay) -> None:
+def test_an_invocation_without_trouble_emits_every_health_metric_as_zero(relay: InProcessRelay) -> None:
     """An alarm would have no data, and would neither fire nor end."""
     relay.endpoint.issue("call")
     assert relay.invoke_with(relay.send(result("call"))) == []
@@ -128,7 +129,7 @@ def test_an_invocation_without_trouble_emits_every_health_metric_as_zero(relay: 
     assert figures == {name: [0] for name in UNITS.keys() - ONLY_WHERE_THERE_ARE_SOME}
 
 
-def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: Relay) -> None:
+def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: InProcessRelay) -> None:
     """Each call that BetaTel doesn't know yet would wake people up, and the alarm would have to wait for an hour."""
     (unknown,) = relay.send(result("unknown"))
     unknown["attributes"] |= aged(800, "", "")["attributes"]
@@ -138,7 +139,7 @@ def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: Relay) -> No
 
 @pytest.mark.parametrize(("fresh_s", "age_s", "late"), [(60, 59, 0), (60, 61, 1), (0, 5000, 0)])
 def test_a_confirmation_counts_as_late_from_the_end_of_freshness(
-    relay: Relay, fresh_s: int, age_s: int, late: int
+    relay: InProcessRelay, fresh_s: int, age_s: int, late: int
 ) -> None:
     """Nobody would know how many reports may have come too late to count."""
     relay.configure(FRESH_SECONDS=str(fresh_s))
@@ -147,7 +148,7 @@ def test_a_confirmation_counts_as_late_from_the_end_of_freshness(
     assert relay.counted("ConfirmedLate") == [late]
 
 
-def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: Relay) -> None:
+def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: InProcessRelay) -> None:
     """The endpoint would look faster than it is, and the conversion other than it is, where producers repeat."""
     relay.endpoint.issue("copied", "failing")
     relay.endpoint.misbehave("failing", error(500))
@@ -159,7 +160,7 @@ def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: Relay) ->
     assert relay.counted("ResultsDeferred", reason="endpoint_error") == [2]
 
 
-def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: Relay) -> None:
+def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: InProcessRelay) -> None:
     """Nobody would be told that results are late: SQS doesn't count the age of what it has handed out three times."""
     relay.endpoint.misbehave("young", error(503))
     relay.endpoint.misbehave("old", error(503))
@@ -173,7 +174,7 @@ def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: Rel
 
 
 @pytest.mark.parametrize("failures", [4, 5])
-def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: Relay, failures: int) -> None:
+def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: InProcessRelay, failures: int) -> None:
     """The alarm would come a batch late, or for a hiccup."""
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
     relay.endpoint.spell(error(503))
@@ -187,7 +188,9 @@ def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: Relay, fai
     assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * found_out
 
 
-def test_endpoint_failing_stays_1_while_single_probes_fail(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_failing_stays_1_while_single_probes_fail(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In an outage with little traffic the alarm would say that all is well, whenever one result is tried."""
     monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the next attempt is let through
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
@@ -198,9 +201,11 @@ def test_endpoint_failing_stays_1_while_single_probes_fail(relay: Relay, monkeyp
     assert relay.counted("EndpointFailing") == [1, 1]
 
 
-def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two verdicts on one call, both delivered, would be nobody's business."""
-    relay.remember()
+    relay.add_ledger()
     relay.endpoint.issue("call", "other")
     post = Webhook.post
 
@@ -217,7 +222,7 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(relay: Relay, monk
     assert relay.counted("ConflictingResults") == [2]
 
 
-def test_deferred_and_parked_results_are_counted_by_reason(relay: Relay) -> None:
+def test_deferred_and_parked_results_are_counted_by_reason(relay: InProcessRelay) -> None:
     """A change of the documented reply would pass for an outage, and no alarm could tell them apart."""
     relay.endpoint.always("proxy", answer(200, "<html>"))
     relay.endpoint.always("other", answer(200, {"uuid": "another", "status": "Success"}))
@@ -241,7 +246,7 @@ class Failing(io.StringIO):
         return super().write(text)
 
 
-def test_metrics_that_cannot_be_written_change_no_outcome(relay: Relay) -> None:
+def test_metrics_that_cannot_be_written_change_no_outcome(relay: InProcessRelay) -> None:
     """A closed pipe would have delivered results sent again."""
     relay.printed = Failing(range(1000))
     relay.endpoint.issue("call")
@@ -253,7 +258,7 @@ def test_metrics_that_cannot_be_written_change_no_outcome(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("lost", range(4))
-def test_a_metric_that_cannot_be_written_costs_no_other_metric(relay: Relay, lost: int) -> None:
+def test_a_metric_that_cannot_be_written_costs_no_other_metric(relay: InProcessRelay, lost: int) -> None:
     """One fault in telemetry would blind every alarm, and say nothing."""
     relay.printed = Failing(range(lost, lost + 1))
     relay.endpoint.issue("call")

@@ -11,7 +11,8 @@ import trustme
 
 from local.endpoint.behaviour import Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
 from local.endpoint.standin import StandIn
-from tests.support.relay import KEY, USER, Relay, result
+from tests.support.payloads import result
+from tests.support.relay import KEY, USER, InProcessRelay
 
 
 def echo_in_message(status: int) -> Behaviour:
@@ -26,7 +27,7 @@ def echo_in_message(status: int) -> Behaviour:
 
 
 def test_echoed_credentials_appear_in_no_output(
-    relay: Relay, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    relay: InProcessRelay, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads the log, the parked queue or a traceback could send results in the customer's name."""
     root, everything = logging.getLogger(), io.StringIO()

@@ -26,7 +26,7 @@ def endpoint() -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def webhook(endpoint: StandIn) -> Webhook:
     """Return a client with one connection, so that each answer meets what the one before has left."""
-    return Webhook(webhook_settings(endpoint.url, connections_per_function=1))
+    return Webhook(webhook_settings(endpoint.url, connections=1))
 
 
 def outcome_of(behaviour: Behaviour, endpoint: StandIn, webhook: Webhook, age_s: float = 0) -> Outcome:

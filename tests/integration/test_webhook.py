@@ -21,7 +21,7 @@ from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID
 @pytest.fixture
 def webhook(standin: StandIn) -> Webhook:
     """A client of that stand-in."""
-    return Webhook(webhook_settings(standin.url, connections_per_function=4))
+    return Webhook(webhook_settings(standin.url, connections=4))
 
 
 @pytest.mark.parametrize("status", ["Success", "Failed"])
@@ -147,7 +147,7 @@ def test_a_redirect_is_not_followed(standin: StandIn, webhook: Webhook, status: 
 @pytest.mark.parametrize("location", ["http://[", "https://x:y"])
 def test_a_redirect_to_a_broken_location_leaks_no_connection(standin: StandIn, location: str) -> None:
     """After some of them the relay would wait for a connection for ever, and deliver nothing."""
-    webhook = Webhook(webhook_settings(standin.url, connections_per_function=1))
+    webhook = Webhook(webhook_settings(standin.url, connections=1))
     standin.misbehave(UUID, redirect(302, location))
     assert webhook.post(SUCCESS, CREDENTIALS) == Reply(302, None)
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED

@@ -55,7 +55,7 @@ def post(webhook: Webhook) -> Answer:
 
 def one_connection(url: str) -> Webhook:
     """Return a client that can't go on if a failure costs it its only connection."""
-    return Webhook(webhook_settings(url, connections_per_function=1))
+    return Webhook(webhook_settings(url, connections=1))
 
 
 def fails(said: Answer, *reasons: Reason) -> None:
@@ -101,7 +101,7 @@ def test_a_reply_that_drips_times_out(standin: StandIn) -> None:
     """An endpoint that is slow, byte by byte, would hold a thread for as long as it likes."""
     # No gap between two bytes is as long as the time-out, but the whole would take many times as long.
     ways = {"hangs": hang(), "drips-headers": drip_headers(0.2), "drips-body": drip_body(0.2)}
-    webhook = Webhook(webhook_settings(standin.url, connections_per_function=len(ways)))
+    webhook = Webhook(webhook_settings(standin.url, connections=len(ways)))
     standin.issue(*ways)
     for uuid, behaviour in ways.items():
         standin.misbehave(uuid, behaviour)

@@ -19,7 +19,7 @@ Datapoints = list[float | None]  # of consecutive windows, the oldest first; Non
 
 
 @dataclass
-class Metric:
+class MetricHistory:
     """What was reported of a metric, by minute: from any moment on, for any length of time."""
 
     sums: dict[int, float] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Metric:
         return figures[name]
 
 
-Reported = Mapping[str, Metric]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
+Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
 
 
 class _Series:
@@ -108,7 +108,7 @@ def _datapoints(alarm: Mapping[str, Any], reported: Reported, now: int, windows:
     ranges = [range(now - (i + 1) * length, now - i * length) for i in reversed(range(windows))]
 
     def series(metric: Mapping[str, Any], statistic: str) -> _Series:
-        known = reported.get(_metric_name(metric), Metric())
+        known = reported.get(_metric_name(metric), MetricHistory())
         return _Series([known.statistic(statistic, minutes) for minutes in ranges])
 
     if "Metrics" not in alarm:

@@ -23,9 +23,9 @@ from flash_call_relay.models import (
     Reply,
 )
 from tests.support import emf
-from tests.support.relay import webhook_settings
+from tests.support.template import default_settings
 
-SETTINGS = webhook_settings("https://example.com/")
+SETTINGS = default_settings()
 AGES_S = (1.0, SETTINGS.unknown_call_grace_seconds, SETTINGS.retry_horizon_seconds)
 
 
@@ -61,19 +61,19 @@ def emitted_lines() -> list[dict[str, Any]]:
     return _output()[0]
 
 
-def _metrics() -> list[emf.Metric]:
+def _metrics() -> list[emf.EmfMetric]:
     return _output()[1]
 
 
 @cache
-def _output() -> tuple[list[dict[str, Any]], list[emf.Metric]]:
+def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
     log, printed = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as restoring:
         restoring.enter_context(contextlib.redirect_stdout(printed))
         for handler in telemetry.logger.handlers:
             assert isinstance(handler, logging.StreamHandler)
             restoring.callback(handler.setStream, handler.setStream(log))
-        telemetry.log_start(webhook_settings("https://example.com/", max_receive_count=2))
+        telemetry.log_start(default_settings(MAX_RECEIVE_COUNT="2"))
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
         invocation.log_outcomes(every_outcome())
         invocation.log_gate(list(GateEvent))

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from flash_call_relay.settings import Settings
 from local.emulator.stack import ROOT
 
 
@@ -70,6 +71,11 @@ def environment(parameters: dict[str, str]) -> dict[str, str]:
     variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
     named = {name: value["Ref"] if "Ref" in value else str(value) for name, value in variables.items()}
     return {name: parameters.get(value, value) for name, value in named.items()}
+
+
+def default_settings(**changes: str) -> Settings:
+    """Return the function's settings under the template's defaults, with these environment variables changed."""
+    return Settings.from_environment({**environment(defaults()), **changes})
 
 
 def monitoring(resource_type: str) -> dict[str, dict[str, Any]]:

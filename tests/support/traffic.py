@@ -13,7 +13,7 @@ from flash_call_relay.credentials import Credentials
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
-from tests.support.alarms import Metric
+from tests.support.alarms import MetricHistory
 
 CREDENTIALS = Credentials("key", "user")
 BATCH = 10
@@ -52,7 +52,7 @@ class Traffic:
     at_once: int = 1
     environments: int = 1
 
-    def meets(self, until_s: float, trouble: Trouble = never, ledger: Trouble = never) -> dict[str, Metric]:
+    def meets(self, until_s: float, trouble: Trouble = never, ledger: Trouble = never) -> dict[str, MetricHistory]:
         """Return what is reported until then, by metric, and by metric and reason.
 
         Args:
@@ -65,7 +65,7 @@ class Traffic:
         environments = itertools.cycle([Gate(timeout_s, clock=lambda: now) for _ in range(self.environments)])
         attempts, invocations, ties = itertools.count(1), itertools.count(1), itertools.count()
         jitters = itertools.cycle(JITTERS)
-        metrics: dict[str, Metric] = {}
+        metrics: dict[str, MetricHistory] = {}
         # When results come up, a tie-breaker, when they were sent, how often they were received, how many they are.
         arrivals = itertools.takewhile(lambda at: at < until_s, itertools.count(0, self.every_s))
         due = [(at, next(ties), at, 1, self.at_once) for at in arrivals]
@@ -92,5 +92,5 @@ class Traffic:
             figures["CredentialsRejected"] = float(reasons[Reason.CREDENTIALS_REJECTED])
             figures |= {f"ResultsDeferred/{reason}": float(times) for reason, times in reasons.items()}
             for name, value in figures.items():
-                metrics.setdefault(name, Metric()).report(now, value)
+                metrics.setdefault(name, MetricHistory()).report(now, value)
         return metrics

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from flash_call_relay.models import Reason
-from flash_call_relay.settings import Settings
 from local.emulator.stack import ROOT
-from tests.support.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
-from tests.support.template import alarms, defaults, environment
+from tests.support.alarms import RETRIEVED_BEYOND, MetricHistory, Reported, state, states
+from tests.support.template import alarms, default_settings
 from tests.support.traffic import Traffic, between, one_in
 
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 ALARMS = alarms()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 HOUR, DAY = 60, 24 * 60  # in minutes, as all times here that don't say otherwise
@@ -55,7 +54,7 @@ def without_ledger(rate: str, lasts: int) -> Reported:
 
 def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
     """Return a metric of AWS's, from (minute, value)."""
-    metric = Metric()
+    metric = MetricHistory()
     for minute, value in values:
         metric.report(minute * 60, value)
     return {name: metric}

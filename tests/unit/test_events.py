@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flash_call_relay.events import parse_body, read
 from flash_call_relay.models import FlashCallResult, NoResult
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 NOW = 1_763_900_000.0
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"

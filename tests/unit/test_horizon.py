@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from flash_call_relay import policy
 from flash_call_relay.gate import BLOCK_S
 from flash_call_relay.settings import Settings
-from tests.support.template import defaults, environment, template
+from tests.support.template import default_settings, defaults, template
 
 PARAMETERS = template()["Parameters"]
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 RESULT_QUEUE = template()["Resources"]["ResultQueue"]["Properties"]
 FUNCTION_TIMEOUT_S = template()["Resources"]["RelayFunction"]["Properties"]["Timeout"]
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from local.emulator.stack import ROOT
 from ops.cli import relay
-from tests.support.dashboard import SEARCH, Line, Metric, lines
+from tests.support.dashboard import SEARCH, Line, MetricId, lines
 from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
 from tests.support.template import monitoring, resolved, template
 
@@ -73,25 +73,25 @@ def dimensions(metric: dict[str, Any]) -> dict[str, str]:
     return {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
 
 
-def alarm_metrics(alarm: dict[str, Any]) -> list[Metric]:
+def alarm_metrics(alarm: dict[str, Any]) -> list[MetricId]:
     """Return the metrics an alarm looks at."""
     looked_at = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [alarm]
-    return [Metric.of(one["Namespace"], one["MetricName"], dimensions(one)) for one in looked_at]
+    return [MetricId.of(one["Namespace"], one["MetricName"], dimensions(one)) for one in looked_at]
 
 
-def searched(line: Line) -> Metric:
+def searched(line: Line) -> MetricId:
     """Return what a search stands for, the dimension that is left open as `*`."""
     search = SEARCH.fullmatch(str(line.source))
     assert search, line.source
     namespace, names, name, dimension, value, _, _ = search.groups()
-    return Metric.of(namespace, name, dict.fromkeys(names.split(","), "*") | {dimension: value})
+    return MetricId.of(namespace, name, dict.fromkeys(names.split(","), "*") | {dimension: value})
 
 
-def graph_metrics(graph: dict[str, Any]) -> list[Metric]:
+def graph_metrics(graph: dict[str, Any]) -> list[MetricId]:
     """Return the metrics a graph shows, or looks for."""
     found = []
     for line in lines(graph):
-        if isinstance(line.source, Metric):
+        if isinstance(line.source, MetricId):
             found.append(line.source)
         elif "SEARCH" in line.source:
             found.append(searched(line))

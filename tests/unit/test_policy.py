@@ -28,9 +28,9 @@ from flash_call_relay.models import (
     Reply,
 )
 from flash_call_relay.settings import Settings
-from tests.support.template import defaults, environment
+from tests.support.template import default_settings
 
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
 NOW = 1_800_000_000.0
 GRACE_S, HORIZON_S = 900, 86_400

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flash_call_relay.events import UnsupportedEventError, read
 from flash_call_relay.models import FlashCallResult, NoResult
-from tests.conftest import payload
+from tests.support.payloads import payload
 from tests.unit.test_events import JSON, NOW
 
 EXPECTED = "expected an SQS batch (Records, each with eventSource aws:sqs) or an EventBridge event"
