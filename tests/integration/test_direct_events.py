@@ -1,4 +1,4 @@
-"""An EventBridge event given straight to the function is delivered, or ends up on a queue, or Lambda hears of it."""
+"""A direct EventBridge event is delivered, or joins a queue, or the invocation fails so that Lambda retries it."""
 
 import json
 from typing import Any
@@ -13,12 +13,12 @@ from tests.support.relay import UUID, InProcessRelay
 
 @pytest.fixture
 def event() -> Any:
-    """An event as the rule sends it."""
+    """Return an event as the rule sends it."""
     return payload("eventbridge")
 
 
-def test_an_event_is_delivered(relay: InProcessRelay, event: Any) -> None:
-    """The route without a queue would not work, or the result would be sent once more from the queue."""
+def test_a_direct_event_is_delivered_and_leaves_no_message(relay: InProcessRelay, event: Any) -> None:
+    """The route without a queue would not deliver, or the relay would send the result again from the queue."""
     relay.endpoint.issue(UUID)
     assert relay.invoke(event) == []
     assert relay.endpoint.accepted == [(UUID, "Success")]
@@ -27,10 +27,10 @@ def test_an_event_is_delivered(relay: InProcessRelay, event: Any) -> None:
 
 
 def test_a_deferred_event_is_put_on_the_result_queue(relay: InProcessRelay, event: Any) -> None:
-    """A result would be lost, for Lambda tries an event three times in all."""
+    """A result would be lost after Lambda's three attempts at an event."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.misbehave(UUID, error(500))
-    assert relay.invoke(event) == []  # there is no message that could stay
+    assert relay.invoke(event) == []  # no message can stay on a queue
     (record,) = relay.receive(relay.results_url, 1)
     assert json.loads(record["body"]) == event
     relay.endpoint.issue(UUID)
@@ -38,11 +38,11 @@ def test_a_deferred_event_is_put_on_the_result_queue(relay: InProcessRelay, even
     assert relay.endpoint.accepted == [(UUID, "Success")]
 
 
-@pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
+@pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)], ids=["10 s", "900 s"])
 def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
     relay: InProcessRelay, event: Any, base: int, least: int, most: int
 ) -> None:
-    """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
+    """SQS would refuse a delay over 900 s and each event would fail, or the relay would retry immediately."""
     relay.configure(RETRY_BASE_SECONDS=str(base), FRESH_SECONDS="0")
     relay.invoke(event)
     (asked,) = relay.calls_of("SendMessageBatch")
@@ -52,7 +52,7 @@ def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
 
 @pytest.mark.parametrize("detail", ["Success", None, {"uuid": UUID, "status": "success"}])
 def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any, detail: object) -> None:
-    """A producer's mistake would be lost, or nobody could see and replay it."""
+    """A producer's faulty event would be lost, or nobody could read and replay it."""
     event["detail"] = detail
     assert relay.invoke(event) == []
     (parked,) = relay.parked(1)
@@ -63,12 +63,14 @@ def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any,
 
 
 @pytest.mark.parametrize(
-    ("missing", "status", "name"), [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")]
+    ("missing", "status", "name"),
+    [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")],
+    ids=["deferred", "parked"],
 )
-def test_an_event_that_sqs_does_not_take_raises(
+def test_an_event_that_sqs_refuses_raises(
     relay: InProcessRelay, event: Any, missing: str, status: int, name: str
 ) -> None:
-    """A result would be gone with an outage of SQS, for Lambda would not try the event again."""
+    """A result would be lost in an outage of SQS, because Lambda would not retry the event."""
     relay.configure(**{missing: relay.results_url + "-missing"})
     relay.endpoint.misbehave(UUID, error(status))
     with pytest.raises(NotSettledError, match=rf"{name}: ") as raised:
@@ -78,7 +80,7 @@ def test_an_event_that_sqs_does_not_take_raises(
 
 
 def test_a_delivered_event_makes_no_call_to_sqs(relay: InProcessRelay, event: Any) -> None:
-    """A result that BetaTel has would be sent again because of a queue that it does not need."""
+    """The relay would send a confirmed result again because of a queue that it does not need."""
     relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
     relay.endpoint.issue(UUID)
     assert relay.invoke(event) == []

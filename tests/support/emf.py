@@ -1,4 +1,4 @@
-"""CloudWatch's embedded metric format, read by its specification: what CloudWatch would drop or cut short fails here.
+"""CloudWatch's embedded metric format, read by its specification: a value that CloudWatch would drop fails here.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -27,7 +27,11 @@ class EmfMetric:
 
 
 def read(blob: dict[str, Any]) -> list[EmfMetric]:
-    """Return a blob's metrics; an `AssertionError` says what CloudWatch would not take."""
+    """Return a blob's metrics.
+
+    Raises:
+        AssertionError: if CloudWatch would refuse a part of the blob.
+    """
     meta = blob["_aws"]
     assert type(meta["Timestamp"]) is int
     metrics = [metric for directive in meta["CloudWatchMetrics"] for metric in _read(blob, directive)]
@@ -55,5 +59,5 @@ def _read(blob: dict[str, Any], directive: dict[str, Any]) -> Iterable[EmfMetric
 
 
 def values_of(metrics: Iterable[EmfMetric], name: str, dimensions: dict[str, str]) -> list[float]:
-    """Return all values of a metric with exactly these dimensions, in the order in which they were written."""
+    """Return the values of a metric with exactly these dimensions, in written order."""
     return [value for one in metrics if (one.name, one.dimensions) == (name, dimensions) for value in one.values]
