@@ -1,49 +1,22 @@
 """The secret is fetched once, a bad secret costs a delay and never a result, and no output shows any part of it."""
 
 import json
-import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from flash_call_relay import credentials
-from flash_call_relay.credentials import Credentials
 from local.emulator.stack import free_port
 from tests.support.payloads import result
-from tests.support.relay import GOOD_SECRET, KEY, USER, InProcessRelay
+from tests.support.relay import GOOD_SECRET, InProcessRelay
 
 MARK = "hunter2"  # in every secret value
 CALLS = ["call-0", "call-1"]
 
 
-MALFORMED = {
-    "blank": (" ", "no JSON"),
-    "empty object": ("{}", "no api_key"),
-    "text": (MARK, "no JSON"),
-    "text after the object": (GOOD_SECRET + MARK, "no JSON"),
-    "deep nesting": ("[" * 20_000, "no JSON"),
-    "encoded twice": (json.dumps(GOOD_SECRET), "no api_key"),
-    "list": (json.dumps([KEY, USER]), "no api_key"),
-    "misnamed key": (json.dumps({"x-api-key": KEY, "user_id": USER}), "no api_key"),
-    "no user_id": (json.dumps({"api_key": KEY}), "no user_id"),
-    "empty user_id": (json.dumps({"api_key": KEY, "user_id": ""}), "no user_id"),
-    "object as api_key": (json.dumps({"api_key": {"is": KEY}, "user_id": USER}), "no api_key"),
-    "line feed in user_id": (json.dumps({"api_key": KEY, "user_id": USER + "\n"}), "user_id must be printable ASCII"),
-    "header in api_key": (
-        json.dumps({"api_key": KEY + "\r\nx-other: 1", "user_id": USER}),
-        "api_key must be printable ASCII",
-    ),
-    "space before api_key": (json.dumps({"api_key": f" {KEY}", "user_id": USER}), "api_key must be printable ASCII"),
-    "not ASCII": (json.dumps({"api_key": KEY, "user_id": USER + "\xe9"}), "user_id must be printable ASCII"),
-    "binary": (b"\xffhunter2", "no JSON"),
-    "never filled in": (None, "no JSON"),
-}
-
-
-@pytest.mark.parametrize(("secret", "words"), MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("secret", [GOOD_SECRET + MARK, b"\xff" + MARK.encode(), None], ids=["text", "binary", "none"])
 def test_a_malformed_secret_defers_results_and_appears_in_no_output(
-    relay: InProcessRelay, heard: Callable[[], str], secret: str | bytes | None, words: str
+    relay: InProcessRelay, heard: Callable[[], str], secret: str | bytes | None
 ) -> None:
     """A typing error in the secret would lose results, be hard to find, or put the secret into the log."""
     if secret is None:
@@ -59,7 +32,7 @@ def test_a_malformed_secret_defers_results_and_appears_in_no_output(
     assert len(relay.calls_of("GetSecretValue")) == 1
     lines = relay.lines("result.")
     assert [(line["outcome"], line["reason"]) for line in lines] == [("deferred", "credentials_unavailable")] * 2
-    assert words in lines[0]["detail"]
+    assert "no JSON" in lines[0]["detail"]
     assert lines[0]["retry_in_s"] > 0
     said = heard()
     assert "this is heard" in said
@@ -119,41 +92,3 @@ def test_a_corrected_secret_is_used_after_30_seconds(relay: InProcessRelay, monk
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=GOOD_SECRET)
     assert relay.invoke_with(records) == []
     assert relay.endpoint.accepted == [("call", "Success")]
-
-
-def test_the_repr_of_credentials_is_masked() -> None:
-    """A traceback, a debugger or a careless log line would show the key."""
-    known = Credentials(KEY, USER)
-    for shown in (repr(known), str(known), f"{known}", repr([known]), repr({"credentials": known})):
-        assert MARK not in shown
-    assert (known.api_key, known.user_id) == (KEY, USER)
-
-
-class HangingSecrets:
-    """Secrets Manager in an outage: it answers the first call, and later calls only when told to."""
-
-    def __init__(self) -> None:
-        self.calls, self.go_on = 0, threading.Event()
-
-    def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: ARG002, N803 - boto3's
-        """Answer the first call immediately."""
-        self.calls += 1
-        if self.calls > 1:
-            self.go_on.wait(30)
-        return {"SecretString": GOOD_SECRET}
-
-
-def test_good_credentials_are_returned_while_another_thread_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage of Secrets Manager would hold up every result although the relay has a good key."""
-    monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
-    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
-    secrets: Any = HangingSecrets()
-    store = credentials.CredentialsStore(secrets, "secret")
-    assert store.current() == Credentials(KEY, USER)
-    fetching = threading.Thread(target=store.current)
-    fetching.start()
-    while secrets.calls < 2:
-        fetching.join(0.01)
-    assert store.current() == Credentials(KEY, USER)
-    secrets.go_on.set()
-    fetching.join()

@@ -94,19 +94,6 @@ def test_a_403_for_one_call_does_not_block_the_others(relay: InProcessRelay) -> 
     assert relay.lines("credentials.rejected") == []
 
 
-def test_a_failing_endpoint_is_blocked_after_five_failures(relay: InProcessRelay) -> None:
-    """In an outage the relay would send the whole backlog again and again, and no alarm would fire."""
-    relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
-    records = relay.send(*map(result, issued_calls(relay, 20)))
-    for _ in range(2):
-        assert len(relay.invoke_with(records)) == 20
-    assert len(relay.endpoint.requests) == 5
-    assert reasons(relay) == {"endpoint_error", "endpoint_failing"}
-    assert len(relay.lines("endpoint.failing")) == 1
-    assert relay.counted("EndpointFailing") == [1, 1]
-
-
 def blocked_batch(relay: InProcessRelay, *, horizon_s: int = 86_400) -> list[dict[str, Any]]:
     """Return a batch of ten that the gate blocks in an outage, one of them confirmed; note AWS calls from here on."""
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))

@@ -13,7 +13,7 @@ def case_name(value: object) -> str | None:
     if isinstance(value, Behaviour):
         return value.name
     if isinstance(value, Reply):
-        return f"HTTP {value.http_status} {_shortened(value.json_object)}"
+        return f"HTTP {value.http_status}, {'no object' if value.json_object is None else 'object'}"
     if isinstance(value, NoReply | NotAsked):
         return f"{type(value).__name__} {value.reason}"
     is_long = isinstance(value, str | bytes) and len(value) > LIMIT

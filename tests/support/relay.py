@@ -28,7 +28,7 @@ UUID = "01JV5V54KPYK9GB29265EQRZ2P"
 SUCCESS = FlashCallResult(UUID, "Success")
 CONFIRMED = Reply(200, {"uuid": UUID, "status": "Success", "message": "OK"}, "OK")
 GOOD_SECRET = json.dumps({"api_key": KEY, "user_id": USER})
-PATIENCE_S = 10  # only a test that fails waits so long
+PATIENCE_S = 10  # seconds; only a failing test waits this long
 
 
 def webhook_settings(url: str, connections: int = 10) -> Settings:

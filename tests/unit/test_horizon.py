@@ -89,9 +89,8 @@ def test_no_sequence_of_receives_in_any_allowed_stack_runs_out_before_the_comput
         delay_s = policy.schedule_s(settings, receive, age_s, jitters[receive % len(jitters)])
         hidden = hides[receive % len(hides)]
         age_s += works_s + (delay_s if hidden else settings.visibility_timeout_seconds)
-    assert age_s >= policy.earliest_exhaustion_s(
-        settings
-    )  # the function warns at its start if this is below the horizon
+    # The function warns at its start if this time is below the horizon.
+    assert age_s >= policy.earliest_exhaustion_s(settings)
 
 
 def test_the_last_receive_comes_after_the_horizon_and_before_the_message_expires() -> None:

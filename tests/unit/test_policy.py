@@ -71,6 +71,7 @@ def reply(status: int, body: dict[str, Any] | None = OBJECT, **more: Any) -> Rep
         {"uuid": 7, "status": ["Failed"]},
         {"status": "queued"},
     ],
+    ids=["documented", "other case", "empty object", "nulls", "other types", "unknown status"],
 )
 def test_a_2xx_that_does_not_contradict_confirms(status: int, said: dict[str, Any]) -> None:
     """The relay would send accepted results again and again."""
@@ -307,6 +308,7 @@ def http_date(offset_s: float) -> str:
         ("Fri, 99 Foo 2026 99:99:99 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
     ],
+    ids=lambda value: f"{value} s" if isinstance(value, int) else repr(value)[:40],
 )
 def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: int) -> None:
     """The relay would ignore the endpoint's request to wait, or obey nonsense in the header."""

@@ -78,7 +78,6 @@ def test_an_sqs_record_without_a_key_is_refused(key: str) -> None:
         {"attributes": {"SentTimestamp": "9" * 400, "ApproximateReceiveCount": "1"}},
         {"attributes": {"SentTimestamp": float("inf"), "ApproximateReceiveCount": "1"}},
     ],
-    ids=str,
 )
 def test_an_sqs_record_with_a_value_of_the_wrong_type_is_refused(wrong: dict[str, object]) -> None:
     """A test event written by hand would fail with an error that shows its contents or explains nothing."""
