@@ -230,8 +230,7 @@ class _Wire:
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
-        numbers = {"REQUEST_TIMEOUT_SECONDS": "1", "CONNECTIONS_PER_FUNCTION": "1"}
-        self._webhook = Webhook(default_settings(WEBHOOK_URL=url, **numbers))
+        self._webhook = Webhook(default_settings(WEBHOOK_URL=url, CONNECTIONS_PER_FUNCTION="1"))
         self._thread = ThreadPoolExecutor(1)  # so that an endless attempt fails the test
         self._wire, self._closed = b"", queue.SimpleQueue[None]()
         threading.Thread(target=self._serve, daemon=True).start()
