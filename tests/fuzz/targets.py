@@ -38,7 +38,7 @@ from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0
-PATIENCE_S = 20  # many times the longest attempt
+PATIENCE_S = 20  # twice the longest attempt
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
 # The second pair looks like other characters made printable.
 CREDENTIALS = (
