@@ -1,25 +1,23 @@
-"""What the tests share: the payloads of `events/`, and one emulator for the whole run."""
+"""The emulator that all tests share, and readable names for parametrized cases."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from local import ROOT
 from local.emulator.emulator import Emulator
 from local.processes import free_port
+from tests.support.case_names import case_name
 
 
-def payload(name: str) -> Any:
-    """Return a payload from `events/`."""
-    return json.loads((ROOT / "events" / f"{name}.json").read_text())
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a case by its value."""
+    return case_name(val)
 
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """Run AWS's emulator on a loopback port of its own."""
+    """Run the AWS emulator on a free loopback port."""
     state: Path = tmp_path_factory.mktemp("emulator")
     with Emulator(state, free_port()) as stack:
         yield stack

@@ -1,21 +1,17 @@
-"""Results through the deployed stack, one way in after the other."""
+"""Results through each entrance of the deployed stack."""
 
 import json
 import uuid as uuids
-from typing import Any
-
-import pytest
 
 from local.endpoint.behaviour import error, hang
-from tests.conftest import payload
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 
-def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
-    """BetaTel would refuse, or misread, what the relay sends."""
+def test_a_queued_result_becomes_the_documented_request(relay: DeployedRelay) -> None:
+    """BetaTel would refuse or misread each request."""
     one = result()
-    relay.endpoint.issue(one["uuid"])
-    relay.send({**one, "note": "not for BetaTel"})
+    relay.send_known({**one, "note": "not for BetaTel"})
     assert relay.accepted(one) == pairs(one)
     request = next(request for request in relay.endpoint.requests if request.uuid == one["uuid"])
     headers = {name.lower(): value for name, value in request.headers}
@@ -27,17 +23,17 @@ def test_a_queued_result_becomes_the_documented_request(relay: Relay) -> None:
     assert json.loads(request.body) == one
 
 
-def test_an_event_on_the_bus_is_delivered(relay: Relay) -> None:
-    """Backends that use EventBridge would report nothing."""
-    events = [result("Failed"), result()]
+def test_an_event_on_the_bus_is_delivered(relay: DeployedRelay) -> None:
+    """The results of backends that use EventBridge would not arrive."""
+    events = [result(status="Failed"), result()]
     relay.endpoint.issue(*(one["uuid"] for one in events))
     relay.put_events(*events)
     assert relay.accepted(*events) == pairs(*events)
 
 
-def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
-    """One bad record would hold up, lose or repeat its neighbours."""
-    good, failing, silent, unknown = [result() for _ in range(6)], result(), result(), result("Failed")
+def test_each_record_of_a_mixed_batch_gets_its_own_outcome(relay: DeployedRelay) -> None:
+    """One bad record would delay, lose or repeat its neighbours."""
+    good, failing, silent, unknown = [result() for _ in range(6)], result(), result(), result(status="Failed")
     relay.endpoint.issue(*(one["uuid"] for one in [*good, failing, silent]))
     relay.endpoint.misbehave(failing["uuid"], error(500))
     relay.endpoint.misbehave(silent["uuid"], hang())
@@ -67,9 +63,9 @@ def test_a_mixed_batch_ends_as_each_record_deserves(relay: Relay) -> None:
     assert float(str(final["age_s"])) >= 8
 
 
-def test_an_event_goes_straight_to_the_function(function_route: Relay) -> None:
-    """EventRoute: function would deliver nothing, or lose what can't be delivered at once."""
-    prompt, late = result(), result("Failed")
+def test_a_direct_event_is_delivered_deferred_to_the_queue_or_parked(function_route: DeployedRelay) -> None:
+    """`EventRoute: function` would deliver nothing, or lose each result that BetaTel does not take immediately."""
+    prompt, late = result(), result(status="Failed")
     function_route.endpoint.issue(prompt["uuid"], late["uuid"])
     function_route.endpoint.misbehave(late["uuid"], error(500))
     function_route.put_events(prompt, late)
@@ -82,33 +78,3 @@ def test_an_event_goes_straight_to_the_function(function_route: Relay) -> None:
     (parked,) = function_route.parked(1).values()
     assert parked["Reasons"]["reason"] == "invalid_event"
     assert json.loads(parked["Body"])["detail"] == {"uuid": "", "status": "Success"}
-
-
-@pytest.mark.parametrize("name", ["sqs-success", "eventbridge"])
-def test_the_sample_payloads_reach_the_endpoint(relay: Relay, name: str) -> None:
-    """`sam local invoke` and `sam remote invoke` with the files of events/ would fail."""
-    event: Any = payload(name)
-    body = event["detail"] if "detail" in event else json.loads(event["Records"][0]["body"])
-    relay.endpoint.issue(body["uuid"])
-    reply = relay.deployment.invoke(event)
-    assert reply == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
-    assert (body["uuid"], body["status"]) in relay.endpoint.accepted
-
-
-def test_what_is_no_trigger_is_refused(relay: Relay) -> None:
-    """A function wired to the wrong source would swallow its events."""
-    reply = relay.deployment.invoke({"Records": [{"eventSource": "aws:s3"}]})
-    assert reply["FunctionError"]
-    assert "expected an SQS batch" in reply["Payload"]["errorMessage"]
-
-
-def test_the_log_never_shows_the_credentials(relay: Relay) -> None:
-    """Everyone who may read logs could report calls in the customer's name."""
-    one = result()
-    relay.endpoint.issue(one["uuid"])
-    relay.send(one)
-    relay.accepted(one)
-    wait_for(lambda: relay.story(one["uuid"]), "a log line")
-    log = "\n".join(relay.deployment.raw_log())
-    assert relay.api_key not in log
-    assert relay.user_id not in log

@@ -1,11 +1,12 @@
-"""What the deployed function writes, to the letter: what saved queries, alarms and people's scripts rely on."""
+"""The deployed function's lines, to the letter: saved queries, alarms and people's scripts rely on them."""
 
 import json
 import re
 
-from tests.e2e.conftest import Relay, result, wait_for
 from tests.support import emf
+from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.emitted import emitted_fields, emitted_metrics
+from tests.support.payloads import result
 
 HEAD = '"timestamp":"<time>","service":"relay","function_request_id":"<id>",'
 DELIVERED = [
@@ -32,8 +33,8 @@ PARKED = [
 ]
 
 
-def written(relay: Relay, message_id: str) -> list[str]:
-    """Wait for what the function writes in the first invocation with this message; return the lines."""
+def written(relay: DeployedRelay, message_id: str) -> list[str]:
+    """Wait for the end of the first invocation with this message; return its lines."""
     lines: list[str] = []
 
     def over() -> bool:
@@ -56,7 +57,7 @@ def written(relay: Relay, message_id: str) -> list[str]:
 
 
 def general(lines: list[str]) -> list[str]:
-    """Return the log's own lines, with a name for what is another each time."""
+    """Return the log lines, with placeholders for the values that differ each time."""
     text = "\n".join(line for line in lines if '"_aws"' not in line and '"message":"settings.' not in line)
     text = re.sub(r'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"', '"timestamp":"<time>"', text)
     text = re.sub(r'"(function_request_id|message_id)":"[0-9a-f-]{36}"', r'"\1":"<id>"', text)
@@ -65,7 +66,7 @@ def general(lines: list[str]) -> list[str]:
 
 
 def figures(lines: list[str]) -> dict[str, list[float]]:
-    """Return the metrics that are not nought, by name, and by name and reason."""
+    """Return the metrics other than zero, by name, and by name and reason."""
     metrics = [metric for line in lines if '"_aws"' in line for metric in emf.read(json.loads(line))]
     assert {(metric.namespace, metric.dimensions["service"]) for metric in metrics} == {("FlashCallRelay", "relay")}
     names = {"/".join([metric.name, metric.dimensions.get("reason", "")]).strip("/"): metric for metric in metrics}
@@ -74,9 +75,9 @@ def figures(lines: list[str]) -> dict[str, list[float]]:
     return {name: metric.values for name, metric in names.items() if metric.name not in timed and any(metric.values)}
 
 
-def test_the_lines_and_figures_of_each_outcome(relay: Relay) -> None:
-    """Saved queries, alarms and people's scripts would find nothing, or something else, after an update."""
-    known, unknown = result(), result("Failed")
+def test_each_outcome_has_exactly_its_documented_line_and_metrics(relay: DeployedRelay) -> None:
+    """After an update, saved queries, alarms and people's scripts would find nothing."""
+    known, unknown = result(), result(status="Failed")
     relay.endpoint.issue(known["uuid"])
     received = {"ResultsReceived": [1.0]}
 
@@ -102,8 +103,8 @@ def test_the_lines_and_figures_of_each_outcome(relay: Relay) -> None:
     relay.parked(1)
 
 
-def test_what_is_written_is_what_is_known_to_be(relay: Relay) -> None:
-    """The checks of dashboard, alarms and saved queries would rest on fields and metrics that are never written."""
+def test_the_function_writes_only_known_fields_and_metrics(relay: DeployedRelay) -> None:
+    """The checks of dashboard, alarms and saved queries would rest on fields that the function never writes."""
     one = result()
     relay.endpoint.issue(one["uuid"])
     relay.send(one)
@@ -112,4 +113,4 @@ def test_what_is_written_is_what_is_known_to_be(relay: Relay) -> None:
     assert {field for line in lines for field in line} <= emitted_fields()
     blobs = relay.deployment.metrics()
     assert {metric.name for blob in blobs for metric in emf.read(blob)} <= emitted_metrics().keys()
-    assert not [blob for blob in blobs if "level" in blob], "Lambda may filter it away"
+    assert not [blob for blob in blobs if "level" in blob], "Lambda's log level would drop it"

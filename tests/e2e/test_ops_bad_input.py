@@ -15,7 +15,8 @@ from flash_call_relay import __version__
 from local.emulator.emulator import Emulator
 from local.processes import free_port
 from ops.cli import relay as group
-from tests.e2e.conftest import Operator, Relay, ended, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator, ended
 
 # Each command with the arguments that it needs to reach AWS.
 COMMANDS = (
@@ -71,7 +72,7 @@ def test_these_tests_run_every_command(operator: Operator) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_an_unknown_stack_is_answered_with_the_existing_ones(
-    relay: Relay, operator: Operator, command: tuple[str, ...]
+    relay: DeployedRelay, operator: Operator, command: tuple[str, ...]
 ) -> None:
     """An operator who mistypes a stack would not see the mistake."""
     sentence = said(operator("--stack", "no-such-stack", *command), 2)
@@ -79,7 +80,7 @@ def test_an_unknown_stack_is_answered_with_the_existing_ones(
     assert relay.deployment.name in sentence
 
 
-def test_a_stack_of_another_application_is_refused(relay: Relay, operator: Operator) -> None:
+def test_a_stack_of_another_application_is_refused(relay: DeployedRelay, operator: Operator) -> None:
     """An operator who names another application's stack would get a traceback."""
     cloudformation, name = relay.deployment.emulator.client("cloudformation"), f"other-{uuid4().hex[:8]}"
     template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
@@ -123,7 +124,7 @@ def test_an_unknown_profile_is_named(operator: Operator) -> None:
     assert "no-such-profile" in said(operator("--profile", "no-such-profile", "parked", "list"), 2)
 
 
-def test_an_expired_session_asks_for_a_login(emulator: Emulator, relay: Relay, operator: Operator) -> None:
+def test_an_expired_session_asks_for_a_login(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
     """An operator who logged in yesterday would not know what to do."""
     keys = iam_user(emulator, "cloudformation:*", "sqs:*")
     short = boto_client(emulator, keys).get_session_token(DurationSeconds=1)["Credentials"]
@@ -162,7 +163,7 @@ def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
     )
 
 
-def test_missing_permissions_are_named(emulator: Emulator, swept: Relay, operator: Operator) -> None:
+def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay, operator: Operator) -> None:
     """An operator without a permission could not tell an administrator what to allow."""
     swept.put("ParkedQueueUrl", ('{"uuid": "one", "status": "Success"}', {"reason": "rejected"}))
     keys = iam_user(emulator, "cloudformation:DescribeStacks")
@@ -185,7 +186,7 @@ def test_missing_permissions_are_named(emulator: Emulator, swept: Relay, operato
     assert swept.visible("ParkedQueueUrl") == 1, "the message is still on the queue, and visible"
 
 
-def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Relay, operator: Operator) -> None:
+def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
     """`doctor` would fail for an operator with fewer permissions."""
     relay.settled()
     keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:GetQueueAttributes")
@@ -267,7 +268,7 @@ def test_a_file_without_results_is_not_sent(
     assert "can't be read" in said(operator("--stack", "relay", "send", "--file", str(tmp_path / "none")), 2)
 
 
-def test_commands_on_empty_queues_succeed(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+def test_commands_on_empty_queues_succeed(swept: DeployedRelay, operator: Operator, tmp_path: Path) -> None:
     """A script would fail on an empty queue."""
     assert swept.deployment.depth("ParkedQueueUrl") == 0
     file = tmp_path / "discarded.jsonl"

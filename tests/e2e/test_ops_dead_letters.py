@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error
-from tests.conftest import payload
-from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator, ended
+from tests.support.payloads import pairs, payload, result
 
 OF_LAMBDA: dict[str, str | int] = {
     "RequestID": "e4b46cbf-b738-4880-8276-5f2ba4ba5b4c",
@@ -32,7 +33,7 @@ def event(detail: dict[str, Any]) -> str:
     return json.dumps({**payload("eventbridge"), "detail": detail})
 
 
-def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Operator) -> None:
+def test_dead_letters_of_every_shape_are_delivered(swept: DeployedRelay, operator: Operator) -> None:
     """An operator could not replay a dead letter."""
     plain, from_lambda, from_rule, long, wrapped = (result() for _ in range(5))
     batch = payload("sqs-batch-one-invalid")
@@ -89,7 +90,7 @@ def test_dead_letters_of_every_shape_are_delivered(swept: Relay, operator: Opera
     assert (json.loads(parked["Body"]), parked["Reasons"]["reason"]) == (invalid[0], "invalid_event")
 
 
-def test_a_result_received_too_often_is_replayed_and_delivered(swept: Relay, operator: Operator) -> None:
+def test_a_result_received_too_often_is_replayed_and_delivered(swept: DeployedRelay, operator: Operator) -> None:
     """A result that was received too often would stay on the dead-letter queue."""
     one = result()
     swept.endpoint.issue(one["uuid"])
@@ -110,7 +111,7 @@ def test_a_result_received_too_often_is_replayed_and_delivered(swept: Relay, ope
     assert swept.deployment.depth("DeadLetterQueueUrl") == 0
 
 
-def put_four(relay: Relay) -> tuple[list[dict[str, str]], dict[str, str]]:
+def put_four(relay: DeployedRelay) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Park three results of existing calls and an invalid body; return the results, and all bodies by message id."""
     results = [result() for _ in range(3)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
@@ -120,7 +121,7 @@ def put_four(relay: Relay) -> tuple[list[dict[str, str]], dict[str, str]]:
 
 
 def test_discarded_messages_are_in_the_file_and_can_be_sent_again(
-    swept: Relay, operator: Operator, tmp_path: Path
+    swept: DeployedRelay, operator: Operator, tmp_path: Path
 ) -> None:
     """An operator could not undo a discard."""
     results, bodies = put_four(swept)
@@ -139,7 +140,7 @@ def test_discarded_messages_are_in_the_file_and_can_be_sent_again(
     assert swept.accepted(*results) == pairs(*results)
 
 
-def test_only_selected_messages_are_discarded(swept: Relay, operator: Operator, tmp_path: Path) -> None:
+def test_only_selected_messages_are_discarded(swept: DeployedRelay, operator: Operator, tmp_path: Path) -> None:
     """`discard` would ignore its filter and delete every message."""
     _, bodies = put_four(swept)
     file = tmp_path / "discarded.jsonl"
@@ -154,7 +155,7 @@ def test_only_selected_messages_are_discarded(swept: Relay, operator: Operator, 
 
 @pytest.mark.parametrize("failure", ["it exists", "no such directory", "killed before"])
 def test_messages_that_cannot_be_saved_are_not_discarded(
-    swept: Relay, operator: Operator, tmp_path: Path, failure: str
+    swept: DeployedRelay, operator: Operator, tmp_path: Path, failure: str
 ) -> None:
     """Messages would be lost."""
     put_four(swept)
@@ -178,7 +179,7 @@ def test_messages_that_cannot_be_saved_are_not_discarded(
 
 @pytest.mark.parametrize(("command", "answer"), [("replay", "n"), ("replay", "\x04"), ("discard", "y")])
 def test_without_a_yes_nothing_is_changed(
-    swept: Relay, operator: Operator, tmp_path: Path, command: str, answer: str
+    swept: DeployedRelay, operator: Operator, tmp_path: Path, command: str, answer: str
 ) -> None:
     """A script or a typing mistake would delete messages."""
     put_four(swept)

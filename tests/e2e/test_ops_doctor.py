@@ -10,7 +10,9 @@ import pytest
 
 from local.endpoint.behaviour import error
 from local.processes import free_port
-from tests.e2e.conftest import Operator, Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator
+from tests.support.payloads import pairs, result
 
 
 def findings(out: str) -> dict[str, str]:
@@ -23,7 +25,7 @@ def findings(out: str) -> dict[str, str]:
     return levels
 
 
-def test_a_good_stack_is_ok(swept: Relay, operator: Operator) -> None:
+def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
     """`doctor` would report failures of a stack that works, or show the credentials."""
     found = operator("--stack", "relay", "doctor", "--probe")
     assert (found.status, found.err) == (0, "")
@@ -44,7 +46,7 @@ def test_a_good_stack_is_ok(swept: Relay, operator: Operator) -> None:
     assert probe.answer == 404
 
 
-def test_an_outage_is_noted_without_a_probe(swept: Relay, operator: Operator) -> None:
+def test_an_outage_is_noted_without_a_probe(swept: DeployedRelay, operator: Operator) -> None:
     """During an outage the first command of the runbook would find nothing wrong."""
     waiting = result()
     swept.endpoint.issue(waiting["uuid"])
@@ -56,7 +58,7 @@ def test_an_outage_is_noted_without_a_probe(swept: Relay, operator: Operator) ->
     assert re.search(r"deferred: in the last 15 minutes: .*endpoint_error \d", found.out)
 
 
-def test_without_probe_nothing_is_posted(swept: Relay, operator: Operator) -> None:
+def test_without_probe_nothing_is_posted(swept: DeployedRelay, operator: Operator) -> None:
     """A check that runs every minute would POST to BetaTel each time."""
     before = len(swept.endpoint.requests)
     assert operator("--stack", "relay", "doctor").status == 0
@@ -64,7 +66,7 @@ def test_without_probe_nothing_is_posted(swept: Relay, operator: Operator) -> No
 
 
 @contextmanager
-def refused_credentials(relay: Relay) -> Iterator[None]:
+def refused_credentials(relay: DeployedRelay) -> Iterator[None]:
     """Let the endpoint refuse the credentials."""
     relay.endpoint.rotate("another key", "another user")
     try:
@@ -74,7 +76,7 @@ def refused_credentials(relay: Relay) -> Iterator[None]:
 
 
 @contextmanager
-def half_a_secret(relay: Relay) -> Iterator[None]:
+def half_a_secret(relay: DeployedRelay) -> Iterator[None]:
     """Remove the user from the secret."""
     secrets, arn = relay.deployment.emulator.client("secretsmanager"), relay.deployment.outputs["CredentialsSecretArn"]
     secrets.put_secret_value(SecretId=arn, SecretString=json.dumps({"api_key": relay.api_key}))
@@ -85,7 +87,7 @@ def half_a_secret(relay: Relay) -> Iterator[None]:
 
 
 @contextmanager
-def no_concurrency(relay: Relay) -> Iterator[None]:
+def no_concurrency(relay: DeployedRelay) -> Iterator[None]:
     """Set the reserved concurrency to 0."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
@@ -96,7 +98,7 @@ def no_concurrency(relay: Relay) -> Iterator[None]:
 
 
 @contextmanager
-def disabled_rule(relay: Relay) -> Iterator[None]:
+def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
     """Disable the rule."""
     bus = relay.deployment.bus
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
@@ -108,7 +110,7 @@ def disabled_rule(relay: Relay) -> Iterator[None]:
 
 
 @contextmanager
-def nobody_listening(relay: Relay) -> Iterator[None]:
+def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
     """Point the function at a port without a server."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
@@ -128,7 +130,7 @@ def nobody_listening(relay: Relay) -> Iterator[None]:
     ],
 )
 def test_a_failure_is_found(
-    swept: Relay, operator: Operator, failure: Callable[[Relay], Any], wrong: set[str], says: str
+    swept: DeployedRelay, operator: Operator, failure: Callable[[DeployedRelay], Any], wrong: set[str], says: str
 ) -> None:
     """An operator would search for the failure for hours."""
     with ExitStack() as stack:
@@ -141,7 +143,7 @@ def test_a_failure_is_found(
     assert swept.user_id not in found.out
 
 
-def test_an_empty_secret_is_found(without_credentials: Relay, operator: Operator) -> None:
+def test_an_empty_secret_is_found(without_credentials: DeployedRelay, operator: Operator) -> None:
     """An operator would not learn after a first deployment that the secret is empty."""
     found = operator("--stack", "without-credentials", "doctor", "--probe")
     assert found.status == 1
@@ -151,7 +153,7 @@ def test_an_empty_secret_is_found(without_credentials: Relay, operator: Operator
     assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
 
 
-def test_messages_that_need_a_person_are_noted(swept: Relay, operator: Operator) -> None:
+def test_messages_that_need_a_person_are_noted(swept: DeployedRelay, operator: Operator) -> None:
     """An operator would overlook parked results, or they would fail the check."""
     swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
     swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
@@ -168,7 +170,7 @@ def test_a_paused_relay_receives_no_result_and_loses_none(
     operator: Operator, request: pytest.FixtureRequest, route: str
 ) -> None:
     """A pause would use up receives, drop events, or not stop the relay."""
-    relay: Relay = request.getfixturevalue(route)
+    relay: DeployedRelay = request.getfixturevalue(route)
     name = relay.deployment.name
     relay.settled()
     results = [result() for _ in range(8)]
@@ -207,7 +209,7 @@ def test_a_paused_relay_receives_no_result_and_loses_none(
     assert relay.accepted(after) == pairs(after)
 
 
-def target(relay: Relay) -> str:
+def target(relay: DeployedRelay) -> str:
     """Return the ARN that the rule sends events to."""
     bus = relay.deployment.bus
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator, ended
+from tests.support.payloads import pairs, result
 
 # reason, HTTP status, how many
 MIX: tuple[tuple[str, int | None, int], ...] = (
@@ -53,12 +55,12 @@ def parked(body: str, reason: str, http_status: int | None = None) -> Parked:
     return body, attributes if http_status is None else {**attributes, "http_status": http_status}
 
 
-def thousand(relay: Relay) -> tuple[list[dict[str, str]], list[Parked]]:
+def thousand(relay: DeployedRelay) -> tuple[list[dict[str, str]], list[Parked]]:
     """Return results of existing calls, and a thousand messages: these results and invalid bodies."""
     results, messages = [], []
     for reason, http_status, count in MIX:
         for number in range(count):
-            one = result("Success" if number % 2 else "Failed")
+            one = result(status="Success" if number % 2 else "Failed")
             if reason == "invalid_event":
                 body = json.dumps({**one, "status": "maybe"})
             else:
@@ -87,7 +89,9 @@ def as_text(attributes: Mapping[str, str | int]) -> dict[str, str]:
     return {name: str(value) for name, value in attributes.items()}
 
 
-def test_a_list_counts_and_filters_a_thousand_messages_without_changing_them(swept: Relay, operator: Operator) -> None:
+def test_a_list_counts_and_filters_a_thousand_messages_without_changing_them(
+    swept: DeployedRelay, operator: Operator
+) -> None:
     """A list would show wrong numbers, or hide or change the messages."""
     _, messages = thousand(swept)
     put = swept.put("ParkedQueueUrl", *messages[:600])
@@ -128,7 +132,9 @@ def test_a_list_counts_and_filters_a_thousand_messages_without_changing_them(swe
     assert listed(operator) == everything
 
 
-def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(swept: Relay, operator: Operator) -> None:
+def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(
+    swept: DeployedRelay, operator: Operator
+) -> None:
     """A kill between sending and deleting would lose results, or report them twice."""
     results, messages = thousand(swept)
     swept.put("ParkedQueueUrl", *messages)
@@ -173,7 +179,7 @@ def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(sw
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_replay_makes_the_other_messages_visible_immediately(
-    swept: Relay, operator: Operator, number: signal.Signals
+    swept: DeployedRelay, operator: Operator, number: signal.Signals
 ) -> None:
     """After Ctrl-C an operator would see a traceback, lose results, or wait for minutes."""
     results = [result() for _ in range(30)]
@@ -197,7 +203,7 @@ def test_an_interrupted_replay_makes_the_other_messages_visible_immediately(
     assert swept.accepted(*results) == pairs(*results)
 
 
-def test_a_closed_pipe_ends_a_list(swept: Relay, operator: Operator) -> None:
+def test_a_closed_pipe_ends_a_list(swept: DeployedRelay, operator: Operator) -> None:
     """`parked list --json | head -1` would end in a traceback, and keep messages hidden."""
     swept.put("ParkedQueueUrl", *(parked("x" * 10_000, "invalid_event") for _ in range(30)))
     with operator.start("--stack", "relay", "parked", "list", "--json") as process:
@@ -210,9 +216,9 @@ def test_a_closed_pipe_ends_a_list(swept: Relay, operator: Operator) -> None:
     assert swept.visible("ParkedQueueUrl") == 30
 
 
-def test_only_set_status_corrects_a_contradiction(swept: Relay, operator: Operator) -> None:
+def test_only_set_status_corrects_a_contradiction(swept: DeployedRelay, operator: Operator) -> None:
     """An operator could not correct a confirmed wrong status, or would change one by accident."""
-    first = result("Success")
+    first = result(status="Success")
     second = {**first, "status": "Failed"}
     uuid = first["uuid"]
     swept.endpoint.issue(uuid)
@@ -250,9 +256,9 @@ def test_only_set_status_corrects_a_contradiction(swept: Relay, operator: Operat
     assert (swept.confirmed(uuid), swept.visible("ParkedQueueUrl")) == ("Failed", 0)
 
 
-def test_set_status_with_a_reason_replaces_the_parked_status(swept: Relay, operator: Operator) -> None:
+def test_set_status_with_a_reason_replaces_the_parked_status(swept: DeployedRelay, operator: Operator) -> None:
     """Results parked with a wrong status would be reported with that status."""
-    wrong = [result("Success") for _ in range(3)]
+    wrong = [result(status="Success") for _ in range(3)]
     right = [{**one, "status": "Failed"} for one in wrong]
     swept.endpoint.issue(*(one["uuid"] for one in wrong))
     swept.put("ParkedQueueUrl", *(parked(json.dumps(one), "rejected", 400) for one in wrong))

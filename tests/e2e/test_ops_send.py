@@ -10,12 +10,14 @@ import pytest
 from local.endpoint.behaviour import answer, error
 from ops import logs
 from ops.stack import Stack
-from tests.e2e.conftest import Operator, Relay, ended, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator, ended
+from tests.support.payloads import pairs, result
 
 
-def issued(relay: Relay, count: int) -> list[dict[str, str]]:
+def issued(relay: DeployedRelay, count: int) -> list[dict[str, str]]:
     """Return results of calls that exist."""
-    results = [result("Success" if number % 2 else "Failed") for number in range(count)]
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(count)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
     return results
 
@@ -25,7 +27,7 @@ def csv(results: list[dict[str, str]]) -> str:
     return "".join(f"{line}\r\n" for line in ("uuid,status", *(f"{one['uuid']},{one['status']}" for one in results)))
 
 
-def test_one_result_is_sent(relay: Relay, operator: Operator) -> None:
+def test_one_result_is_sent(relay: DeployedRelay, operator: Operator) -> None:
     """An operator could not report the status of one call."""
     (one,) = issued(relay, 1)
     sent = operator("--stack", "relay", "send", "--uuid", one["uuid"], "--status", one["status"])
@@ -35,7 +37,7 @@ def test_one_result_is_sent(relay: Relay, operator: Operator) -> None:
 
 
 def test_two_thousand_results_of_a_spreadsheet_arrive_once_each(
-    relay: Relay, operator: Operator, tmp_path: Path
+    relay: DeployedRelay, operator: Operator, tmp_path: Path
 ) -> None:
     """An operator could not report a day's results later, or some would be lost or doubled."""
     results = issued(relay, 2000)
@@ -47,7 +49,7 @@ def test_two_thousand_results_of_a_spreadsheet_arrive_once_each(
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_results_are_sent_from_a_pipe(relay: Relay, operator: Operator) -> None:
+def test_results_are_sent_from_a_pipe(relay: DeployedRelay, operator: Operator) -> None:
     """An operator would have to save the output of another program to a file."""
     results = issued(relay, 12)
     with operator.start("--stack", "relay", "send", "--file", "-", stdin=subprocess.PIPE) as process:
@@ -56,7 +58,7 @@ def test_results_are_sent_from_a_pipe(relay: Relay, operator: Operator) -> None:
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_a_file_with_bad_lines_is_not_sent_in_part(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+def test_a_file_with_bad_lines_is_not_sent_in_part(relay: DeployedRelay, operator: Operator, tmp_path: Path) -> None:
     """An operator who fixes the bad lines would not know which results were sent."""
     results = issued(relay, 25)
     contradicted = results[0]
@@ -81,7 +83,7 @@ def test_a_file_with_bad_lines_is_not_sent_in_part(relay: Relay, operator: Opera
     assert contradicted["uuid"] not in {uuid for uuid, _ in relay.endpoint.accepted}
 
 
-def test_an_interrupted_file_can_be_sent_again(relay: Relay, operator: Operator, tmp_path: Path) -> None:
+def test_an_interrupted_file_can_be_sent_again(relay: DeployedRelay, operator: Operator, tmp_path: Path) -> None:
     """After Ctrl-C an operator would lose results, or report them twice."""
     results = issued(relay, 100)
     uuids = {one["uuid"] for one in results}
@@ -105,7 +107,7 @@ def test_an_interrupted_file_can_be_sent_again(relay: Relay, operator: Operator,
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_a_story_shows_each_event_of_a_result(relay: Relay, operator: Operator) -> None:
+def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Operator) -> None:
     """An operator would have to search the logs, the queues and the ledger for one call."""
     delivered, deferred, parked = issued(relay, 3)
     relay.endpoint.always(deferred["uuid"], error(503))

@@ -1,4 +1,4 @@
-"""What `sam build` ships."""
+"""The package that `sam build` makes."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ from pathlib import Path
 SIZE_LIMIT_MB = 12
 
 
-def test_the_package_is_complete_and_small(built: Path) -> None:
-    """The function would not start on AWS, where nothing but its package is there; or it would start slowly."""
+def test_the_package_imports_without_other_libraries_and_is_small(built: Path) -> None:
+    """The function would not start on AWS, where its package is all it has, or it would start slowly."""
     package = built.parent / "RelayFunction"
     script = (
         f"import sys; sys.path.insert(0, {str(package)!r}); import flash_call_relay.handler as h; print(h.__file__)"
     )
-    # Without site-packages: what the package lacks is not to be found elsewhere.
+    # Without site-packages, so that no library outside the package is found.
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(package))

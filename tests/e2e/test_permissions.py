@@ -1,49 +1,49 @@
-"""The function's role may do what the relay needs, and nothing else: each permission is taken away in turn."""
+"""The function's role has the permissions that the relay needs, and no others: tests take away one after another."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from local.endpoint.behaviour import error
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 Permission = tuple[str, str]  # the action, and what it is allowed on
 Signs = set[str]
 
 
-def deliver(relay: Relay) -> Signs:
-    """Relay a good result; return what went wrong."""
+def deliver(relay: DeployedRelay) -> Signs:
+    """Relay a good result; return the failures."""
     one = result()
     relay.endpoint.issue(one["uuid"])
     return signs(relay, batch(relay, one))
 
 
-def begin(relay: Relay) -> Signs:
-    """Relay a good result in a new execution environment, which knows no credentials."""
+def begin(relay: DeployedRelay) -> Signs:
+    """Relay a good result in a new execution environment, which has to fetch the secret; return the failures."""
     with relay.reconfigured():
         return deliver(relay)
 
 
-def defer(relay: Relay) -> Signs:
-    """Relay a result that the endpoint fails on, so that its message is hidden."""
+def defer(relay: DeployedRelay) -> Signs:
+    """Relay a result that the endpoint fails on, so that the relay hides its message; return the failures."""
     return signs(relay, batch(relay, failing(relay)))
 
 
-def park(relay: Relay) -> Signs:
-    """Relay a message that is no result."""
+def park(relay: DeployedRelay) -> Signs:
+    """Relay a message that is no result; return the failures."""
     return signs(relay, batch(relay, {"uuid": "", "status": "Success"}))
 
 
-def requeue(relay: Relay) -> Signs:
-    """Give an event straight to the function that the endpoint fails on, so that it joins the result queue."""
+def requeue(relay: DeployedRelay) -> Signs:
+    """Invoke the function with an event that the endpoint fails on, so that it joins the queue; return the failures."""
     return signs(relay, {"id": "e", "detail-type": "Flash Call Result", "detail": failing(relay)})
 
 
-# Without it: what does not work, and how that shows.
-NEEDED: dict[Permission, tuple[Callable[[Relay], Signs], str]] = {
+# The permissions that the emulator enforces, each with the action that fails without it and its sign in the log.
+NEEDED: dict[Permission, tuple[Callable[[DeployedRelay], Signs], str]] = {
     ("secretsmanager:GetSecretValue", "secret"): (begin, "result.deferred credentials_unavailable"),
     ("dynamodb:BatchGetItem", "ledger"): (deliver, "ledger.failed read"),
     ("dynamodb:PartiQLInsert", "ledger"): (deliver, "ledger.failed write"),
@@ -52,63 +52,52 @@ NEEDED: dict[Permission, tuple[Callable[[Relay], Signs], str]] = {
     ("sqs:SendMessage", "result queue"): (requeue, "settle.failed requeue"),
 }
 
-# What Lambda or Secrets Manager does in the role's name on AWS, by AWS's documentation. The emulator doesn't ask.
+# The permissions that Lambda or Secrets Manager uses on AWS, by its documentation. The emulator does not enforce them.
 NOT_ASKED_FOR: dict[Permission, str] = {
     ("sqs:ReceiveMessage", "result queue"): "AWSLambdaSQSQueueExecutionRole: an event source mapping receives",
-    (
-        "sqs:DeleteMessage",
-        "result queue",
-    ): "AWSLambdaSQSQueueExecutionRole: and deletes what was not reported as failed",
-    ("sqs:GetQueueAttributes", "result queue"): "AWSLambdaSQSQueueExecutionRole: and looks at the queue's settings",
-    ("sqs:SendMessage", "dead-letter queue"): "Lambda, dead-letter queues: sent in the function's role",
-    (
-        "kms:Decrypt",
-        "key",
-    ): "Secrets Manager, encryption: decrypts in the name of who reads a secret with a key of its own",
-    ("logs:CreateLogStream", "log group"): "AWSLambdaBasicExecutionRole: one for each execution environment",
-    ("logs:PutLogEvents", "log group"): "AWSLambdaBasicExecutionRole: what the function writes",
+    ("sqs:DeleteMessage", "result queue"): "AWSLambdaSQSQueueExecutionRole: and deletes settled messages",
+    ("sqs:GetQueueAttributes", "result queue"): "AWSLambdaSQSQueueExecutionRole: and reads the queue's settings",
+    ("sqs:SendMessage", "dead-letter queue"): "Lambda, dead-letter queues: Lambda sends with the function's role",
+    ("kms:Decrypt", "key"): "Secrets Manager, encryption: decrypts a secret under the reader's permissions",
+    ("logs:CreateLogStream", "log group"): "AWSLambdaBasicExecutionRole: a stream for each execution environment",
+    ("logs:PutLogEvents", "log group"): "AWSLambdaBasicExecutionRole: the function's log lines",
 }
 
 
-def test_no_permission_is_unaccounted_for(permitted: Relay) -> None:
-    """A permission that nobody needs would widen what a flaw in the relay can reach."""
-    granted = [permission for statement in role(permitted)["Statement"] for permission in split(permitted, statement)]
+def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) -> None:
+    """A needless permission would widen the reach of a flaw in the relay."""
+    iam, role = permitted.deployment.emulator.client("iam"), permitted.deployment.role
+    assert set(iam.list_role_policies(RoleName=role)["PolicyNames"]) == {"relay", "emulator-only"}
+    granted = [
+        permission for statement in permitted.role_policy()["Statement"] for permission in split(permitted, statement)
+    ]
     assert sorted(granted) == sorted([*NEEDED, *NOT_ASKED_FOR])
 
 
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
-def test_each_permission_is_needed(permitted: Relay, permission: Permission) -> None:
-    """The role would allow what the relay never does, or the relay would miss a permission without a word."""
+def test_the_relay_fails_visibly_without_the_permission(permitted: DeployedRelay, permission: Permission) -> None:
+    """The role would allow more than the relay does, or the relay would hide a missing permission."""
     act, sign = NEEDED[permission]
     assert act(permitted) == set(), "with all permissions, nothing fails"
     with without(permitted, permission):
         assert act(permitted) == {sign}
 
 
-def test_what_the_emulator_does_not_ask_for(permitted: Relay) -> None:
-    """A permission would count as one that can't be shown to be needed, though it can."""
+def test_the_emulator_enforces_none_of_the_other_permissions(permitted: DeployedRelay) -> None:
+    """A permission that a test could show to be needed would go without such a test."""
     one = result()
-    permitted.endpoint.issue(one["uuid"])
     with without(permitted, *NOT_ASKED_FOR):
         assert begin(permitted) == set()
         permitted.deployment.sqs.purge_queue(QueueUrl=permitted.deployment.outputs["ResultQueueUrl"])
         permitted.poll(on=True)
-        permitted.send(one)
+        permitted.send_known(one)
         assert permitted.accepted(one) == pairs(one)
         permitted.settled()
         permitted.poll(on=False)
 
 
-def role(relay: Relay) -> dict[str, Any]:
-    """Return the policy of the deployed function's role, as the template has it."""
-    iam = relay.deployment.emulator.client("iam")
-    assert set(iam.list_role_policies(RoleName=relay.deployment.role)["PolicyNames"]) == {"relay", "emulator-only"}
-    document: dict[str, Any] = iam.get_role_policy(RoleName=relay.deployment.role, PolicyName="relay")["PolicyDocument"]
-    return document
-
-
-def split(relay: Relay, statement: dict[str, Any]) -> Iterator[Permission]:
-    """Yield what a statement allows, one action on one resource at a time."""
+def split(relay: DeployedRelay, statement: dict[str, Any]) -> Iterator[Permission]:
+    """Yield a statement's permissions, one action on one resource at a time."""
     assert statement["Effect"] == "Allow"
     for action in listed(statement["Action"]):
         for resource in listed(statement["Resource"]):
@@ -116,38 +105,27 @@ def split(relay: Relay, statement: dict[str, Any]) -> Iterator[Permission]:
 
 
 @contextlib.contextmanager
-def without(relay: Relay, *permissions: Permission) -> Iterator[None]:
-    """Take permissions away for the length of a block, and what stands for them in the emulator."""
-    before = role(relay)
+def without(relay: DeployedRelay, *permissions: Permission) -> Iterator[None]:
+    """Take these permissions from the role for the length of a `with` block."""
+    document = relay.role_policy()
     left = [
         {**one, "Action": action, "Resource": resource}
-        for one in before["Statement"]
+        for one in document["Statement"]
         for action in listed(one["Action"])
         for resource in listed(one["Resource"])
         if (action, name_of(relay, resource)) not in permissions
     ]
-    put(relay, {**before, "Statement": left})
-    try:
+    with relay.with_role_policy("relay", {**document, "Statement": left}):
         yield
-    finally:
-        put(relay, before)
-
-
-def put(relay: Relay, document: dict[str, Any]) -> None:
-    """Give the role this policy."""
-    relay.deployment.emulator.client("iam").put_role_policy(
-        RoleName=relay.deployment.role, PolicyName="relay", PolicyDocument=json.dumps(document)
-    )
-    relay.deployment.allow_batch_actions()
 
 
 def listed(value: str | list[str]) -> list[str]:
-    """Return what a policy gives as one or as many, as many."""
+    """Return a policy's value as a list."""
     return value if isinstance(value, list) else [value]
 
 
-def name_of(relay: Relay, arn: str) -> str:
-    """Return what an ARN of the relay's is called here; any other is itself."""
+def name_of(relay: DeployedRelay, arn: str) -> str:
+    """Return the name of one of the relay's resources; another ARN is its own name."""
     outputs = relay.deployment.outputs
     names = {
         outputs["ResultQueueArn"]: "result queue",
@@ -163,16 +141,16 @@ def name_of(relay: Relay, arn: str) -> str:
     return names.get(arn) or next((name for end, name in ends.items() if arn.endswith(end)), arn)
 
 
-def failing(relay: Relay) -> dict[str, str]:
-    """Return a result that the endpoint knows, and fails on once."""
+def failing(relay: DeployedRelay) -> dict[str, str]:
+    """Return a result that the endpoint knows and fails on once."""
     one = result()
     relay.endpoint.issue(one["uuid"])
     relay.endpoint.misbehave(one["uuid"], error(500))
     return one
 
 
-def batch(relay: Relay, body: dict[str, str]) -> dict[str, Any]:
-    """Put a body on the result queue and take it from there, as Lambda's poller does."""
+def batch(relay: DeployedRelay, body: dict[str, str]) -> dict[str, Any]:
+    """Put a body on the result queue; receive it as the event that Lambda's poller makes of it."""
     (message_id,) = relay.send(body)
     taken: list[dict[str, Any]] = []
 
@@ -189,8 +167,8 @@ def batch(relay: Relay, body: dict[str, str]) -> dict[str, Any]:
     return {"Records": [{"eventSource": "aws:sqs", **{ours: message[theirs] for ours, theirs in names.items()}}]}
 
 
-def signs(relay: Relay, event: dict[str, Any]) -> Signs:
-    """Invoke the function; return what it fails at, by its log."""
+def signs(relay: DeployedRelay, event: dict[str, Any]) -> Signs:
+    """Invoke the function; return its failures, by its log."""
 
     def ends() -> list[int]:
         return [at for at, line in enumerate(relay.deployment.log(), start=1) if line.get("message") == "batch.settled"]

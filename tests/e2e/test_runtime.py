@@ -1,6 +1,5 @@
-"""The package that `sam build` made, under AWS's own Lambda runtime, behind the emulator's queue."""
+"""The package that `sam build` makes, under AWS's own Lambda runtime, behind the emulator's queue."""
 
-import json
 import math
 import shutil
 import threading
@@ -13,7 +12,8 @@ import pytest
 from flash_call_relay import budget
 from local.emulator.runtime import Environment, Invocation, Runtime
 from local.endpoint.behaviour import late
-from tests.e2e.conftest import Relay, pairs, result, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.payloads import pairs, result
 
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
 VISIBILITY_S = TIMEOUT_S + 2
@@ -21,13 +21,13 @@ VISIBILITY_S = TIMEOUT_S + 2
 
 @pytest.fixture
 def package(built: Path) -> Path:
-    """What `sam build` made of the function."""
+    """Return the function's package that `sam build` made."""
     return built.parent / "RelayFunction"
 
 
-def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp_path: Path) -> None:
-    """The function would start, or end, or log otherwise on Lambda than wherever else it was tested."""
-    results = [result("Success" if number % 2 else "Failed") for number in range(20)]
+def test_the_real_runtime_delivers_parks_and_logs_a_batch(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
+    """The function would start, end or log on Lambda in another way than in the other tests."""
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(20)]
     relay.endpoint.issue(*(one["uuid"] for one in results))
     with Runtime(relay.deployment, package, tmp_path) as runtime:
         ids = relay.send(*results, "no result")
@@ -45,25 +45,23 @@ def test_a_batch_is_relayed_by_the_real_runtime(relay: Relay, package: Path, tmp
     assert any(line.startswith("REPORT RequestId: ") for line in runtime.raw_log())
 
 
-def test_the_role_is_enforced(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_the_runtime_has_only_the_roles_permissions(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """A permission that the template lacks would be found missing on AWS only."""
     one = result()
-    iam, role = relay.deployment.emulator.client("iam"), relay.deployment.role
-    document = iam.get_role_policy(RoleName=role, PolicyName="relay")["PolicyDocument"]
-    less = [s for s in document["Statement"] if s["Sid"] != "ReadCredentials"]
-    iam.put_role_policy(RoleName=role, PolicyName="relay", PolicyDocument=json.dumps({**document, "Statement": less}))
-    try:
-        with Runtime(relay.deployment, package, tmp_path) as runtime:
-            relay.send(one)
-            wait_for(lambda: "AccessDenied" in str(runtime.log()), "the refusal in the log")
-    finally:
-        iam.put_role_policy(RoleName=role, PolicyName="relay", PolicyDocument=json.dumps(document))
+    document = relay.role_policy()
+    less = [statement for statement in document["Statement"] if statement["Sid"] != "ReadCredentials"]
+    with (
+        relay.with_role_policy("relay", {**document, "Statement": less}),
+        Runtime(relay.deployment, package, tmp_path) as runtime,
+    ):
+        relay.send(one)
+        wait_for(lambda: "AccessDenied" in str(runtime.log()), "the refusal in the log")
     relay.endpoint.issue(one["uuid"])
     assert relay.accepted(one) == pairs(one)
     relay.settled()
 
 
-def test_a_missing_dependency_fails(relay: Relay, package: Path, tmp_path: Path) -> None:
+def test_a_package_without_a_library_fails_to_import(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """A package that lacks a library would pass every test and fail on Lambda."""
     lacking = tmp_path / "package"
     shutil.copytree(package, lacking)
@@ -75,8 +73,10 @@ def test_a_missing_dependency_fails(relay: Relay, package: Path, tmp_path: Path)
     assert "urllib3" in runtime.invocations[0].error
 
 
-def test_what_a_lost_function_had_comes_back(relay: Relay, package: Path, tmp_path: Path) -> None:
-    """A crash or a time-out would lose the batch, or the test of it would prove nothing about Lambda."""
+def test_the_messages_of_a_crashed_or_frozen_function_come_back(
+    relay: DeployedRelay, package: Path, tmp_path: Path
+) -> None:
+    """A crash or a time-out would lose the batch."""
     crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
     strikes = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
     relay.endpoint.issue(*(one["uuid"] for one in [*crashed, *frozen]))

@@ -1,4 +1,4 @@
-"""Every fault at once under AWS's own runtime; and relays that break a promise each, which must be found out."""
+"""All faults together under AWS's own runtime, and relays that each break a promise, which the soak must find."""
 
 import shutil
 import time
@@ -23,20 +23,20 @@ RESULTS = 300
 HORIZON_S = 60
 CALM_S = 5
 SOURCE = "tests.soak"
-FOUND_OUT_S = 90  # what the gate holds is held for 30 s, and is looked up in the ledger only after that
+FOUND_OUT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
 
 LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
 
 
 @pytest.fixture(scope="module")
 def package(built: Path) -> Path:
-    """What `sam build` made of the function."""
+    """Return the function's package that `sam build` made."""
     return built.parent / "RelayFunction"
 
 
 @dataclass
 class Stage:
-    """Where the soaks play: a deployed relay, the endpoint's port, and the host that redirects lead to."""
+    """The place of the soaks: a deployed relay, the endpoint's port, and the host that redirects lead to."""
 
     deployment: Deployment
     port: int
@@ -45,7 +45,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
-    """Deploy the relay once for all of these."""
+    """Deploy one relay for all soaks."""
     port = free_port()
     places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOURCE}
     with StandIn(api_key="none", user_id="none") as trap:
@@ -53,7 +53,7 @@ def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
 
 
 def test_every_promise_holds_under_every_fault(stage: Stage, package: Path, tmp_path: Path) -> None:
-    """A result would be lost, sent twice or shown to somebody, on the day when several things fail at once."""
+    """When several things fail on the same day, a result would be lost, sent twice or shown to a stranger."""
     plan = Plan.of(RESULTS, "pytest", stage.trap.url, SOURCE)
     with Soak(stage.deployment, stage.port, package, tmp_path, plan, stage.trap) as soak:
         outcome = soak.run(storms=1)
@@ -64,7 +64,13 @@ def test_every_promise_holds_under_every_fault(stage: Stage, package: Path, tmp_
     assert all(line.checked for line in outcome.report)
 
 
-# Appended to a module of a copy of the package: what a relay would be like that breaks a promise.
+REJECTS = """
+_given = _failure
+def _failure(*args):
+    reason = _given(*args)
+    return Reason.REJECTED if reason is Reason.{} else reason
+"""
+# Code that breaks a promise, appended to a module in a copy of the package.
 BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "drops a deferred result": (
         LOST,
@@ -107,14 +113,7 @@ Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
     ),
     "parks a good result for the endpoint's fault": (
         FAULT,
-        {
-            "policy": """
-_given = _failure
-def _failure(*args):
-    reason = _given(*args)
-    return Reason.REJECTED if reason is Reason.ENDPOINT_ERROR else reason
-"""
-        },
+        {"policy": REJECTS.format("ENDPOINT_ERROR")},
     ),
     "gives up early": (
         HORIZON,
@@ -129,14 +128,7 @@ def decide(settings, *args, **options):
     ),
     "parks what was refused": (
         REFUSED,
-        {
-            "policy": """
-_given = _failure
-def _failure(*args):
-    reason = _given(*args)
-    return Reason.REJECTED if reason is Reason.CREDENTIALS_REJECTED else reason
-"""
-        },
+        {"policy": REJECTS.format("CREDENTIALS_REJECTED")},
     ),
     "overlooks the clock": (
         CLOCK,
@@ -186,8 +178,8 @@ def broken_promises(facts: Facts) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["nothing", *BROKEN])
-def test_a_broken_relay_is_found_out(stage: Stage, package: Path, tmp_path: Path, name: str) -> None:
-    """The soak would pass a relay that breaks a promise, so it would prove nothing."""
+def test_the_soak_finds_the_promise_that_a_relay_breaks(stage: Stage, package: Path, tmp_path: Path, name: str) -> None:
+    """The soak would pass a relay that breaks a promise, and prove nothing."""
     promise, additions = BROKEN.get(name, ("", {}))
     copy = tmp_path / "package"
     shutil.copytree(package, copy)
@@ -200,7 +192,7 @@ def test_a_broken_relay_is_found_out(stage: Stage, package: Path, tmp_path: Path
     soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.trap)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
     if promise == CLOCK:
-        soak.timeout_s = 4  # such a relay keeps nothing of it for settling, so it need not be long
+        soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
     with soak:
         half = len(plan.to_queue) // 2
         soak.send(plan.to_queue[:half])
@@ -218,5 +210,5 @@ def test_a_broken_relay_is_found_out(stage: Stage, package: Path, tmp_path: Path
 
 
 def test_each_promise_has_a_relay_that_breaks_it() -> None:
-    """A promise could be broken unseen."""
+    """A promise could be broken without a failing soak."""
     assert {promise for promise, _ in BROKEN.values()} == set(PROMISES)

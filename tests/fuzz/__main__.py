@@ -1,7 +1,8 @@
-"""Fuzz the relay for a while, led by coverage: `make fuzz SECONDS=300`.
+"""Fuzz the relay, led by coverage: `make fuzz SECONDS=300`.
 
-Each target gets its share of the time, in a process of its own, beginning with the saved cases. What breaks a promise
-is saved in `tests/fuzz/corpus/`, where the tests replay it; what reaches new code stays in `.fuzz/` for the next run.
+Each target runs in its own process for its share of the time, and begins with the saved cases. An input that breaks a
+promise goes into `tests/fuzz/corpus/`, where the tests replay it. An input that reaches new code stays in `.fuzz/` for
+the next run.
 """
 
 import argparse
@@ -18,13 +19,13 @@ from tests.fuzz import targets
 
 WORK = Path(".fuzz")
 SHOW_EVERY_S = 10
-# libFuzzer's line for each new input, and now and then without one
+# libFuzzer prints such a line for each new input and from time to time
 STATUS = re.compile(r"#(?P<inputs>\d+)\t\w+\s+cov: (?P<edges>\d+)")
 
 
 @dataclass
 class Ran:
-    """How the fuzzing of one target went: inputs tried, edges of the code reached, and what was found."""
+    """The fuzzing of one target: inputs tried, edges of the code reached, and the broken promise, if any."""
 
     inputs: int = 0
     edges: int = 0
@@ -32,7 +33,7 @@ class Ran:
 
 
 def main() -> int:
-    """Fuzz all targets, or those named; return how many broke a promise."""
+    """Fuzz all targets, or the named ones; return the number of targets that broke a promise."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=int, default=300, help="for all targets together (default %(default)s)")
     parser.add_argument("targets", nargs="*", default=[*targets.TARGETS], metavar="target")
@@ -65,10 +66,10 @@ def fuzz(target: str, seconds: int) -> Ran:
         f"-dict={place / 'tokens'}",
         "-max_len=4096",
         "-len_control=0",
-        "-keep_seed=1",  # each saved case has its point, whether coverage sees it or not
-        "-use_value_profile=1",  # leads to bounds: else a million inputs find no uuid of 129 characters
+        "-keep_seed=1",  # coverage does not see the point of each saved case
+        "-use_value_profile=1",  # without it, a million inputs find no uuid of 129 characters
     ]
-    # So many seconds for one input or so many MB in all are a broken promise, too.
+    # An input that takes more seconds or MB than this breaks a promise, too.
     command += ["-timeout=30", "-rss_limit_mb=1024", f"-max_total_time={seconds}", f"-artifact_prefix={broken}/"]
     environment = {**os.environ, "PYTHONPATH": "src"}
     words: list[str] = []

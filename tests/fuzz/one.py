@@ -1,13 +1,13 @@
-"""Hand one target to libFuzzer: `python -m tests.fuzz.one TARGET [libFuzzer's arguments]`."""
+"""Run libFuzzer on one target: `python -m tests.fuzz.one TARGET [libFuzzer's arguments]`."""
 
 import sys
 
 import atheris
 
-# What reads bytes, and is Python: coverage is told of no other code.
+# Measure the coverage of the Python code that reads bytes, and of no other.
 with atheris.instrument_imports(include=["flash_call_relay", "email", "http.client", "urllib3"]):
     from tests.fuzz.targets import TARGETS
 
 target, *arguments = sys.argv[1:]
 atheris.Setup([sys.argv[0], *arguments], TARGETS[target])
-atheris.Fuzz()  # which ends this process
+atheris.Fuzz()  # ends this process

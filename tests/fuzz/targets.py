@@ -1,7 +1,8 @@
-"""What must hold whatever comes in from outside, as functions of any bytes.
+"""The promises about input from outside, each as a function of any bytes.
 
-A broken promise is an AssertionError, and so is a bug: any other exception. `tests/unit/test_fuzz_corpus.py` runs these
-with the saved cases of `tests/fuzz/corpus/` and with random ones, `make fuzz` with inputs that coverage leads to.
+A broken promise raises AssertionError; any other exception is a bug. `tests/unit/test_fuzz_corpus.py` and
+`tests/integration/test_fuzz_http.py` run them on the saved cases of `tests/fuzz/corpus/` and on random inputs;
+`make fuzz` runs them on inputs led by coverage.
 """
 
 import contextlib
@@ -32,20 +33,19 @@ from flash_call_relay.models import (
     Reply,
     printable,
 )
-from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook, _json_object, _message
-from tests.support.template import defaults, environment
+from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0
-PATIENCE_S = 20  # many times what an attempt may take
+PATIENCE_S = 20  # twice the longest attempt
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
-# The second ones look like what is made of other characters to print them.
+# The second pair looks like other characters made printable.
 CREDENTIALS = (
     Credentials("key-4f1c-hunter2", "user-93aa-hunter2"),
     Credentials("key  \\x0a\\xe9 4f1c", "a user of ours"),
 )
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 GOOD_REPLY = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'
 
 
@@ -55,12 +55,12 @@ def cases(target: str) -> dict[str, bytes]:
 
 
 def tokens(target: str) -> list[bytes]:
-    """Return what inputs of a target are pieced together from, so that luck need not find the words."""
+    """Return the words of a target's inputs, so that random inputs contain them."""
     return [to_bytes(token) for token in _read("tokens")[target]]
 
 
 def save(target: str, name: str, data: bytes) -> None:
-    """Add an input to the saved ones."""
+    """Save an input of a target under a name."""
     saved = _read(target) | {name: to_text(data)}
     (CORPUS / f"{target}.json").write_text(json.dumps(saved, indent=0) + "\n")
 
@@ -70,20 +70,20 @@ def _read(name: str) -> Any:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return what `to_text` has made text of."""
+    """Return the bytes of a text made by `to_text`."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def to_text(data: bytes) -> str:
-    """Return any bytes as text; what is no UTF-8 becomes lone surrogates."""
+    """Return bytes as text; bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def body(data: bytes) -> None:
-    """A message's body is a result that BetaTel can be told of, or has a short fault; never an exception.
+    """Check that a message's body is a result that BetaTel accepts, or has a short fault, and raises nothing.
 
-    A result is the one that the JSON names, and stays the same when it is written and read again. Where no key is
-    repeated, that is all that decides: a uuid of 1 to 128 visible ASCII characters, and one of the two statuses.
+    The result is the one that the JSON names, and stays the same when it is written and read again. A JSON object
+    without repeated keys is a result if its uuid has 1 to 128 visible ASCII characters and its status is documented.
     """
     text = to_text(data)
     content = events.parse_body(text)
@@ -100,9 +100,9 @@ def body(data: bytes) -> None:
 
 
 def event(data: bytes) -> None:
-    """A trigger event becomes one record per message, each with its own body, or is refused in short words.
+    """Check that a trigger event becomes one record per message, each with its own body, or a short error.
 
-    What comes straight from EventBridge is read the same once it comes back from the queue.
+    A direct event reads the same when it comes back from the queue.
     """
     try:
         document = json.loads(to_text(data))
@@ -116,7 +116,7 @@ def event(data: bytes) -> None:
         return
     for record in records:
         _check_content(record.content)
-        assert record.content == events.parse_body(record.body), "not what its body says"
+        assert record.content == events.parse_body(record.body), "another content than the body's"
         assert math.isfinite(record.sent_at), "no age"
     if "Records" in document and isinstance(document["Records"], list) and records:
         direct = records[0].receipt_handle is None
@@ -125,14 +125,14 @@ def event(data: bytes) -> None:
 
 
 def reply(data: bytes) -> None:
-    """A reply's body confirms a result only if it is a JSON object that names no other uuid and not the other status.
+    """Check that a reply confirms only by a JSON object that names neither another uuid nor the other status.
 
-    Its own words are short, printable and hold no run of six characters of the credentials.
+    The message taken from it is short, printable and holds no six characters of the credentials in a row.
     """
     said = _json_object(data)
     confirmed = policy.judge(SETTINGS, RESULT, Reply(200, said)).reason is None
     pairs = _pairs(data)
-    assert not (confirmed and pairs is None), "confirmed by what is no JSON object"
+    assert not (confirmed and pairs is None), "confirmed without a JSON object"
     for key, value in pairs or ():
         if not (confirmed and isinstance(value, str)):
             continue
@@ -143,7 +143,7 @@ def reply(data: bytes) -> None:
 
 
 def retry_after(data: bytes) -> None:
-    """Whatever `Retry-After` says, it asks for 0 to 900 whole seconds; a number or an HTTP date for just that many."""
+    """Check that any `Retry-After` asks for 0 to 900 whole seconds, and a number or an HTTP date for its own value."""
     text = to_text(data)
     seconds = policy.retry_after_s(text, NOW)
     assert type(seconds) is int
@@ -160,7 +160,7 @@ def retry_after(data: bytes) -> None:
 
 
 def http(data: bytes) -> None:
-    """Any bytes on the wire are an answer, in bounded time and without credentials; and the next attempt works."""
+    """Check that any bytes are an answer, in bounded time and without credentials, and that the next attempt works."""
     wire = _wire()
     answer = wire.answer_to(data)
     judgement = policy.judge(SETTINGS, RESULT, answer)
@@ -188,15 +188,15 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def _check_content(content: FlashCallResult | NoResult) -> None:
     if isinstance(content, FlashCallResult):
-        assert re.fullmatch("[!-~]{1,128}", content.uuid), "no uuid that can be sent"
+        assert re.fullmatch("[!-~]{1,128}", content.uuid), "a uuid that BetaTel does not accept"
         assert content.status in OTHER
     else:
         assert 1 <= len(content.fault) <= 640, "an endless fault"
-        assert re.fullmatch("[ -~]{1,256}", printable(content.fault)), "a fault that can't be shown"
+        assert re.fullmatch("[ -~]{1,256}", printable(content.fault)), "a fault that is not printable"
 
 
 def _named(document: Any) -> FlashCallResult | None:
-    """Return the result that a JSON document is, told apart from `events` by a rule of its own."""
+    """Return the result that a JSON document is, by a rule independent of `events`; None if it is none."""
     if isinstance(document, dict):
         if {"detail", "detail-type"} <= document.keys():
             document = document["detail"]
@@ -218,35 +218,34 @@ def _pairs(data: bytes) -> list[tuple[str, Any]] | None:
 
 
 def _check_words(words: str, credentials: Credentials, *, limit: int) -> None:
-    assert re.fullmatch(f"[ -~]{{0,{limit}}}", words), "words that can't be shown"
+    assert re.fullmatch(f"[ -~]{{0,{limit}}}", words), "words that are not printable"
     for secret in (credentials.api_key.lower(), credentials.user_id.lower()):
         runs = {secret[start : start + 6] for start in range(len(secret) - 5)}
         assert not [run for run in runs if run in words.lower()], "a part of the credentials is shown"
 
 
 class _Wire:
-    """A server on a loopback port that answers each request with given bytes and closes; and a client of it."""
+    """A loopback server that answers each request with given bytes and closes the connection, and its client."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
-        numbers = {"WEBHOOK_URL": url, "REQUEST_TIMEOUT_SECONDS": "1", "CONNECTIONS_PER_FUNCTION": "1"}
-        self._webhook = Webhook(Settings.from_environment({**environment(defaults()), **numbers}))
-        self._thread = ThreadPoolExecutor(1)  # so that an attempt without an end is seen
+        self._webhook = Webhook(default_settings(WEBHOOK_URL=url, CONNECTIONS_PER_FUNCTION="1"))
+        self._thread = ThreadPoolExecutor(1)  # so that an endless attempt fails the test
         self._wire, self._closed = b"", queue.SimpleQueue[None]()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def answer_to(self, wire: bytes) -> Answer:
-        """Make an attempt that is answered with these bytes."""
+        """Make an attempt that the server answers with these bytes."""
         self._wire = wire
         answer = self._thread.submit(self._webhook.post, RESULT, CREDENTIALS[0]).result(PATIENCE_S)
-        self._closed.get(timeout=PATIENCE_S)  # or the next attempt may meet a connection that is about to close
+        self._closed.get(timeout=PATIENCE_S)  # else the next attempt may use a connection that is about to close
         return answer
 
     def _serve(self) -> None:
         while True:
             connection, _ = self._server.accept()
-            # The client may hang up on what it has seen enough of.
+            # The client may close the connection before the end.
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(PATIENCE_S)
                 request = b""

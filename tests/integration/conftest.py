@@ -1,7 +1,9 @@
-"""A relay or an endpoint of each test's own, on the emulator that all tests share."""
+"""A relay or a stand-in for each test, on the emulator that all tests share."""
 
+import io
+import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,19 @@ import trustme
 
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
-from tests.support.relay import KEY, USER, UUID, Relay, relaying
+from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying
 
 
 @pytest.fixture
-def relay(emulator: Emulator) -> Iterator[Relay]:
-    """Run the relay in this process, with queues, a secret and an endpoint of its own."""
+def relay(emulator: Emulator) -> Iterator[InProcessRelay]:
+    """Run the relay in this process, with queues, a secret and an endpoint that no other test uses."""
     with relaying(emulator) as one:
         yield one
 
 
 @pytest.fixture(params=["http", "https"])
 def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """Run a stand-in that knows one call, over http and over https with an authority that is trusted."""
+    """Run a stand-in that knows one call, over http, and over https with a trusted authority."""
     tls = None
     if request.param == "https":
         authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -31,3 +33,16 @@ def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     with StandIn(api_key=KEY, user_id=USER, tls=tls) as one:
         one.issue(UUID)
         yield one
+
+
+@pytest.fixture
+def heard(
+    relay: InProcessRelay, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], str]:
+    """Return a function that returns everything written anywhere, with all of Python's loggers at DEBUG."""
+    root, stream = logging.getLogger(), io.StringIO()
+    monkeypatch.setattr(root, "handlers", [*root.handlers, logging.StreamHandler(stream)])
+    for name in ("", "boto3", "botocore", "botocore.parsers", "urllib3.connectionpool"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+    logging.getLogger("some.library").debug("this is heard")
+    return lambda: "".join([relay.log.getvalue(), relay.printed.getvalue(), stream.getvalue(), *capfd.readouterr()])

@@ -1,4 +1,4 @@
-"""The time that is kept back at the end of an invocation is enough for the worst that AWS may do to a call."""
+"""The time reserved at the end of an invocation covers the slowest calls to AWS."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flash_call_relay import budget, handler
 from tests.support.template import template
 
-NOISE_S = 20  # these machines stand still for seconds
+NOISE_S = 20  # a test machine can pause for seconds
 CALLS = {
     "sqs": (handler.AWS_CLIENTS, budget.AWS_CALL, "list_queues", {}),
     "secretsmanager": (handler.AWS_CLIENTS, budget.AWS_CALL, "get_secret_value", {"SecretId": "none"}),
@@ -21,10 +21,10 @@ CALLS = {
 }
 
 
-class Slow(BaseHTTPRequestHandler):
-    """Answers at the last moment that it throttles, and asks for a minute's wait; then says nothing more."""
+class StallingHandler(BaseHTTPRequestHandler):
+    """Throttles the first call just before its read time-out and asks for a minute's wait; then stays silent."""
 
-    server: "Server"
+    server: "StallingServer"
 
     def do_POST(self) -> None:
         """Stall."""
@@ -41,21 +41,21 @@ class Slow(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-class Server(ThreadingHTTPServer):
-    """What stalls."""
+class StallingServer(ThreadingHTTPServer):
+    """A server that stalls each call."""
 
     daemon_threads = True
 
     def __init__(self, stall_s: float) -> None:
-        super().__init__(("127.0.0.1", 0), Slow)
+        super().__init__(("127.0.0.1", 0), StallingHandler)
         self.stall_s, self.asked, self.over = stall_s, list[float](), threading.Event()
 
 
-def outlast(service: str, server: Server) -> BaseException | None:
-    """Make a call that the server stalls; return what it ends with, within its worst case."""
+def error_of_stalled_call(service: str, server: StallingServer) -> BaseException | None:
+    """Make a call that the server stalls; return its error, within the call's worst case."""
     config, call, operation, arguments = CALLS[service]
     make: Any = boto3.client
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "eu-central-1"}
@@ -71,29 +71,29 @@ def outlast(service: str, server: Server) -> BaseException | None:
 
 
 def test_a_call_to_a_silent_service_ends_within_its_worst_case() -> None:
-    """The function would be killed while it hides or parks, and its whole batch would come back."""
-    servers = {service: Server(call.read * 0.8) for service, (_, call, *_) in CALLS.items()}
+    """Lambda would kill the function while it hides or parks, and its whole batch would come back."""
+    servers = {service: StallingServer(call.read * 0.8) for service, (_, call, *_) in CALLS.items()}
     with ThreadPoolExecutor() as pool:
-        errors = list(pool.map(outlast, servers, servers.values()))
+        errors = list(pool.map(error_of_stalled_call, servers, servers.values()))
     for error, (service, server) in zip(errors, servers.items(), strict=True):
         assert isinstance(error, ClientError | BotoCoreError)
         assert len(server.asked) == CALLS[service][1].attempts
-        # It did wait for what the reply asked, as far as botocore does: without that, the sum would rest on nothing.
+        # botocore waited as the reply asked, up to its own limit of 5 s, which the worst case includes.
         assert server.asked[1] - server.asked[0] >= server.stall_s + 5
 
 
-def test_the_parts_of_the_budget_add_up_to_the_functions_timeout() -> None:
-    """The parts would add up to more than the function has."""
+def test_the_parts_of_the_budget_fit_the_functions_timeout() -> None:
+    """The parts of an invocation would take longer than Lambda gives the function."""
     timeout_s = template()["Resources"]["RelayFunction"]["Properties"]["Timeout"]
     longest_attempt_s = template()["Parameters"]["RequestTimeoutSeconds"]["MaxValue"]
     assert budget.AWS_CALL.worst == 2 * (1 + 2) + 1 + 5
     assert budget.SETTLE_S == budget.CALLS_S + budget.LAST_CALL_S
-    # The ledger, credentials that are slow to come, and the longest attempt.
+    # The ledger read, a slow fetch of the secret, and the longest attempt.
     assert budget.LEDGER_S + budget.AWS_CALL.worst + longest_attempt_s <= timeout_s - budget.SETTLE_S
 
 
 def test_a_third_attempt_makes_the_worst_case_longer() -> None:
-    """Somebody could have botocore try once more, and the worst case would not say so."""
+    """A change could give botocore a third attempt without a longer worst case."""
     assert budget.Call(1, 2, attempts=3).worst == 3 * (1 + 2) + (1 + 5) + (2 + 5)
     for config, call, *_ in CALLS.values():
         assert isinstance(config, Config)

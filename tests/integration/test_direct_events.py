@@ -1,4 +1,4 @@
-"""An EventBridge event given straight to the function is delivered, or ends up on a queue, or Lambda hears of it."""
+"""A direct EventBridge event is delivered, or joins a queue, or the invocation fails so that Lambda retries it."""
 
 import json
 from typing import Any
@@ -7,30 +7,21 @@ import pytest
 
 from flash_call_relay.handler import NotSettledError
 from local.endpoint.behaviour import error
-from tests.conftest import payload
-from tests.support.relay import UUID, Relay
+from tests.support.payloads import payload
+from tests.support.relay import UUID, InProcessRelay
 
 
 @pytest.fixture
 def event() -> Any:
-    """An event as the rule sends it."""
+    """Return an event as the rule sends it."""
     return payload("eventbridge")
 
 
-def test_an_event_is_delivered(relay: Relay, event: Any) -> None:
-    """The route without a queue would not work, or the result would be sent once more from the queue."""
-    relay.endpoint.issue(UUID)
-    assert relay.invoke(event) == []
-    assert relay.endpoint.accepted == [(UUID, "Success")]
-    for url in (relay.results_url, relay.parked_url):
-        assert set(relay.waiting(url).values()) == {0}
-
-
-def test_a_deferred_event_is_put_on_the_result_queue(relay: Relay, event: Any) -> None:
-    """A result would be lost, for Lambda tries an event three times in all."""
+def test_a_deferred_event_is_put_on_the_result_queue(relay: InProcessRelay, event: Any) -> None:
+    """A result would be lost after Lambda's three attempts at an event."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.misbehave(UUID, error(500))
-    assert relay.invoke(event) == []  # there is no message that could stay
+    assert relay.invoke(event) == []  # no message can stay on a queue
     (record,) = relay.receive(relay.results_url, 1)
     assert json.loads(record["body"]) == event
     relay.endpoint.issue(UUID)
@@ -38,21 +29,21 @@ def test_a_deferred_event_is_put_on_the_result_queue(relay: Relay, event: Any) -
     assert relay.endpoint.accepted == [(UUID, "Success")]
 
 
-@pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)])
+@pytest.mark.parametrize(("base", "least", "most"), [(10, 8, 12), (900, 720, 900)], ids=["10 s", "900 s"])
 def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
-    relay: Relay, event: Any, base: int, least: int, most: int
+    relay: InProcessRelay, event: Any, base: int, least: int, most: int
 ) -> None:
-    """SQS would refuse a delay over 900 s, and each event would fail; or the endpoint would be asked again at once."""
+    """SQS would refuse a delay over 900 s and each event would fail, or the relay would retry immediately."""
     relay.configure(RETRY_BASE_SECONDS=str(base), FRESH_SECONDS="0")
     relay.invoke(event)
-    (asked,) = relay.asked("SendMessageBatch")
+    (asked,) = relay.calls_of("SendMessageBatch")
     assert least <= asked["Entries"][0]["DelaySeconds"] <= most
-    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
+    assert relay.depths(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
 
 
 @pytest.mark.parametrize("detail", ["Success", None, {"uuid": UUID, "status": "success"}])
-def test_an_invalid_event_is_parked_unchanged(relay: Relay, event: Any, detail: object) -> None:
-    """A producer's mistake would be lost, or nobody could see and replay it."""
+def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any, detail: object) -> None:
+    """A producer's faulty event would be lost, or nobody could read and replay it."""
     event["detail"] = detail
     assert relay.invoke(event) == []
     (parked,) = relay.parked(1)
@@ -63,10 +54,14 @@ def test_an_invalid_event_is_parked_unchanged(relay: Relay, event: Any, detail: 
 
 
 @pytest.mark.parametrize(
-    ("missing", "status", "name"), [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")]
+    ("missing", "status", "name"),
+    [("RESULT_QUEUE_URL", 500, "requeue"), ("PARKED_QUEUE_URL", 400, "park")],
+    ids=["deferred", "parked"],
 )
-def test_an_event_that_sqs_does_not_take_raises(relay: Relay, event: Any, missing: str, status: int, name: str) -> None:
-    """A result would be gone with an outage of SQS, for Lambda would not try the event again."""
+def test_an_event_that_sqs_refuses_raises(
+    relay: InProcessRelay, event: Any, missing: str, status: int, name: str
+) -> None:
+    """A result would be lost in an outage of SQS, because Lambda would not retry the event."""
     relay.configure(**{missing: relay.results_url + "-missing"})
     relay.endpoint.misbehave(UUID, error(status))
     with pytest.raises(NotSettledError, match=rf"{name}: ") as raised:
@@ -75,8 +70,9 @@ def test_an_event_that_sqs_does_not_take_raises(relay: Relay, event: Any, missin
     assert len(relay.lines("settle.failed")) == 1
 
 
-def test_a_delivered_event_makes_no_call_to_sqs(relay: Relay, event: Any) -> None:
-    """A result that BetaTel has would be sent again because of a queue that it does not need."""
+def test_an_event_is_delivered_without_a_call_to_sqs(relay: InProcessRelay, event: Any) -> None:
+    """The route without a queue would not deliver, or the relay would send a confirmed result again from a queue."""
     relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
     relay.endpoint.issue(UUID)
     assert relay.invoke(event) == []
+    assert relay.endpoint.accepted == [(UUID, "Success")]

@@ -1,6 +1,6 @@
 """The stand-in endpoint keeps the contract, and misbehaves exactly as asked.
 
-The relay's other tests believe what it says, so other clients than the relay's try it: urllib3, raw sockets.
+The relay's tests rely on the stand-in, so these tests use other clients than the relay's: urllib3 and raw sockets.
 """
 
 import contextlib
@@ -51,15 +51,54 @@ KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
 RESULT = {"uuid": UUID, "status": "Success"}
 CONFIRMED = {**RESULT, "message": "OK"}
-PATIENCE = 30.0  # seconds; only a test that fails waits so long
+PATIENCE = 30.0  # seconds; only a failing test waits this long
 
 Headers = dict[str, str]
 HEADERS = {"Content-Type": "application/json", "x-api-key": KEY, "x-user-id": USER}
 
+WRONG_REQUESTS: dict[str, tuple[int, object, Headers]] = {
+    "wrong key": (401, RESULT, {"x-api-key": "wrong"}),
+    "wrong user": (401, RESULT, {"x-user-id": "wrong"}),
+    "no key": (401, RESULT, {"x-api-key": ""}),
+    "no user": (401, RESULT, {"x-user-id": ""}),
+    "key with a further character": (401, RESULT, {"x-api-key": KEY + "\xe9"}),
+    "wrong key and no JSON": (401, b"not json", {"x-api-key": "wrong"}),
+    "text/plain": (400, RESULT, {"Content-Type": "text/plain"}),
+    "no content type": (400, RESULT, {"Content-Type": ""}),
+    "empty body": (400, b"", {}),
+    "open brace": (400, b"{", {}),
+    "not UTF-8": (400, b"\xff", {}),
+    "deep nesting": (400, b"[" * 100_000, {}),
+    "list": (400, [RESULT], {}),
+    "no status": (400, {"uuid": UUID}, {}),
+    "number as uuid": (400, {"uuid": 1, "status": "Success"}, {}),
+    "lower-case status": (400, {"uuid": UUID, "status": "success"}, {}),
+    "null status": (400, {"uuid": UUID, "status": None}, {}),
+    "further key": (400, {**RESULT, "further": 1}, {}),
+    "uuid twice": (400, b'{"uuid": "a", "uuid": "a", "status": "Failed"}', {}),
+    "unknown call": (404, {"uuid": "unknown", "status": "Failed"}, {}),
+}
+
+WIRE: list[tuple[Behaviour, int | str, bytes]] = [
+    (lost(), "lost", rb""),
+    (close_early(), "close_early", rb""),
+    (not_http(), "not_http", rb"SSH-.*\r\n"),
+    (half_reply(), "half_reply", rb"HTTP/1.1 200 .*Content-Length: 7\d\r\n\r\n.{20,40}"),
+    (late(0.01), "late", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (close_idle(0), "close_idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (status_line(100), 100, rb"HTTP/1.1 100 .*\r\n\r\n"),
+    (status_line(150), 150, rb"HTTP/1.1 150 .*\r\n\r\n"),
+    (status_line(600), 600, rb"HTTP/1.1 600 .*\r\n\r\n\{.*\}"),
+    (status_line(999), 999, rb"HTTP/1.1 999 .*\r\n\r\n\{.*\}"),
+    (echo_headers(), 400, rf"HTTP/1.1 400 .*\"x-api-key\": \"{KEY}\".*".encode()),
+]
+
 
 @pytest.fixture
 def endpoint() -> Iterator[StandIn]:
-    """A stand-in that knows one call."""
+    """Run a stand-in that knows one call."""
     with StandIn(api_key=KEY, user_id=USER) as standin:
         standin.issue(UUID)
         yield standin
@@ -67,7 +106,7 @@ def endpoint() -> Iterator[StandIn]:
 
 @pytest.fixture
 def client() -> Iterator[urllib3.PoolManager]:
-    """A client that neither retries nor follows redirects."""
+    """Return a client that neither retries nor follows redirects."""
     with urllib3.PoolManager(retries=False, timeout=PATIENCE) as pool:
         yield pool
 
@@ -82,25 +121,25 @@ def post(client: urllib3.PoolManager, url: str, body: object = RESULT, **headers
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
-    """A raw connection to the endpoint."""
+    """Open a raw connection to the endpoint."""
     where = urlsplit(url)
     with socket.create_connection((where.hostname, where.port), timeout=PATIENCE) as connection:
         yield connection
 
 
 def wire(body: bytes = json.dumps(RESULT).encode(), method: str = "POST", headers: Headers = HEADERS) -> bytes:
-    """A request as it is sent."""
+    """Return the bytes of a request."""
     lines = [f"{method} {WEBHOOK_PATH} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, *(f"{k}: {v}" for k, v in headers.items()), "", ""]).encode() + body
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the server closes the connection."""
+    """Read until the server closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def exchange(endpoint: StandIn, behaviour: Behaviour) -> bytes:
-    """What a raw client that posts a result gets until its connection is closed."""
+    """Return the bytes that a raw client gets for a result until its connection is closed."""
     endpoint.misbehave(UUID, behaviour)
     with connected(endpoint.url) as connection:
         connection.sendall(wire(headers=HEADERS | {"Connection": "close"}))
@@ -112,8 +151,10 @@ class TestContract:
 
     @pytest.mark.parametrize("status", ["Success", "Failed"])
     @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
-    def test_confirms_a_result(self, endpoint: StandIn, client: urllib3.PoolManager, status: str, kind: str) -> None:
-        """No test of a delivery could be believed: a correct request must get the documented reply."""
+    def test_a_correct_request_gets_the_documented_reply(
+        self, endpoint: StandIn, client: urllib3.PoolManager, status: str, kind: str
+    ) -> None:
+        """The tests of a delivery would prove nothing."""
         result = {"uuid": UUID, "status": status}
         assert post(client, endpoint.url, result, **{"Content-Type": kind}) == (
             200,
@@ -121,41 +162,17 @@ class TestContract:
         )
         assert endpoint.accepted == [(UUID, status)]
 
-    @pytest.mark.parametrize(
-        ("expected", "body", "headers"),
-        [
-            (401, RESULT, {"x-api-key": "wrong"}),
-            (401, RESULT, {"x-user-id": "wrong"}),
-            (401, RESULT, {"x-api-key": ""}),
-            (401, RESULT, {"x-user-id": ""}),
-            (401, RESULT, {"x-api-key": KEY + "\xe9"}),
-            (401, b"not json", {"x-api-key": "wrong"}),
-            (400, RESULT, {"Content-Type": "text/plain"}),
-            (400, RESULT, {"Content-Type": ""}),
-            (400, b"", {}),
-            (400, b"{", {}),
-            (400, b"\xff", {}),
-            (400, b"[" * 100_000, {}),
-            (400, [RESULT], {}),
-            (400, {"uuid": UUID}, {}),
-            (400, {"uuid": 1, "status": "Success"}, {}),
-            (400, {"uuid": UUID, "status": "success"}, {}),
-            (400, {"uuid": UUID, "status": None}, {}),
-            (400, {**RESULT, "further": 1}, {}),
-            (400, b'{"uuid": "a", "uuid": "a", "status": "Failed"}', {}),
-            (404, {"uuid": "unknown", "status": "Failed"}, {}),
-        ],
-    )
-    def test_refuses_what_the_contract_refuses(
+    @pytest.mark.parametrize(("expected", "body", "headers"), WRONG_REQUESTS.values(), ids=WRONG_REQUESTS)
+    def test_a_wrong_request_gets_the_documented_error(
         self, endpoint: StandIn, client: urllib3.PoolManager, expected: int, body: object, headers: Headers
     ) -> None:
-        """A relay that sends something wrong would pass its tests."""
+        """A relay that sends a wrong request would pass its tests."""
         status, reply = post(client, endpoint.url, body, **headers)
         assert (status, list(reply)) == (expected, ["message"])
         assert [request.answer for request in endpoint.requests] == [expected]
         assert endpoint.accepted == []
 
-    def test_has_one_path_and_one_method(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+    def test_another_path_or_method_is_refused(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """A wrong URL would look like an unknown call, or a wrong method like a delivery."""
         elsewhere = client.request("POST", endpoint.url + "?x=1", body=b"{}", headers=HEADERS)
         assert (elsewhere.status, elsewhere.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
@@ -166,41 +183,41 @@ class TestContract:
         assert client.request("GET", endpoint.url).status == 405  # the HEAD has left no body behind
 
     def test_rotated_credentials_replace_the_old_ones(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A relay that goes on with replaced credentials would pass its tests."""
+        """A relay that keeps using replaced credentials would pass its tests."""
         endpoint.rotate("new key", "new user")
         assert post(client, endpoint.url)[0] == 401
         assert post(client, endpoint.url, **{"x-api-key": "new key", "x-user-id": "new user"})[0] == 200
 
-    def test_every_call_can_exist(self, client: urllib3.PoolManager) -> None:
-        """A load test would have to announce each of its calls."""
+    def test_every_call_exists_if_asked_for(self, client: urllib3.PoolManager) -> None:
+        """A load test would have to issue each of its calls."""
         with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as endpoint:
             assert post(client, endpoint.url)[0] == 200
 
     def test_connections_are_kept_alive_and_counted(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A relay that makes a connection for each result would not be noticed."""
+        """A relay that opens a connection for each result would pass its tests."""
         for _ in range(3):
             assert post(client, endpoint.url)[0] == 200
         assert endpoint.connections == 1
         assert endpoint.accepted == [(UUID, "Success")] * 3
 
-    @pytest.mark.parametrize("chop", [1, 7, 10_000])
+    @pytest.mark.parametrize("chop", [1, 7, 10_000], ids=["1 byte", "7 bytes", "whole"])
     def test_requests_may_come_in_any_pieces_and_back_to_back(self, endpoint: StandIn, chop: int) -> None:
-        """A client that writes headers and body apart, or does not wait, would get somebody else's answer."""
+        """A client that splits or pipelines its requests would get another request's answer."""
         both = wire() + wire(b"{}", headers=HEADERS | {"Connection": "close"})
         with connected(endpoint.url) as connection:
             for at in range(0, len(both), chop):
                 connection.sendall(both[at : at + chop])
             assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"400"]
 
-    def test_what_is_not_http_gets_an_error(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A broken client would hang, or take the endpoint down for all others."""
+    def test_bytes_that_are_not_http_get_an_error(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """A broken client would hang, or stop the endpoint for the others."""
         with connected(endpoint.url) as connection:
             connection.sendall(b"EHLO there\r\n\r\n")
             assert read_all(connection).startswith(b"HTTP/1.1 400 ")
         assert post(client, endpoint.url)[0] == 200
 
-    def test_many_clients_at_once(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """Under load a request would be lost or counted twice."""
+    def test_parallel_clients_get_one_answer_each(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """Under load, the endpoint would lose a request or count it twice."""
         uuids = [f"call-{n}" for n in range(200)]
         endpoint.issue(*uuids)
 
@@ -213,7 +230,7 @@ class TestContract:
 
 
 class TestMisbehaviour:
-    """What a bad day looks like on the wire."""
+    """The failures that the stand-in imitates."""
 
     @pytest.mark.parametrize(
         ("behaviour", "expected"),
@@ -230,15 +247,16 @@ class TestMisbehaviour:
             (error(500), (500, "application/json", {"message": "Internal Server Error"})),
             (error(502, html=True), (502, "text/html; charset=utf-8", b"<h1>502 Bad Gateway</h1>")),
         ],
+        ids=["object", "list", "text", "bytes of a type", "204", "empty 200", "error of the API", "error of a proxy"],
     )
-    def test_any_answer(
+    def test_a_queued_answer_replaces_the_documented_one(
         self,
         endpoint: StandIn,
         client: urllib3.PoolManager,
         behaviour: Behaviour,
         expected: tuple[int, str, Any],
     ) -> None:
-        """The policy's table could not be tested row by row."""
+        """The tests of the policy table would meet another answer than they ask for."""
         endpoint.misbehave(UUID, behaviour)
         reply = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS)
         status, kind, body = expected
@@ -255,56 +273,41 @@ class TestMisbehaviour:
             (redirect(307, "https://elsewhere.example/"), "Location", "https://elsewhere.example/"),
             (answer(200, {}, {"Content-Type": "text/json"}), "Content-Type", "text/json"),
         ],
+        ids=["Retry-After", "Location", "Content-Type"],
     )
-    def test_any_header(
+    def test_an_answer_carries_its_headers(
         self, endpoint: StandIn, client: urllib3.PoolManager, behaviour: Behaviour, name: str, value: str
     ) -> None:
-        """Neither Retry-After nor a redirect could be tested."""
+        """The tests of Retry-After and redirects would prove nothing."""
         endpoint.always(UUID, behaviour)
         reply = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS, redirect=False)
         assert reply.headers.getlist(name) == [value]
 
-    @pytest.mark.parametrize(
-        ("behaviour", "noted", "pattern"),
-        [
-            (lost(), "lost", rb""),
-            (close_early(), "close_early", rb""),
-            (not_http(), "not_http", rb"SSH-.*\r\n"),
-            (half_reply(), "half_reply", rb"HTTP/1.1 200 .*Content-Length: 7\d\r\n\r\n.{20,40}"),
-            (late(0.01), "late", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-            (close_idle(0), "close_idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-            (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-            (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-            (status_line(100), 100, rb"HTTP/1.1 100 .*\r\n\r\n"),
-            (status_line(150), 150, rb"HTTP/1.1 150 .*\r\n\r\n"),
-            (status_line(600), 600, rb"HTTP/1.1 600 .*\r\n\r\n\{.*\}"),
-            (status_line(999), 999, rb"HTTP/1.1 999 .*\r\n\r\n\{.*\}"),
-            (echo_headers(), 400, rf"HTTP/1.1 400 .*\"x-api-key\": \"{KEY}\".*".encode()),
-        ],
-        ids=lambda value: value.name if isinstance(value, Behaviour) else "",
-    )
-    def test_on_the_wire(self, endpoint: StandIn, behaviour: Behaviour, noted: int | str, pattern: bytes) -> None:
-        """A relay would be tested against another failure than the test says."""
+    @pytest.mark.parametrize(("behaviour", "noted", "pattern"), WIRE, ids=[behaviour.name for behaviour, *_ in WIRE])
+    def test_a_behaviour_has_its_bytes_on_the_wire(
+        self, endpoint: StandIn, behaviour: Behaviour, noted: int | str, pattern: bytes
+    ) -> None:
+        """A test of the relay would meet another failure than its name says."""
         assert re.fullmatch(pattern, exchange(endpoint, behaviour), re.DOTALL)
         assert [request.answer for request in endpoint.requests] == [noted]
         confirms = {"lost", "late", "close_idle", "drip_body", "drip_headers"}
         assert endpoint.accepted == ([(UUID, "Success")] if noted in confirms else [])
 
     @pytest.mark.parametrize("behaviour", [lost(), late(0), close_idle(0), drip_body(0), drip_headers(0)])
-    def test_a_wrong_request_is_not_accepted_in_a_roundabout_way(self, endpoint: StandIn, behaviour: Behaviour) -> None:
-        """A result that the endpoint has refused would be counted as delivered."""
+    def test_a_behaviour_accepts_no_wrong_request(self, endpoint: StandIn, behaviour: Behaviour) -> None:
+        """A result that the endpoint refused would count as delivered."""
         endpoint.rotate("new key", "new user")
         exchange(endpoint, behaviour)
         assert endpoint.accepted == []
 
-    def test_reset_is_a_reset(self, endpoint: StandIn) -> None:
-        """A reset connection and one closed in good order could not be told apart."""
+    def test_reset_sends_a_tcp_reset(self, endpoint: StandIn) -> None:
+        """The tests could not tell a reset from a connection closed in good order."""
         with pytest.raises(ConnectionResetError):
             exchange(endpoint, reset())
         assert [request.answer for request in endpoint.requests] == ["reset"]
 
-    def test_reset_on_connect_comes_before_any_request(self, endpoint: StandIn) -> None:
-        """An endpoint that is down could not be acted; an open connection must feel it too."""
+    def test_reset_on_connect_resets_new_and_open_connections(self, endpoint: StandIn) -> None:
+        """No test could imitate an endpoint that is down."""
         with connected(endpoint.url) as before:
             endpoint.wait_until(lambda e: e.connections == 1, PATIENCE, "the first connection")
             endpoint.spell(reset_on_connect())
@@ -317,15 +320,15 @@ class TestMisbehaviour:
         assert endpoint.connections == 2
 
     @pytest.mark.parametrize("ask", [StandIn.misbehave, StandIn.always])
-    def test_reset_on_connect_is_for_spells(self, endpoint: StandIn, ask: Any) -> None:
+    def test_reset_on_connect_is_refused_for_a_single_call(self, endpoint: StandIn, ask: Any) -> None:
         """A test that asks for the impossible would pass without it."""
         with pytest.raises(ValueError, match="spell"):
             ask(endpoint, UUID, reset_on_connect())
 
-    def test_the_idle_connection_is_closed_after_a_proper_answer(
+    def test_close_idle_closes_the_connection_after_a_proper_answer(
         self, endpoint: StandIn, client: urllib3.PoolManager
     ) -> None:
-        """The commonest failure of pooled connections could not be acted."""
+        """No test could imitate the most frequent failure of pooled connections."""
         endpoint.misbehave(UUID, close_idle(0.01))
         with connected(endpoint.url) as connection:
             connection.sendall(wire())
@@ -335,11 +338,12 @@ class TestMisbehaviour:
     @pytest.mark.parametrize(
         ("behaviour", "least", "most"),
         [(gzip_bomb(5_000_000), 1, 50_000), (huge(5_000_000), 5_000_000, 5_000_000)],
+        ids=["compressed", "plain"],
     )
-    def test_too_much(
+    def test_a_huge_reply_is_a_whole_valid_reply(
         self, endpoint: StandIn, client: urllib3.PoolManager, behaviour: Behaviour, least: int, most: int
     ) -> None:
-        """A relay without a limit would pass: all of it must be a reply that only a limit can refuse."""
+        """A relay without a limit on replies would pass its tests."""
         endpoint.misbehave(UUID, behaviour)
         sent = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS, decode_content=False).data
         assert least <= len(sent) <= most
@@ -347,8 +351,8 @@ class TestMisbehaviour:
         assert len(whole) >= 5_000_000
         assert json.loads(whole) == {"message": "OK"}
 
-    def test_a_full_size_bomb_is_small_and_made_once(self, endpoint: StandIn) -> None:
-        """Arming the bomb would be what brings the tests to a halt."""
+    def test_a_gzip_bomb_of_200_mb_is_small_on_the_wire(self, endpoint: StandIn) -> None:
+        """The bomb would exhaust the memory of the tests."""
         reply = exchange(endpoint, gzip_bomb())
         inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         size, rest = 0, reply.partition(b"\r\n\r\n")[2]
@@ -360,22 +364,22 @@ class TestMisbehaviour:
         assert size >= 200_000_000
 
     def test_a_dripped_answer_holds_back_the_next_one(self, endpoint: StandIn) -> None:
-        """Answers would be mixed up on a connection."""
+        """The answers on one connection would be mixed up."""
         endpoint.misbehave(UUID, drip_headers(0.0001), late(0.01))
         with connected(endpoint.url) as connection:
             connection.sendall(wire() * 2 + wire(b"{}", headers=HEADERS | {"Connection": "close"}))
             assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"200", b"400"]
 
     def test_queued_behaviours_are_for_one_request_each(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A test could not say 'fails twice, then works', nor that another call is not affected."""
+        """No test could let a call fail twice and then work, without a change to other calls."""
         endpoint.issue("other")
         endpoint.misbehave(UUID, error(500))
         endpoint.misbehave(UUID, error(429))
         assert post(client, endpoint.url, {"uuid": "other", "status": "Failed"})[0] == 200
         assert [post(client, endpoint.url)[0] for _ in range(3)] == [500, 429, 200]
 
-    def test_spells_come_first_and_then_what_is_queued(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """An outage would use up what a test has in store for a call."""
+    def test_a_spell_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """An outage would use up the behaviours that a test queued for a call."""
         endpoint.always(UUID, error(501))
         endpoint.misbehave(UUID, error(502))
         endpoint.spell(error(503), seconds=3600)
@@ -383,8 +387,8 @@ class TestMisbehaviour:
         endpoint.spell(error(504), seconds=0)  # replaces the other, and is over
         assert [post(client, endpoint.url)[0] for _ in range(3)] == [502, 501, 501]
 
-    def test_healing_ends_all_of_it(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A test could not say that BetaTel is back."""
+    def test_heal_ends_every_behaviour(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """No test could let the endpoint recover."""
         endpoint.always(UUID, error(501))
         endpoint.misbehave(UUID, error(502))
         endpoint.spell(error(503))
@@ -392,12 +396,12 @@ class TestMisbehaviour:
         assert post(client, endpoint.url)[0] == 200
 
 
-class TestLife:
-    """Beginning, end, and what is seen from outside."""
+class TestLifecycle:
+    """Start, end, TLS and inspection."""
 
     @pytest.mark.parametrize("behaviour", [hang(), late(3600), drip_body(3600), drip_headers(3600)])
-    @pytest.mark.parametrize("stays", [True, False])
-    def test_ends_at_once_whatever_is_under_way(self, behaviour: Behaviour, stays: bool) -> None:  # noqa: FBT001
+    @pytest.mark.parametrize("stays", [True, False], ids=["client stays", "client leaves"])
+    def test_a_stand_in_ends_while_a_request_is_under_way(self, behaviour: Behaviour, stays: bool) -> None:  # noqa: FBT001
         """A hanging request would hang the tests, leak its thread or keep the port."""
         before = set(threading.enumerate())
         with contextlib.ExitStack() as clients:
@@ -414,13 +418,13 @@ class TestLife:
                 again.bind(("127.0.0.1", urlsplit(endpoint.url).port))
 
     def test_a_port_that_is_taken_is_an_error(self, endpoint: StandIn) -> None:
-        """A test would talk to somebody else's server."""
+        """A test would talk to another program's server."""
         taken = urlsplit(endpoint.url).port or 0
         with pytest.raises(OSError, match="in use"), StandIn(api_key=KEY, user_id=USER, port=taken):
             pass
 
-    def test_an_outage_can_be_followed_by_a_return(self, client: urllib3.PoolManager) -> None:
-        """'Refused, then back on the same port' could not be acted."""
+    def test_a_second_stand_in_takes_over_the_port_of_the_first(self, client: urllib3.PoolManager) -> None:
+        """No test could imitate an endpoint that refuses connections and then comes back."""
         with StandIn(api_key=KEY, user_id=USER) as first:
             post(client, first.url)
         with (
@@ -431,8 +435,8 @@ class TestLife:
         with StandIn(api_key=KEY, user_id=USER, port=urlsplit(first.url).port or 0) as second:
             assert post(client, second.url)[0] == 404
 
-    def test_speaks_tls_and_survives_clients_that_distrust_it(self) -> None:
-        """Neither https nor a certificate's refusal could be tested."""
+    def test_tls_works_and_survives_clients_that_distrust_it(self) -> None:
+        """The tests of https and of refused certificates would prove nothing."""
         authority = trustme.CA()
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -466,8 +470,8 @@ class TestLife:
             left.enter_context(hanging).sendall(wire())
             endpoint.wait_until(lambda e: e.requests[-1].answer == "hang", PATIENCE, "a request that hangs")
 
-    def test_requests_are_kept_as_sent_and_shown_masked(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A test could not see what the relay sends, or a failing one would print credentials."""
+    def test_requests_are_kept_as_sent_and_printed_masked(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """A test could not see the relay's request, or its failure would print credentials."""
         post(client, endpoint.url, RESULT, **{"X-Api-Key": "other", "x-api-key": ""})
         (request,) = endpoint.requests
         assert (request.method, request.path, request.answer) == ("POST", WEBHOOK_PATH, 401)
@@ -477,21 +481,21 @@ class TestLife:
         for shown in (repr(request), repr(endpoint), str(request), repr(endpoint.requests)):
             assert not {word for word in ("other", USER, KEY) if word in shown}
 
-    def test_waiting_ends_with_the_condition(self, endpoint: StandIn) -> None:
-        """Tests would have to sleep for luck."""
+    def test_wait_until_ends_once_the_condition_holds(self, endpoint: StandIn) -> None:
+        """The tests would have to sleep and hope."""
         with ThreadPoolExecutor(1) as pool, connected(endpoint.url) as connection:
             waiting = pool.submit(endpoint.wait_until, lambda e: len(e.accepted) == 2, PATIENCE, "two results")
             for _ in range(2):
                 connection.sendall(wire())
             waiting.result(PATIENCE)
 
-    @pytest.mark.parametrize("timeout", [0, 0.01])
-    def test_waiting_in_vain_says_for_what(self, endpoint: StandIn, timeout: float) -> None:
-        """A test that fails would not say why."""
+    @pytest.mark.parametrize("timeout", [0, 0.01], ids=["0 s", "10 ms"])
+    def test_wait_until_names_its_condition_at_the_timeout(self, endpoint: StandIn, timeout: float) -> None:
+        """A failing test would not say why."""
         with pytest.raises(TimeoutError, match=r"^a miracle: not within"):
             endpoint.wait_until(lambda _: False, timeout, "a miracle")
 
-    def test_a_bug_of_its_own_is_not_swallowed(self) -> None:
+    def test_a_bug_in_a_behaviour_fails_the_test(self) -> None:
         """A broken stand-in would look like a broken relay, or like a good one."""
 
         def script(*_: object) -> Iterator[bytes]:
@@ -506,16 +510,18 @@ class TestLife:
 
 
 class TestControl:
-    """Steering it over HTTP, in the process or from another one."""
+    """The control paths over HTTP, in this process and in another one."""
 
     def ask(self, client: urllib3.PoolManager, endpoint_url: str, name: str, body: object = None) -> tuple[int, Any]:
-        """GET without a body, else POST."""
+        """Send a GET without a body, else a POST."""
         url = endpoint_url.replace(WEBHOOK_PATH, f"/_standin/{name}")
         reply = client.request("GET" if body is None else "POST", url, json=body)
         return reply.status, reply.json()
 
-    def test_steering(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """The demo could not act an outage, and what steers it would count as traffic."""
+    def test_control_requests_change_the_endpoint_and_do_not_count(
+        self, endpoint: StandIn, client: urllib3.PoolManager
+    ) -> None:
+        """The demo could not imitate an outage, or would count its own control requests as traffic."""
         new = {"uuid": "new", "status": "Failed"}
         assert post(client, endpoint.url, new)[0] == 404
         assert self.ask(client, endpoint.url, "calls", {"uuid": "new"})[0] == 200
@@ -544,16 +550,16 @@ class TestControl:
             ("elsewhere", {}),
         ],
     )
-    def test_what_it_does_not_understand_is_an_error(
+    def test_a_malformed_control_request_is_an_error(
         self, endpoint: StandIn, client: urllib3.PoolManager, name: str, body: object
     ) -> None:
         """A typing error in the demo would go unnoticed."""
         assert self.ask(client, endpoint.url, name, body)[0] == 400
         assert post(client, endpoint.url)[0] == 200
 
-    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-    def test_as_a_process(self, tmp_path: Path, ending: signal.Signals) -> None:
-        """The demo's endpoint would not start, would chatter, or would not end when it is told to."""
+    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda ending: ending.name)
+    def test_a_process_serves_until_its_signal_and_prints_nothing(self, tmp_path: Path, ending: signal.Signals) -> None:
+        """The demo's endpoint would not start, would print noise, or would not end when told to."""
         credentials = tmp_path / "credentials.json"
         credentials.write_text(json.dumps({"api_key": KEY, "user_id": USER}))
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -581,11 +587,12 @@ class TestControl:
             (None, b"No such file"),
             ('{"api_key":"a","user_id":"b"}', b"in use"),
         ],
+        ids=["no credentials", "no JSON", "no file", "port in use"],
     )
     def test_a_process_that_cannot_start_says_why(
         self, endpoint: StandIn, tmp_path: Path, content: str | None, complaint: bytes
     ) -> None:
-        """Whoever starts the demo would be shown a traceback."""
+        """An engineer who starts the demo would see a traceback."""
         credentials = tmp_path / "credentials.json"
         if content is not None:
             credentials.write_text(content)

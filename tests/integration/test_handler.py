@@ -1,4 +1,4 @@
-"""A batch in: each record ends as its own case says, and nothing that happens to one touches another."""
+"""Each record of a batch gets its own outcome, and no record affects another one."""
 
 import json
 import socket
@@ -14,19 +14,14 @@ from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error, hang
-from tests.conftest import payload
-from tests.support.relay import Context, Relay, result
+from tests.support.payloads import payload, result
+from tests.support.relay import UUID, Context, InProcessRelay
 
 GOOD = [f"good-{number}" for number in range(6)]
 
 
-def bodies(name: str) -> list[str]:
-    """Return the message bodies of a payload."""
-    return [record["body"] for record in payload(name)["Records"]]
-
-
-def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: Relay) -> None:
-    """One bad record, or a slow one, would cost its neighbours their delivery, or have them sent again."""
+def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: InProcessRelay) -> None:
+    """A bad or slow record would stop the delivery of its neighbours, or have the relay send them again."""
     relay.configure(RETRY_BASE_SECONDS="1")
     relay.endpoint.issue(*GOOD, "fails", "hangs")
     relay.endpoint.misbehave("fails", error(500))
@@ -51,7 +46,7 @@ def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: Relay) -> None:
         "enqueued_at": datetime.fromtimestamp(sent_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
         "source_message_id": ids["no-status"],
     }
-    # What Lambda's poller does with the rest. What was kept comes back long before the queue's own time-out.
+    # As Lambda's poller, delete the others. The kept messages come back long before the visibility timeout.
     for record in records:
         if record["messageId"] not in kept:
             relay.sqs.delete_message(QueueUrl=relay.results_url, ReceiptHandle=record["receiptHandle"])
@@ -66,55 +61,58 @@ def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: Relay) -> None:
 @pytest.mark.parametrize(
     ("age_s", "receives", "least", "most"),
     [(0, 1, 8, 12), (0, 2, 16, 24), (0, 5, 48, 72), (3595, 300, 48, 72), (3605, 5, 128, 192), (3605, 300, 720, 1080)],
+    ids=["first", "second", "fifth", "last when fresh", "fifth when old", "last when old"],
 )
 def test_a_deferred_message_is_hidden_for_longer_after_each_receive(
-    relay: Relay, age_s: int, receives: int, least: int, most: int
+    relay: InProcessRelay, age_s: int, receives: int, least: int, most: int
 ) -> None:
-    """In an outage BetaTel would be flooded with retries, or a result would wait for hours after it."""
+    """In an outage the relay would flood BetaTel with retries, or a result would wait for hours after it."""
     relay.endpoint.misbehave("throttled", error(429))
     records = relay.send(result("throttled"))
     attributes = records[0]["attributes"]
     attributes["ApproximateReceiveCount"] = str(receives)
     attributes["SentTimestamp"] = str(int(attributes["SentTimestamp"]) - age_s * 1000)
     assert relay.invoke_with(records) == [records[0]["messageId"]]
-    (asked,) = relay.asked("ChangeMessageVisibilityBatch")
+    (asked,) = relay.calls_of("ChangeMessageVisibilityBatch")
     (entry,) = asked["Entries"]
     assert entry["ReceiptHandle"] == records[0]["receiptHandle"]
     assert least <= entry["VisibilityTimeout"] <= most
     assert relay.lines("result.deferred")[0]["retry_in_s"] == entry["VisibilityTimeout"]
-    assert relay.waiting(relay.results_url) == {"visible": 0, "hidden": 1, "delayed": 0}
+    assert relay.depths(relay.results_url) == {"visible": 0, "hidden": 1, "delayed": 0}
 
 
-def test_the_documented_payloads_are_delivered(relay: Relay) -> None:
-    """The examples that everybody begins with would not work."""
+def test_the_sample_payloads_are_delivered(relay: InProcessRelay) -> None:
+    """`sam local invoke` would fail with the files of events/, which every new user tries first."""
     relay.endpoint.issue(*[f"01JV5V54KPYK9GB29265EQRZ{end}" for end in ("2P", *[f"{n:02}" for n in range(10)])])
-    names = ["sqs-success", "sqs-failed", "sqs-eventbridge", "sqs-batch-one-invalid"]
-    for name in names:
-        # The same verdict twice or another one are cases of their own: here each payload comes alone.
-        relay.configure()
-        assert relay.invoke_with(relay.send(*bodies(name))) == []
-    first = [("01JV5V54KPYK9GB29265EQRZ2P", status) for status in ("Success", "Failed", "Success")]
-    assert relay.endpoint.accepted[:3] == first
-    assert len(relay.endpoint.accepted) == 12
-    assert [message["body"] for message in relay.parked(1)] == [bodies(names[3])[4]]
+    for name in ("sqs-success", "sqs-failed", "sqs-eventbridge", "eventbridge", "sqs-batch-one-invalid"):
+        assert relay.invoke(payload(name)) == []
+    statuses = [status for uuid, status in relay.endpoint.accepted if uuid == UUID]
+    assert statuses == ["Success", "Failed", "Success", "Success"]
+    assert len(relay.endpoint.accepted) == 13
+    (parked,) = relay.parked(1)
+    assert parked["body"] == payload("sqs-batch-one-invalid")["Records"][4]["body"]
 
 
-@pytest.mark.parametrize(("status", "said"), [(400, "HTTP 400 Bad Request"), (422, "HTTP 422 Unprocessable Entity")])
-def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(relay: Relay, status: int, said: str) -> None:
-    """A person would have to ask BetaTel what was wrong with the result."""
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "HTTP 400 Bad Request"), (422, "HTTP 422 Unprocessable Entity")], ids=["400", "422"]
+)
+def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(
+    relay: InProcessRelay, status: int, said: str
+) -> None:
+    """A person would have to ask BetaTel why it refused the result."""
     relay.endpoint.misbehave("refused", error(status))
     body = json.dumps(result("refused") | {"customer": "caf\xe9 \U0001f4de"}, ensure_ascii=False)
     assert relay.invoke_with(relay.send(body)) == []
     (parked,) = relay.parked(1)
     assert parked["body"] == body
     assert parked["given"].items() >= {"reason": "rejected", "http_status": str(status)}.items()
-    # HTTP 422 has another name from Python 3.13 on.
+    # Python 3.13 renamed HTTP 422.
     assert parked["given"]["detail"].replace("Content", "Entity") == said
 
 
 @pytest.mark.parametrize("how", ["queue missing", "body too large"])
-def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: Relay, how: str) -> None:
-    """A malformed message would be lost while the parked queue has a problem, or block what came with it."""
+def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: InProcessRelay, how: str) -> None:
+    """A malformed message would be lost while the parked queue fails, or would block its neighbours."""
     relay.endpoint.issue(*GOOD)
     records = relay.send(*map(result, GOOD[:3]), "malformed", *map(result, GOOD[3:]))
     if how == "queue missing":
@@ -129,8 +127,8 @@ def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: Relay, how: 
     assert line["detail"].startswith("park: ")
 
 
-def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: Relay) -> None:
-    """A deferred result would be deleted with the delivered ones because its delay could not be set."""
+def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: InProcessRelay) -> None:
+    """SQS would delete a deferred result with the delivered ones because its delay could not be set."""
     relay.endpoint.issue("good")
     records = relay.send(result("unknown-0"), result("good"), result("unknown-1"))
     records[0]["receiptHandle"] = "outdated"
@@ -142,8 +140,8 @@ def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: Rel
     assert line["detail"].startswith("hide: ")
 
 
-def test_a_bug_defers_only_the_record_it_met(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some odd result would keep failing the batches it is in until all of their results are dead-lettered."""
+def test_a_bug_defers_only_the_record_it_met(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An odd result would fail each of its batches until SQS dead-letters all of their results."""
     post = Webhook.post
 
     def buggy(webhook: Webhook, asked: FlashCallResult, *further: Any) -> Any:
@@ -159,8 +157,8 @@ def test_a_bug_defers_only_the_record_it_met(relay: Relay, monkeypatch: pytest.M
     assert "ZeroDivisionError" in line["detail"]
 
 
-def test_a_batch_without_time_left_is_deferred_unasked(relay: Relay) -> None:
-    """A POST would be cut off by the function's end, and the whole batch sent again."""
+def test_a_batch_without_time_left_is_deferred_without_a_post(relay: InProcessRelay) -> None:
+    """Lambda would cut a POST off at the time-out, and the relay would send the whole batch again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), "malformed")
     assert relay.invoke_with(records, Context(remaining_ms=int(budget.SETTLE_S * 1000) - 1000)) == [
@@ -169,11 +167,13 @@ def test_a_batch_without_time_left_is_deferred_unasked(relay: Relay) -> None:
     assert relay.endpoint.requests == []
     assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
     assert len(relay.parked(1)) == 1
-    assert relay.invoke_with(records[:1]) == []  # with time again, it works
+    assert relay.invoke_with(records[:1]) == []  # with enough time, it is delivered
 
 
-def test_an_attempt_that_never_ends_defers_only_its_own_record(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One attempt that hangs in spite of its bound would have the function killed, and all its results sent again."""
+def test_an_attempt_that_never_ends_defers_only_its_own_record(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda would kill the function because of one endless attempt, and the relay would send its results again."""
     post, over = Webhook.post, threading.Event()
 
     def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
@@ -182,30 +182,29 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(relay: Relay, mon
     monkeypatch.setattr(Webhook, "post", hang_for_one)
     relay.endpoint.issue("prompt")
     prompt, stuck = relay.send(result("prompt"), result("stuck"))
-    # So little that the attempt may just begin: 1 s is its time-out.
+    # Just enough time for an attempt to begin: its time-out is 1 s.
     remaining = Context(remaining_ms=int(budget.SETTLE_S * 1000) + 1500)
     assert relay.invoke_with([prompt, stuck], remaining) == [stuck["messageId"]]
     over.set()
     assert [line.get("reason") for line in relay.lines("result.")] == [None, "out_of_time"]
 
 
-@pytest.mark.parametrize("event", [None, {}, {"Records": [{"eventSource": "aws:s3"}]}])
-def test_an_unsupported_event_raises(relay: Relay, event: object) -> None:
-    """A wrong trigger would look like success, and what it carries would be lost."""
+def test_an_unsupported_event_raises(relay: InProcessRelay) -> None:
+    """A wrong trigger would look like success and lose its contents."""
     with pytest.raises(UnsupportedEventError):
-        relay.invoke(event)
-    assert relay.requests == []
+        relay.invoke({"Records": [{"eventSource": "aws:s3"}]})
+    assert relay.aws_calls == []
     assert relay.endpoint.requests == []
 
 
-def test_an_empty_batch_makes_no_call(relay: Relay) -> None:
+def test_an_empty_batch_makes_no_call_to_aws(relay: InProcessRelay) -> None:
     """A poller's empty batch would cost calls or raise an alarm."""
     assert relay.invoke_with([]) == []
-    assert relay.requests == []
+    assert relay.aws_calls == []
 
 
-def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: Relay) -> None:
-    """A message that SQS hands out twice at once would fail the whole batch, and its neighbours would be sent again."""
+def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: InProcessRelay) -> None:
+    """A message that SQS returns twice would fail the whole batch, and the relay would send its neighbours again."""
     relay.endpoint.issue("twice", "other")
     twice, other = relay.send(result("twice"), result("other"))
     relay.endpoint.misbehave("other", error(500))
@@ -214,8 +213,10 @@ def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: Relay) 
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["silent", "closes"])
-def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(relay: Relay, *, answers: bool) -> None:
-    """A hiccup of SQS while a record is hidden would fail the batch, and its confirmed results would be sent again."""
+def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(
+    relay: InProcessRelay, *, answers: bool
+) -> None:
+    """A short failure of SQS would fail the batch, and the relay would send its confirmed results again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), result("unknown"), "no result")
     with socket.create_server(("127.0.0.1", 0)) as sqs:

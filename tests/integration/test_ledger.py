@@ -1,4 +1,4 @@
-"""The ledger: a confirmed result is not sent again, and no trouble with the ledger costs a result."""
+"""The ledger: the relay sends no confirmed result again, and a failing ledger costs no result."""
 
 import socket
 from collections.abc import Iterator
@@ -9,32 +9,34 @@ import pytest
 from flash_call_relay.ledger import Ledger
 from flash_call_relay.queues import Queues
 from local.emulator.emulator import Emulator
-from local.endpoint.behaviour import error
+from local.endpoint.behaviour import answer, error
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import free_port
-from tests.support.relay import Relay, relaying, result
+from tests.support.payloads import result
+from tests.support.relay import KEY, USER, InProcessRelay, relaying
+
+THROTTLED = {
+    "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+    "message": "slow down",
+}
 
 
-def outcomes(relay: Relay) -> list[tuple[str, str | None]]:
-    """Return outcome and reason of each record so far."""
-    return [(line["outcome"], line.get("reason")) for line in relay.lines("result.")]
-
-
-def test_a_confirmed_result_is_not_sent_again(relay: Relay) -> None:
-    """BetaTel would get each result as often as SQS, EventBridge and the producer deliver it."""
-    relay.remember()
+def test_a_confirmed_result_is_not_sent_again(relay: InProcessRelay) -> None:
+    """BetaTel would get a result as often as SQS, EventBridge and the producer deliver it."""
+    relay.add_ledger()
     relay.endpoint.issue("call")
     for _ in range(3):
         assert relay.invoke_with(relay.send(result("call"))) == []
     event = {"id": "event", "detail-type": "Flash Call Result", "detail": result("call")}
     assert relay.invoke(event) == []
     assert relay.endpoint.accepted == [("call", "Success")]
-    assert outcomes(relay) == [("delivered", None)] + [("duplicate", None)] * 3
+    assert relay.outcomes() == [("delivered", None)] + [("duplicate", None)] * 3
     assert all("duration_ms" not in line for line in relay.lines("result.duplicate"))
 
 
-def test_a_contradiction_of_a_confirmed_result_is_parked_unsent(relay: Relay) -> None:
-    """BetaTel would hear two verdicts on one call, and nobody would be told."""
-    relay.remember()
+def test_a_contradiction_of_a_confirmed_result_is_parked_unsent(relay: InProcessRelay) -> None:
+    """BetaTel would get two verdicts on one call, and nobody would learn of it."""
+    relay.add_ledger()
     relay.endpoint.issue("call")
     assert relay.invoke_with(relay.send(result("call", "Failed"))) == []
     assert relay.invoke_with(relay.send(result("call", "Success"))) == []
@@ -45,142 +47,149 @@ def test_a_contradiction_of_a_confirmed_result_is_parked_unsent(relay: Relay) ->
     assert parked["given"]["detail"].endswith("and this one says Success")
 
 
-def test_an_exception_on_the_way_still_writes_the_confirmations(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_an_invocation_still_writes_the_confirmations(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a bug in the relay, BetaTel would get up to 24 confirmed results again."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    relay.remember()
+    relay.add_ledger()
     relay.endpoint.issue("call")
     monkeypatch.setattr(Queues, "settle", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         relay.invoke_with(relay.send(result("call")))
-    assert relay.remembered()["call"]["status"] == "Success"
+    assert relay.ledger_entries()["call"]["status"] == "Success"
 
 
-@pytest.mark.parametrize("status", [400, 404, 500])
-def test_an_unconfirmed_result_is_sent_when_it_comes_again(relay: Relay, status: int) -> None:
-    """A parked result that a person sends again would be taken for a duplicate, and lost."""
-    relay.remember()
+@pytest.mark.parametrize("status", [400, 404, 500], ids="HTTP {}".format)
+def test_an_unconfirmed_result_is_sent_when_it_comes_again(relay: InProcessRelay, status: int) -> None:
+    """The relay would take a parked result that a person sends again for a duplicate, and lose it."""
+    relay.add_ledger()
     relay.endpoint.issue("call")
     relay.endpoint.misbehave("call", error(status))
     relay.invoke_with(relay.send(result("call")))
-    assert relay.remembered() == {}
+    assert relay.ledger_entries() == {}
     assert relay.invoke_with(relay.send(result("call"))) == []
     assert relay.endpoint.accepted == [("call", "Success")]
 
 
-def test_a_batch_of_hundreds_costs_one_read_per_100_and_one_write_per_25(relay: Relay) -> None:
+def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -> None:
     """The ledger would cost more than the function."""
-    relay.remember()
+    relay.add_ledger()
     calls = [f"call-{number}" for number in range(120)]
     relay.endpoint.issue(*calls)
     records = relay.send(*map(result, calls), "no result")
     assert relay.invoke_with(records) == []
-    assert len(relay.asked("BatchGetItem")) == 2
-    assert len(relay.asked("BatchExecuteStatement")) == 5
+    assert len(relay.calls_of("BatchGetItem")) == 2
+    assert len(relay.calls_of("BatchExecuteStatement")) == 5
     assert relay.invoke_with(records) == []
     assert len(relay.endpoint.requests) == 120
-    assert len(relay.asked("BatchExecuteStatement")) == 5
-    remembered = relay.remembered()
+    assert len(relay.calls_of("BatchExecuteStatement")) == 5
+    remembered = relay.ledger_entries()
     assert remembered.keys() == set(calls)
     for item in remembered.values():
         assert item.keys() == {"uuid", "status", "confirmed_at", "expires_at"}
         assert int(item["expires_at"]) - int(item["confirmed_at"]) == 30 * 86_400
 
 
-@pytest.fixture(params=["missing", "refused", "unreachable", "silent"])
-def without_ledger(request: pytest.FixtureRequest, relay: Relay) -> Iterator[Relay]:
-    """Run the relay with a ledger that is not to be had."""
+@pytest.fixture(params=["missing", "refused", "throttled", "unreachable", "silent"])
+def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
+    """Run the relay with a ledger that fails."""
     relay.endpoint.issue("call", "other")
     if request.param == "missing":
         relay.configure(LEDGER_TABLE_NAME="no-such-table")
         yield relay
     elif request.param == "refused":
-        relay.configure(LEDGER_TABLE_NAME="x")  # no name that DynamoDB takes
+        relay.configure(LEDGER_TABLE_NAME="x")  # too short a name for DynamoDB
         yield relay
+    elif request.param == "throttled":
+        with StandIn(api_key=KEY, user_id=USER) as dynamodb:
+            dynamodb.spell(answer(400, THROTTLED))
+            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=dynamodb.url.removesuffix(WEBHOOK_PATH))
+            yield relay
     elif request.param == "unreachable":
-        relay.remember(AWS_ENDPOINT_URL_DYNAMODB=f"https://localhost:{free_port()}")
+        relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=f"https://localhost:{free_port()}")
         yield relay
     else:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            relay.remember(AWS_ENDPOINT_URL_DYNAMODB=f"http://127.0.0.1:{silent.getsockname()[1]}")
+            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=f"http://127.0.0.1:{silent.getsockname()[1]}")
             yield relay
 
 
-def test_results_are_delivered_while_the_ledger_fails(without_ledger: Relay) -> None:
+def test_results_are_delivered_while_the_ledger_fails(without_ledger: InProcessRelay) -> None:
     """An outage of DynamoDB would stop all deliveries, or lose results."""
     relay = without_ledger
     assert relay.invoke_with(relay.send(result("call"), result("call"), result("other", "Failed"))) == []
     assert sorted(relay.endpoint.accepted) == [("call", "Success"), ("other", "Failed")]
-    assert sorted(outcomes(relay), key=str) == [("delivered", None), ("delivered", None), ("duplicate", None)]
+    assert sorted(relay.outcomes(), key=str) == [("delivered", None), ("delivered", None), ("duplicate", None)]
     faults = [line["detail"].split(":")[0] for line in relay.lines("ledger.failed")]
     assert faults == ["read", "write"]
-    assert relay.counted("LedgerErrors") == [1], "an invocation that could not use it, whatever it tried"
+    assert relay.counted("LedgerErrors") == [1], "one for the invocation, however many calls failed"
 
 
-def test_dynamodb_is_not_called_without_deduplication(relay: Relay) -> None:
-    """Who has switched it off would still pay for it, or need a table."""
+def test_dynamodb_is_not_called_without_deduplication(relay: InProcessRelay) -> None:
+    """A customer without deduplication would still pay for DynamoDB, or need a table."""
     relay.endpoint.issue("call")
     for _ in range(2):
         assert relay.invoke_with(relay.send(result("call"))) == []
     assert relay.endpoint.accepted == [("call", "Success")] * 2
-    assert {operation for operation, _ in relay.requests} == {"GetSecretValue"}
+    assert {operation for operation, _ in relay.aws_calls} == {"GetSecretValue"}
 
 
 @pytest.fixture(scope="module")
-def shared(emulator: Emulator) -> Iterator[Relay]:
-    """Run a relay with a ledger for all of a module."""
+def shared(emulator: Emulator) -> Iterator[InProcessRelay]:
+    """Run one relay with a ledger for the whole module."""
     with relaying(emulator) as one:
-        one.remember()
+        one.add_ledger()
         yield one
 
 
-def test_a_write_over_the_other_status_is_reported_and_changes_nothing(shared: Relay) -> None:
-    """Two results in flight at once would leave no trace of their contradiction."""
+def test_a_write_over_the_other_status_is_reported_and_changes_nothing(shared: InProcessRelay) -> None:
+    """Two contradicting results in flight at the same moment would leave no trace."""
     ledger = Ledger(shared.dynamodb, shared.name)
     assert ledger.write({"first": "Success", "second": "Success"}, at=1.0).result() == []
     assert ledger.write({"first": "Failed", "second": "Success", "third": "Failed"}, at=2.0).result() == ["first"]
-    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in shared.remembered().items()}
+    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in shared.ledger_entries().items()}
     assert remembered == {"first": ("Success", "1"), "second": ("Success", "1"), "third": ("Failed", "2")}
 
 
-class Hesitant:
-    """DynamoDB as it is under load: it leaves most of each call undone. The emulator never does."""
+class OverloadedDynamoDB:
+    """DynamoDB under load: it leaves most of each call undone. The emulator never does."""
 
     def __init__(self, dynamodb: Any) -> None:
         self._dynamodb = dynamodb
 
     def batch_get_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - DynamoDB's
-        """Do one key, and hand the others back."""
+        """Read one key, and return the others as unprocessed."""
         ((table, wanted),) = RequestItems.items()
         first, others = wanted["Keys"][:1], wanted["Keys"][1:]
         reply = self._dynamodb.batch_get_item(RequestItems={table: {**wanted, "Keys": first}})
         return {**reply, "UnprocessedKeys": {table: {**wanted, "Keys": others}} if others else {}}
 
     def batch_execute_statement(self, Statements: list[Any]) -> Any:  # noqa: N803 - DynamoDB's
-        """Do one statement, and refuse the others."""
+        """Run one statement, and throttle the others."""
         reply = self._dynamodb.batch_execute_statement(Statements=Statements[:1])
         throttled = {"Error": {"Code": "ThrottlingError", "Message": "slow down"}}
         return {**reply, "Responses": [*reply["Responses"], *(throttled for _ in Statements[1:])]}
 
 
-def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: Relay) -> None:
-    """Under load, confirmations would be forgotten, and the results sent again."""
-    hesitant: Any = Hesitant(shared.dynamodb)
-    ledger = Ledger(hesitant, shared.name)
-    calls = [f"hesitant-{number}" for number in range(5)]
+def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: InProcessRelay) -> None:
+    """Under load, the ledger would lose confirmations, and the relay would send their results again."""
+    overloaded: Any = OverloadedDynamoDB(shared.dynamodb)
+    ledger = Ledger(overloaded, shared.name)
+    calls = [f"overloaded-{number}" for number in range(5)]
     assert ledger.write(dict.fromkeys(calls, "Failed"), at=3.0).result() == []
     page = ledger.open(calls)
     assert page.confirmed.keys() == set(calls)
     assert page.faults == []
 
 
-def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: Relay) -> None:
-    """An invocation would wait for a throttled table until it is killed."""
-    hesitant: Any = Hesitant(shared.dynamodb)
-    ledger = Ledger(hesitant, shared.name)
+def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: InProcessRelay) -> None:
+    """An invocation would wait for a throttled table until Lambda kills it."""
+    overloaded: Any = OverloadedDynamoDB(shared.dynamodb)
+    ledger = Ledger(overloaded, shared.name)
     calls = [f"stubborn-{number}" for number in range(60)]
     page = ledger.open(calls)
     assert page.faults == ["read: TimeoutError"]

@@ -1,4 +1,4 @@
-"""Any sequence of batches, faults, kills and replays, against a model of what the ledger may suppress."""
+"""Random sequences of batches, faults, kills and replays, against a model of the results the ledger may suppress."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,35 +8,36 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from flash_call_relay import handler, telemetry
+from flash_call_relay import telemetry
+from flash_call_relay.models import OTHER
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Behaviour, answer, error, lost
 from local.endpoint.standin import StandIn
-from tests.support.relay import Relay, relaying, result
+from tests.support.payloads import result
+from tests.support.relay import InProcessRelay, relaying
 
-OTHER = {"Success": "Failed", "Failed": "Success"}
 FAULTS: dict[str, Callable[[], Behaviour]] = {
     "error": lambda: error(500),
     "refusal": lambda: error(400),
-    "lost reply": lost,  # accepted, but the relay never hears of it
+    "lost reply": lost,  # the endpoint accepts, but the relay gets no reply
     "page": lambda: answer(200, "<html></html>"),
 }
 
 
 class Killed(BaseException):
-    """The function is killed, as far as a test in one process can do that."""
+    """Lambda kills the function, as far as a test in one process can imitate it."""
 
 
 class Sequences(RuleBasedStateMachine):
-    """Batches of a few calls' results, the same ones again and again."""
+    """Batches of the results of a few calls, each of them again and again."""
 
-    relay: Relay
+    relay: InProcessRelay
 
     def __init__(self) -> None:
         super().__init__()
         self.relay.endpoint.heal()
         self.prefix = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
-        handler.wire.cache_clear()  # a gate that nothing has happened at
+        self.relay.end_environment()  # begin with a new gate
 
     @rule(
         records=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(sorted(OTHER))), min_size=1, max_size=5),
@@ -44,13 +45,13 @@ class Sequences(RuleBasedStateMachine):
         killed=st.booleans(),
     )
     def batch(self, records: list[tuple[int, str]], faults: dict[int, str], killed: bool) -> None:  # noqa: FBT001
-        """Deliver a batch; whether a record is new, a copy or a replay is up to chance."""
+        """Deliver a batch; by chance a record is new, a copy or a replay."""
         relay, endpoint = self.relay, self.relay.endpoint
         endpoint.heal()
         endpoint.issue(*(self.uuid(number) for number, _ in records))
         for number, fault in faults.items():
             endpoint.misbehave(self.uuid(number), FAULTS[fault]())
-        known = {uuid: item["status"] for uuid, item in relay.remembered().items()}
+        known = {uuid: item["status"] for uuid, item in relay.ledger_entries().items()}
         asked, logged = len(endpoint.requests), len(relay.lines("result."))
         messages = relay.send(*(result(self.uuid(number), status) for number, status in records))
         if killed:
@@ -65,7 +66,7 @@ class Sequences(RuleBasedStateMachine):
         self.check_suppression(lines, endpoint)
 
     def check_suppression(self, lines: list[dict[str, Any]], endpoint: StandIn) -> None:
-        """Only what the endpoint has accepted may be a duplicate, or be contradicted."""
+        """Check that only results the endpoint accepted are duplicates or are contradicted."""
         for line in lines:
             pair = (line["uuid"], line["status"])
             if line["outcome"] in ("delivered", "duplicate"):
@@ -74,28 +75,28 @@ class Sequences(RuleBasedStateMachine):
                 assert (pair[0], OTHER[pair[1]]) in endpoint.accepted
 
     def kill(self, messages: list[dict[str, Any]]) -> None:
-        """End an invocation as soon as it has an outcome, before it can write anything down."""
+        """End an invocation at its first outcome, before it writes anything."""
 
         def die(*_: object) -> None:
             raise Killed
 
-        _, delivery, *_ = handler.wire()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(telemetry.Invocation, "log_outcomes", die)
             with pytest.raises(Killed):
                 self.relay.invoke_with(messages)
-        delivery._threads.shutdown()  # in another process they would be gone
-        handler.wire.cache_clear()
+        self.relay.end_environment()
 
     def uuid(self, number: int) -> str:
-        """Return a call of this run's own."""
+        """Return a uuid of this run."""
         return f"{self.prefix}-{number}"
 
 
-def test_a_confirmed_result_is_never_sent_again_and_an_unconfirmed_one_always(emulator: Emulator) -> None:
-    """BetaTel would get copies of confirmed results, or a result that it never confirmed would be held back."""
+def test_no_sequence_of_batches_faults_and_kills_repeats_a_confirmed_result_or_suppresses_another(
+    emulator: Emulator,
+) -> None:
+    """BetaTel would get copies of confirmed results, or never get a result that it has not confirmed."""
     with relaying(emulator) as relay:
-        relay.remember()
+        relay.add_ledger(RETRY_BASE_SECONDS="900", FRESH_SECONDS="0")  # no deferred message returns during the test
         machine = type("Machine", (Sequences,), {"relay": relay})
         checks = [HealthCheck.too_slow]
         chosen = settings(max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=checks)

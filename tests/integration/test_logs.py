@@ -1,4 +1,4 @@
-"""What an on-call engineer reads: a line an outcome, a line a batch, and nothing that changes an outcome."""
+"""The log: a line for each outcome and each batch, and no failure of the log changes an outcome."""
 
 import io
 import json
@@ -16,18 +16,19 @@ from flash_call_relay.models import Delivered, FlashCallResult, Processed, Recor
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error
 from local.processes import wait_until
-from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, Relay, result
+from tests.support.payloads import result
+from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, InProcessRelay
 
-RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # on every line, added by the logger
+RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # the logger adds these to every line
 
 
 def own(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line's own fields."""
+    """Return a line's fields other than the logger's."""
     assert line.keys() >= RUNTIME
     return {name: value for name, value in line.items() if name not in RUNTIME}
 
 
-def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: Relay) -> None:
+def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: InProcessRelay) -> None:
     """At a million results a day, CloudWatch would cost more than the relay."""
     relay.endpoint.issue(UUID)
     (record,) = relay.send(result(UUID))
@@ -44,8 +45,8 @@ def test_a_delivered_line_has_at_most_300_bytes_of_its_own(relay: Relay) -> None
     assert line["duration_ms"] > 0
 
 
-def test_every_outcome_is_logged_with_its_fields(relay: Relay) -> None:
-    """On call, one could not find out what became of a result, or search for it."""
+def test_every_outcome_is_logged_with_its_fields(relay: InProcessRelay) -> None:
+    """An on-call engineer could not find out what became of a result, or search for it."""
     relay.endpoint.issue(UUID)
     relay.endpoint.misbehave("refused", error(400))
     relay.endpoint.misbehave("failed", error(500))
@@ -71,24 +72,24 @@ def test_every_outcome_is_logged_with_its_fields(relay: Relay) -> None:
     assert lines["refused"]["detail"] == "HTTP 400 Bad Request"
 
 
-def test_every_batch_ends_with_a_line_of_counts(relay: Relay) -> None:
-    """A batch that was only settled in part would look like any other."""
+def test_every_batch_ends_with_a_line_of_counts(relay: InProcessRelay) -> None:
+    """A partly settled batch would look like any other."""
     relay.endpoint.issue("a", "b")
     relay.invoke_with(relay.send(result("a"), result("b"), result("unknown"), "malformed"))
     (line,) = map(own, relay.lines("batch.settled"))
     assert line == {"message": "batch.settled", "records": 4, "delivered": 2, "deferred": 1, "parked": 1}
 
 
-def test_every_line_carries_its_request_id(relay: Relay) -> None:
-    """A line could not be matched with Lambda's own report of a time-out."""
+def test_every_line_carries_its_request_id(relay: InProcessRelay) -> None:
+    """An engineer could not match a line with Lambda's own report of a time-out."""
     for request_id in ("first", "second"):
         relay.invoke_with(relay.send(result("unknown")), Context(aws_request_id=request_id))
         relay.endpoint.issue("unknown")
     assert [line["function_request_id"] for line in relay.lines()] == ["first"] * 2 + ["second"] * 2
 
 
-def test_an_outcome_is_logged_before_its_batch_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function that is killed would take the story of all its batch with it."""
+def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed function would leave no log of its whole batch."""
     post, over = Webhook.post, threading.Event()
 
     def wait_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
@@ -104,21 +105,21 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: Relay, monkeypatch: p
     seen = wait_until(lambda: len(relay.lines("result.")) == 2, limit_s=PATIENCE_S / 2)
     over.set()
     invocation.join()
-    assert seen, "the lines of what is done came after what was not"
+    assert seen, "the finished records are logged before the slow one ends"
     assert [line["outcome"] for line in relay.lines("result.")][-1:] == ["delivered"]
     assert len(relay.lines("result.")) == 3
 
 
-def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: Relay) -> None:
-    """Lambda would take each line for INFO, and for as old as its arrival."""
+def test_every_line_has_the_level_and_timestamp_that_lambda_reads(relay: InProcessRelay) -> None:
+    """Lambda would take each line for INFO, and date it by its arrival."""
     relay.invoke_with(relay.send(result("unknown"), "malformed"))
     assert {line["level"] for line in relay.lines()} == {"INFO", "WARNING", "ERROR"}
     for line in relay.lines():
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", line["timestamp"])
 
 
-def test_debug_level_does_not_open_the_libraries_logs(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks for a fault at night would drown in what libraries say, and pay for it."""
+def test_debug_level_does_not_open_the_libraries_logs(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At DEBUG, an engineer would drown in the libraries' lines, and the customer would pay for them."""
     heard: list[logging.LogRecord] = []
     listener = logging.Handler()
     monkeypatch.setattr(listener, "emit", heard.append)
@@ -132,8 +133,17 @@ def test_debug_level_does_not_open_the_libraries_logs(relay: Relay, monkeypatch:
     assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
 
 
-def test_a_line_that_cannot_be_built_costs_no_other_line(relay: Relay) -> None:
-    """One odd outcome would hide what became of the rest of its batch, and what is counted."""
+def test_a_schedule_that_uses_up_the_receives_is_warned_of(relay: InProcessRelay) -> None:
+    """An engineer who shortens the schedule would learn from the dead-letter queue only that the horizon is gone."""
+    relay.configure(RETRY_CAP_SECONDS="3", MAX_RECEIVE_COUNT="300")
+    relay.invoke_with([])
+    (line,) = relay.lines("settings.receives_run_out_before_the_horizon")
+    assert line["level"] == "WARNING"
+    assert line["exhausted_after_s"] < line["retry_horizon_s"] == 86_400
+
+
+def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) -> None:
+    """One odd outcome would hide the rest of its batch from the log and the metrics."""
     ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
     good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
     batch = telemetry.Invocation("request")
@@ -146,8 +156,10 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: Relay) -> None:
     assert relay.counted("CallsVerified") == [2]
 
 
-def test_a_log_that_cannot_be_written_changes_no_outcome(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk or a closed pipe would have delivered results sent again."""
+def test_a_log_that_cannot_be_written_changes_no_outcome(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a full disk or a closed pipe, the relay would send delivered results again."""
 
     class Broken(io.StringIO):
         def write(self, *_: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What the alarms and the dashboard live on: figures that agree with what happened, in blobs that CloudWatch takes."""
+"""The metrics agree with the outcomes, in blobs that CloudWatch accepts."""
 
 import io
 import json
@@ -13,10 +13,11 @@ from flash_call_relay import gate
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
-from local.endpoint.behaviour import answer, error
+from local.endpoint.behaviour import error
 from tests.support import emf
 from tests.support.emitted import emitted_dimensions, emitted_metrics
-from tests.support.relay import Relay, result
+from tests.support.payloads import result
+from tests.support.relay import InProcessRelay
 
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
@@ -27,11 +28,11 @@ UNITS = {
     "OldestPendingAge": "Seconds",
 }
 BUSINESS = {"CallsVerified", "CallsFailed"}
-ONLY_WHERE_THERE_ARE_SOME = {"PostLatency", "ConfirmationAge"}
+ONLY_WITH_VALUES = {"PostLatency", "ConfirmationAge"}
 
 
 def aged(age_s: float, body: object, message_id: str) -> dict[str, Any]:
-    """Return a message of that age, as if SQS had handed it out; it can be delivered or parked, but not hidden."""
+    """Return a record of that age, which the relay can deliver or park, but not hide."""
     attributes = {"SentTimestamp": str(int((time.time() - age_s) * 1000)), "ApproximateReceiveCount": "1"}
     text = body if isinstance(body, str) else json.dumps(body)
     record = {"messageId": message_id, "receiptHandle": "none", "body": text, "attributes": attributes}
@@ -39,7 +40,7 @@ def aged(age_s: float, body: object, message_id: str) -> dict[str, Any]:
 
 
 def test_the_emitted_metrics_are_the_documented_ones() -> None:
-    """Alarms and dashboards of other teams would fall silent with an update of the relay."""
+    """Other teams' alarms and dashboards would stop working with an update of the relay."""
     assert emitted_metrics() == UNITS
     of_the_service, by_reason = {("service",)}, {("service",), ("service", "reason")}
     assert emitted_dimensions() == {
@@ -47,8 +48,8 @@ def test_the_emitted_metrics_are_the_documented_ones() -> None:
     }
 
 
-def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: Relay) -> None:
-    """CloudWatch would drop what exceeds its limits, and the figures would be wrong when it matters most."""
+def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: InProcessRelay) -> None:
+    """CloudWatch would drop values over its limits, and the figures would be wrong in the largest batches."""
     verified = [aged(5, result(f"verified-{n}"), f"v{n}") for n in range(598)]
     failed = [aged(7, result(f"failed-{n}", "Failed"), f"f{n}") for n in range(250)]
     copies = [aged(4, result(f"verified-{n}"), f"c{n}") for n in range(80)]
@@ -82,7 +83,7 @@ def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: Relay)
     }
     assert {name: relay.counted(name) for name in counts} == counts
     (oldest,) = relay.counted("OldestPendingAge")
-    assert 1800 <= oldest < 4000, "parked results wait no longer"
+    assert 1800 <= oldest < 4000, "a parked result is not pending"
     lines = relay.lines("result.")
     ages = sorted(line["age_s"] for line in lines if line["outcome"] == "delivered")
     assert sorted(relay.counted("ConfirmationAge")) == ages
@@ -108,7 +109,7 @@ def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: Relay)
     assert max(len(line.encode()) for line in relay.printed.getvalue().splitlines()) < 256 * 1024
 
 
-def test_an_invocation_without_trouble_emits_every_health_metric_as_zero(relay: Relay) -> None:
+def test_an_invocation_without_failures_emits_every_health_metric_as_zero(relay: InProcessRelay) -> None:
     """An alarm would have no data, and would neither fire nor end."""
     relay.endpoint.issue("call")
     assert relay.invoke_with(relay.send(result("call"))) == []
@@ -118,37 +119,39 @@ def test_an_invocation_without_trouble_emits_every_health_metric_as_zero(relay: 
     ones = {name for name in health if health[name] == [1]}
     zeros = {name for name in health if health[name] == [0]}
     assert ones >= {"ResultsReceived", "ResultsDelivered"}
-    assert zeros >= health.keys() - ONLY_WHERE_THERE_ARE_SOME - {"ResultsReceived", "ResultsDelivered"}
+    assert zeros >= health.keys() - ONLY_WITH_VALUES - {"ResultsReceived", "ResultsDelivered"}
     assert {metric.namespace for metric in relay.metrics()} == {"FlashCallRelay"}
 
     relay.printed.truncate(0)
     relay.printed.seek(0)
     relay.invoke_with([])
     figures = {metric.name: metric.values for metric in relay.metrics()}
-    assert figures == {name: [0] for name in UNITS.keys() - ONLY_WHERE_THERE_ARE_SOME}
+    assert figures == {name: [0] for name in UNITS.keys() - ONLY_WITH_VALUES}
 
 
-def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: Relay) -> None:
-    """Each call that BetaTel doesn't know yet would wake people up, and the alarm would have to wait for an hour."""
+def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: InProcessRelay) -> None:
+    """Each call that BetaTel does not know yet would count as late and wake an engineer."""
     (unknown,) = relay.send(result("unknown"))
     unknown["attributes"] |= aged(800, "", "")["attributes"]
     assert relay.invoke_with([unknown]) == [unknown["messageId"]]
     assert relay.counted("OldestPendingAge") == [0]
 
 
-@pytest.mark.parametrize(("fresh_s", "age_s", "late"), [(60, 59, 0), (60, 61, 1), (0, 5000, 0)])
+@pytest.mark.parametrize(
+    ("fresh_s", "age_s", "late"), [(60, 59, 0), (60, 61, 1), (0, 5000, 0)], ids=["fresh", "late", "no freshness"]
+)
 def test_a_confirmation_counts_as_late_from_the_end_of_freshness(
-    relay: Relay, fresh_s: int, age_s: int, late: int
+    relay: InProcessRelay, fresh_s: int, age_s: int, late: int
 ) -> None:
-    """Nobody would know how many reports may have come too late to count."""
+    """Nobody would know how many confirmations came too late to count."""
     relay.configure(FRESH_SECONDS=str(fresh_s))
     relay.endpoint.issue("call")
     assert relay.invoke_with([aged(age_s, result("call"), "id")]) == []
     assert relay.counted("ConfirmedLate") == [late]
 
 
-def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: Relay) -> None:
-    """The endpoint would look faster than it is, and the conversion other than it is, where producers repeat."""
+def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: InProcessRelay) -> None:
+    """With repeating producers, the endpoint would look faster, and the conversion would be wrong."""
     relay.endpoint.issue("copied", "failing")
     relay.endpoint.misbehave("failing", error(500))
     relay.invoke_with(relay.send(*[result("copied", "Failed")] * 3, *[result("failing")] * 2))
@@ -159,8 +162,8 @@ def test_a_duplicate_counts_neither_as_an_attempt_nor_as_a_call(relay: Relay) ->
     assert relay.counted("ResultsDeferred", reason="endpoint_error") == [2]
 
 
-def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: Relay) -> None:
-    """Nobody would be told that results are late: SQS doesn't count the age of what it has handed out three times."""
+def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: InProcessRelay) -> None:
+    """No alarm would report late results, because SQS leaves out the age of messages received three times."""
     relay.endpoint.misbehave("young", error(503))
     relay.endpoint.misbehave("old", error(503))
     young, old, malformed = relay.send(result("young"), result("old"), "malformed")
@@ -172,24 +175,26 @@ def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: Rel
     assert oldest >= 20_000
 
 
-@pytest.mark.parametrize("failures", [4, 5])
-def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: Relay, failures: int) -> None:
-    """The alarm would come a batch late, or for a hiccup."""
+@pytest.mark.parametrize("failures", [4, 5], ids=["four", "five"])
+def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: InProcessRelay, failures: int) -> None:
+    """The alarm would fire a batch late, or for four failures."""
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
     relay.endpoint.spell(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(failures))))
-    found_out = int(failures == 5)
-    assert relay.counted("EndpointFailing") == [found_out]
+    failing = int(failures == 5)
+    assert relay.counted("EndpointFailing") == [failing]
     relay.endpoint.heal()
     relay.endpoint.issue("held")
     relay.invoke_with(relay.send(result("held")))
-    assert relay.counted("EndpointFailing") == [found_out, found_out], "held back, or delivered"
-    assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * found_out
+    assert relay.counted("EndpointFailing") == [failing, failing], "deferred by the gate, or delivered"
+    assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * failing
 
 
-def test_endpoint_failing_stays_1_while_single_probes_fail(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an outage with little traffic the alarm would say that all is well, whenever one result is tried."""
-    monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the next attempt is let through
+def test_endpoint_failing_stays_1_while_single_probes_fail(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an outage with little traffic, the alarm would end whenever the relay tries one result."""
+    monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the gate admits the next attempt
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
     relay.endpoint.spell(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(5))))
@@ -198,9 +203,11 @@ def test_endpoint_failing_stays_1_while_single_probes_fail(relay: Relay, monkeyp
     assert relay.counted("EndpointFailing") == [1, 1]
 
 
-def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two verdicts on one call, both delivered, would be nobody's business."""
-    relay.remember()
+def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BetaTel would get two verdicts on one call, and nobody would learn of it."""
+    relay.add_ledger()
     relay.endpoint.issue("call", "other")
     post = Webhook.post
 
@@ -217,17 +224,8 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(relay: Relay, monk
     assert relay.counted("ConflictingResults") == [2]
 
 
-def test_deferred_and_parked_results_are_counted_by_reason(relay: Relay) -> None:
-    """A change of the documented reply would pass for an outage, and no alarm could tell them apart."""
-    relay.endpoint.always("proxy", answer(200, "<html>"))
-    relay.endpoint.always("other", answer(200, {"uuid": "another", "status": "Success"}))
-    relay.invoke_with(relay.send(result("proxy"), result("other"), result("other")))
-    assert relay.counted("ResultsDeferred", reason="unconfirmed") == [1]
-    assert relay.counted("ResultsDeferred", reason="contradicted") == [2]
-
-
-class Failing(io.StringIO):
-    """A stream that takes nothing from a certain write on, or until then."""
+class FailingStream(io.StringIO):
+    """A stream that refuses the writes with these numbers."""
 
     def __init__(self, failures: range) -> None:
         super().__init__()
@@ -241,9 +239,9 @@ class Failing(io.StringIO):
         return super().write(text)
 
 
-def test_metrics_that_cannot_be_written_change_no_outcome(relay: Relay) -> None:
-    """A closed pipe would have delivered results sent again."""
-    relay.printed = Failing(range(1000))
+def test_metrics_that_cannot_be_written_change_no_outcome(relay: InProcessRelay) -> None:
+    """After a closed pipe, the relay would send delivered results again."""
+    relay.printed = FailingStream(range(1000))
     relay.endpoint.issue("call")
     records = relay.send(result("call"), "malformed", result("unknown"))
     assert relay.invoke_with(records) == [records[2]["messageId"]]
@@ -252,10 +250,10 @@ def test_metrics_that_cannot_be_written_change_no_outcome(relay: Relay) -> None:
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"OSError"}
 
 
-@pytest.mark.parametrize("lost", range(4))
-def test_a_metric_that_cannot_be_written_costs_no_other_metric(relay: Relay, lost: int) -> None:
-    """One fault in telemetry would blind every alarm, and say nothing."""
-    relay.printed = Failing(range(lost, lost + 1))
+@pytest.mark.parametrize("lost", range(4), ids="write {}".format)
+def test_a_metric_that_cannot_be_written_costs_no_other_metric(relay: InProcessRelay, lost: int) -> None:
+    """One failed write would silence every alarm without a log line."""
+    relay.printed = FailingStream(range(lost, lost + 1))
     relay.endpoint.issue("call")
     relay.invoke_with(relay.send(result("call"), "malformed", result("unknown")))
     assert len(relay.blobs()) == 3

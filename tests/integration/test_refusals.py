@@ -1,4 +1,4 @@
-"""Refused credentials: no result is lost, none accepted twice, and the endpoint is spared."""
+"""Refused credentials and a failing endpoint cost no result, cause few POSTs, and few calls to AWS."""
 
 import json
 from typing import Any
@@ -7,67 +7,70 @@ import pytest
 
 from flash_call_relay import credentials
 from local.endpoint.behaviour import error
-from tests.support.relay import Relay, result
+from tests.support.payloads import result
+from tests.support.relay import InProcessRelay
 
 ROTATED = {"api_key": "key-rotated-hunter2", "user_id": "user-rotated-hunter2"}
 
 
-def calls(relay: Relay, count: int) -> list[str]:
-    """Return calls that the endpoint knows."""
+def issued_calls(relay: InProcessRelay, count: int) -> list[str]:
+    """Return the uuids of calls that the endpoint knows."""
     uuids = [f"call-{number}" for number in range(count)]
     relay.endpoint.issue(*uuids)
     return uuids
 
 
-def reasons(relay: Relay) -> set[str | None]:
-    """Return the reasons that were logged."""
+def reasons(relay: InProcessRelay) -> set[str | None]:
+    """Return the logged reasons."""
     return {line.get("reason") for line in relay.lines("result.")}
 
 
-def test_a_wrong_key_is_tried_once_per_connection_at_most(relay: Relay) -> None:
-    """A wrong key would be tried with each result, and BetaTel might lock the account."""
+def test_a_wrong_key_is_tried_once_per_connection_at_most(relay: InProcessRelay) -> None:
+    """The relay would try a wrong key with each result, and BetaTel might lock the account."""
     relay.endpoint.rotate(**ROTATED)
-    records = relay.send(*map(result, calls(relay, 60)))
+    records = relay.send(*map(result, issued_calls(relay, 60)))
     for _ in range(3):
         assert len(relay.invoke_with(records)) == 60
     assert 1 <= len(relay.endpoint.requests) <= 10
     assert reasons(relay) == {"credentials_rejected"}
-    assert len(relay.asked("GetSecretValue")) == 1, "not more often than every 30 s"
+    assert len(relay.calls_of("GetSecretValue")) == 1, "not more often than every 30 s"
     assert len(relay.lines("credentials.rejected")) == 1
     assert relay.counted("CredentialsRejected") == [60, 60, 60]
 
 
-def test_a_key_accepted_just_before_is_blocked_after_five_refusals(relay: Relay) -> None:
-    """A rotation that the secret has not caught up with would be met with each waiting result."""
+def test_a_key_accepted_just_before_is_blocked_after_five_refusals(relay: InProcessRelay) -> None:
+    """After a rotation, the relay would send each waiting result with the old key."""
     relay.endpoint.issue("before")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.endpoint.rotate(**ROTATED)
-    records = relay.send(*map(result, calls(relay, 60)))
+    records = relay.send(*map(result, issued_calls(relay, 60)))
     for _ in range(3):
         assert len(relay.invoke_with(records)) == 60
-    # Five in a row tell, while nine others are under way.
+    # The fifth refusal blocks, while up to nine other attempts are under way.
     assert [request.answer for request in relay.endpoint.requests].count(401) <= 5 + 9
 
 
-@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("count", [1, 40], ids=["one result", "40 results"])
 def test_a_rotated_key_is_used_in_the_same_invocation(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch, count: int
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Each rotation would delay results, send some twice, or fetch the secret once for each of them."""
-    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the last fetch were long ago
+    """Each rotation would delay results, send some twice, or fetch the secret for each of them."""
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if 30 s had passed since the last fetch
     relay.endpoint.issue("before")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.endpoint.rotate(**ROTATED)
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(ROTATED))
-    uuids = calls(relay, count)
+    uuids = issued_calls(relay, count)
     assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     assert sorted(relay.endpoint.accepted[1:]) == sorted((uuid, "Success") for uuid in uuids)
-    assert len(relay.asked("GetSecretValue")) == 2, "one fetch for all threads"
+    assert len(relay.calls_of("GetSecretValue")) == 2, "one fetch for all threads"
     assert [request.answer for request in relay.endpoint.requests].count(401) <= 10
 
 
-def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that was rotated to another wrong key would be tried for ever."""
+def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay would try a wrong key for ever."""
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
     relay.endpoint.issue("before", "after")
     assert relay.invoke_with(relay.send(result("before"))) == []
@@ -77,9 +80,9 @@ def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(relay: Relay, monkey
     assert [request.answer for request in relay.endpoint.requests] == [200, 401, 401]
 
 
-def test_a_403_for_one_call_does_not_block_the_others(relay: Relay) -> None:
+def test_a_403_for_one_call_does_not_block_the_others(relay: InProcessRelay) -> None:
     """One uuid that BetaTel answers with 403 would stop all deliveries."""
-    uuids = calls(relay, 9)
+    uuids = issued_calls(relay, 9)
     relay.endpoint.always("forbidden", error(403))
     assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     forbidden = relay.send(result("forbidden"))
@@ -91,56 +94,45 @@ def test_a_403_for_one_call_does_not_block_the_others(relay: Relay) -> None:
     assert relay.lines("credentials.rejected") == []
 
 
-def test_a_failing_endpoint_is_blocked_after_five_failures(relay: Relay) -> None:
-    """An outage would be met with the whole backlog, again and again, and no alarm could tell."""
-    relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
-    records = relay.send(*map(result, calls(relay, 20)))
-    for _ in range(2):
-        assert len(relay.invoke_with(records)) == 20
-    assert len(relay.endpoint.requests) == 5
-    assert reasons(relay) == {"endpoint_error", "endpoint_failing"}
-    assert len(relay.lines("endpoint.failing")) == 1
-    assert relay.counted("EndpointFailing") == [1, 1]
-
-
-def held(relay: Relay, *, horizon_s: int = 86_400) -> list[dict[str, Any]]:
-    """Return a batch of ten that the gate holds, in an outage and with a ledger; AWS calls are noted from here on."""
-    relay.remember(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))
+def blocked_batch(relay: InProcessRelay, *, horizon_s: int = 86_400) -> list[dict[str, Any]]:
+    """Return a batch of ten that the gate blocks in an outage, one of them confirmed; note AWS calls from here on."""
+    relay.add_ledger(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))
     relay.endpoint.issue("confirmed")
     relay.invoke_with(relay.send(result("confirmed")))
     relay.endpoint.spell(error(503))
-    relay.invoke_with(relay.send(*map(result, calls(relay, 5))))
+    relay.invoke_with(relay.send(*map(result, issued_calls(relay, 5))))
     records = relay.send(result("confirmed"), *(result(f"held-{number}") for number in range(9)))
-    relay.requests.clear()
+    relay.aws_calls.clear()
     return records
 
 
-def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws(relay: Relay) -> None:
-    """In an outage each waiting result would be looked up in the ledger every minute, and the secret be read."""
-    records = held(relay)
+def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws(relay: InProcessRelay) -> None:
+    """In an outage the relay would read the ledger and the secret for each waiting result every minute."""
+    records = blocked_batch(relay)
     asked = len(relay.endpoint.requests)
     assert len(relay.invoke_with(records)) == 10
-    assert [operation for operation, _ in relay.requests] == ["ChangeMessageVisibilityBatch"]
+    assert [operation for operation, _ in relay.aws_calls] == ["ChangeMessageVisibilityBatch"]
     assert len(relay.endpoint.requests) == asked
     assert reasons(relay) == {None, "endpoint_error", "endpoint_failing"}
 
 
-def test_a_batch_behind_refused_credentials_costs_one_call_to_aws(relay: Relay) -> None:
-    """While a key is wrong, each waiting result would cost a look into the ledger and at the secret every minute."""
-    relay.remember()
+def test_a_batch_behind_refused_credentials_costs_one_call_to_aws(relay: InProcessRelay) -> None:
+    """With a wrong key, the relay would read the ledger and the secret for each waiting result every minute."""
+    relay.add_ledger()
     relay.endpoint.rotate(**ROTATED)
-    relay.invoke_with(relay.send(*map(result, calls(relay, 5))))
-    relay.requests.clear()
+    relay.invoke_with(relay.send(*map(result, issued_calls(relay, 5))))
+    relay.aws_calls.clear()
     asked = len(relay.endpoint.requests)
     assert len(relay.invoke_with(relay.send(*(result(f"held-{number}") for number in range(10))))) == 10
-    assert [operation for operation, _ in relay.requests] == ["ChangeMessageVisibilityBatch"]
+    assert [operation for operation, _ in relay.aws_calls] == ["ChangeMessageVisibilityBatch"]
     assert len(relay.endpoint.requests) == asked
 
 
-def test_a_copy_of_a_confirmed_result_is_a_duplicate_at_its_horizon_although_the_gate_blocks(relay: Relay) -> None:
-    """After a long outage a person would have to deal with copies of what was confirmed before it."""
-    records = held(relay, horizon_s=1)
+def test_a_copy_of_a_confirmed_result_is_a_duplicate_at_its_horizon_although_the_gate_blocks(
+    relay: InProcessRelay,
+) -> None:
+    """After a long outage, a person would have to deal with copies of confirmed results."""
+    records = blocked_batch(relay, horizon_s=1)
     for record in records:
         record["attributes"]["SentTimestamp"] = str(int(record["attributes"]["SentTimestamp"]) - 2000)
     assert relay.invoke_with(records) == []
@@ -148,7 +140,7 @@ def test_a_copy_of_a_confirmed_result_is_a_duplicate_at_its_horizon_although_the
     assert [line["reason"] for line in relay.lines("result.parked")] == ["retries_exhausted"] * 9
 
 
-def test_copies_in_a_batch_share_one_post(relay: Relay) -> None:
+def test_copies_in_a_batch_share_one_post(relay: InProcessRelay) -> None:
     """BetaTel would get each copy of a message that a producer sent twice."""
     relay.endpoint.issue("copied", "failing", "contradicted")
     relay.endpoint.misbehave("failing", error(500))

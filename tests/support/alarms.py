@@ -1,8 +1,8 @@
 """CloudWatch's evaluation of an alarm, by AWS's documentation (docs/decisions.md quotes it).
 
-An alarm looks at windows of its period that end now, and looks again every minute. Beyond the windows that it needs it
-retrieves some more; AWS doesn't say how many. Where windows have no data, those with data that are farther back count
-in their place; only if they are too few, `TreatMissingData` does.
+CloudWatch evaluates an alarm every minute, over windows of the alarm's period that end then. It retrieves more windows
+than the alarm needs; AWS does not say how many. Older windows with data replace windows without data. If they are too
+few, `TreatMissingData` decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,30 +11,30 @@ from functools import cache
 from typing import Any
 
 MINUTE_S = 60
-RETRIEVED_BEYOND = (0, 2)  # windows; in AWS's example three are needed and five retrieved
+RETRIEVED_BEYOND = (0, 2)  # windows; in AWS's example an alarm needs three, and CloudWatch retrieves five
 REPEAT = "REPEAT"
-MULTI_DAY_S = 86_400  # an alarm over more than this is evaluated once an hour
+MULTI_DAY_S = 86_400  # CloudWatch evaluates an alarm over more than this once an hour
 
-Datapoints = list[float | None]  # of consecutive windows, the oldest first; None: nothing was reported
+Datapoints = list[float | None]  # of consecutive windows, oldest first; None: no data
 
 
 @dataclass
-class Metric:
-    """What was reported of a metric, by minute: from any moment on, for any length of time."""
+class MetricHistory:
+    """A metric's reported values, by minute."""
 
     sums: dict[int, float] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
     maxima: dict[int, float] = field(default_factory=dict)
 
     def report(self, at_s: float, value: float, times: int = 1) -> None:
-        """Take a value, reported so many times at that moment."""
+        """Add a value that was reported `times` times at the moment `at_s`, in seconds."""
         minute = int(at_s // MINUTE_S)
         self.sums[minute] = self.sums.get(minute, 0.0) + value * times
         self.counts[minute] = self.counts.get(minute, 0) + times
         self.maxima[minute] = max(value, self.maxima.get(minute, value))
 
     def statistic(self, name: str, minutes: range) -> float | None:
-        """Return a statistic over some minutes; None if nothing was reported in them."""
+        """Return a statistic over these minutes; None if they have no data."""
         present = [minute for minute in minutes if minute in self.counts]
         if not present:
             return None
@@ -48,11 +48,11 @@ class Metric:
         return figures[name]
 
 
-Reported = Mapping[str, Metric]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
+Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
 
 
 class _Series:
-    """A time series in CloudWatch's metric maths, as far as the template's alarms use it."""
+    """A time series with the operations of CloudWatch's metric math that the template's alarms use."""
 
     def __init__(self, points: Datapoints) -> None:
         self.points = points
@@ -89,7 +89,7 @@ def _metric_name(metric: Mapping[str, Any]) -> str:
 
 
 def metric_names(alarm: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that an alarm looks at."""
+    """Return the names of an alarm's metrics."""
     stats = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one]
     return [_metric_name(metric) for metric in stats or [alarm]]
 
@@ -103,12 +103,12 @@ def period_s(alarm: Mapping[str, Any]) -> int:
 
 
 def _datapoints(alarm: Mapping[str, Any], reported: Reported, now: int, windows: int) -> Datapoints:
-    """Return the values that an alarm looks at, at the end of the minute before `now`."""
+    """Return the values that CloudWatch retrieves for an alarm at the end of the minute before `now`."""
     length = period_s(alarm) // MINUTE_S
     ranges = [range(now - (i + 1) * length, now - i * length) for i in reversed(range(windows))]
 
     def series(metric: Mapping[str, Any], statistic: str) -> _Series:
-        known = reported.get(_metric_name(metric), Metric())
+        known = reported.get(_metric_name(metric), MetricHistory())
         return _Series([known.statistic(statistic, minutes) for minutes in ranges])
 
     if "Metrics" not in alarm:
@@ -127,7 +127,7 @@ def _compiled(expression: str) -> Any:
 
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
-    """Return the state that follows from what was retrieved, the oldest first."""
+    """Return an alarm's state after the state `before`, from the retrieved values, oldest first."""
     needed = alarm["EvaluationPeriods"]
     to_alarm = alarm.get("DatapointsToAlarm", needed)
     threshold, inclusive = alarm["Threshold"], alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
@@ -146,11 +146,11 @@ def states(
     """Yield an alarm's state at the end of each of these minutes.
 
     Args:
-        alarm: its properties, resolved.
+        alarm: the alarm's properties, resolved.
         reported: the metrics.
-        minutes: from when to when.
-        beyond: how many windows CloudWatch retrieves beyond those that it needs.
-        before: the state to begin with.
+        minutes: the minutes to evaluate.
+        beyond: how many windows CloudWatch retrieves beyond the windows that the alarm needs.
+        before: the state at the beginning.
     """
     windows = alarm["EvaluationPeriods"] + beyond
     every = 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1

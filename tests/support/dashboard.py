@@ -9,7 +9,7 @@ SEARCH = re.compile(r"""SEARCH\('\{(\w+),([\w,]+)\} MetricName="(\w+)" (\w+)="([
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricId:
     """A metric: its namespace, its name, and the values of its dimensions by name, sorted."""
 
     namespace: str
@@ -17,7 +17,7 @@ class Metric:
     dimensions: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, namespace: str, name: str, dimensions: Mapping[str, str]) -> "Metric":
+    def of(cls, namespace: str, name: str, dimensions: Mapping[str, str]) -> "MetricId":
         """Return the metric of these dimensions."""
         return cls(namespace, name, tuple(sorted(dimensions.items())))
 
@@ -26,7 +26,7 @@ class Metric:
 class Line:
     """One entry of a widget's `metrics`: a metric with its statistic, or an expression."""
 
-    source: Metric | str
+    source: MetricId | str
     stat: str = ""
     id: str = ""
     label: str = ""
@@ -57,7 +57,7 @@ def lines(properties: Mapping[str, Any]) -> list[Line]:
             read.append(Line(options["expression"], **looks))
         elif len(names) >= 2 and len(names) % 2 == 0:
             dimensions = dict(zip(names[2::2], names[3::2], strict=True))
-            read.append(Line(Metric.of(names[0], names[1], dimensions), options["stat"], **looks))
+            read.append(Line(MetricId.of(names[0], names[1], dimensions), options["stat"], **looks))
         else:
             raise ValueError(f"not a metric: {entry}")
     return read

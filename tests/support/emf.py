@@ -1,4 +1,4 @@
-"""CloudWatch's embedded metric format, read by its specification: what CloudWatch would drop or cut short fails here.
+"""CloudWatch's embedded metric format, read by its specification: a value that CloudWatch would drop fails here.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -16,7 +16,7 @@ UNITS = {unit.value for unit in MetricUnit}
 
 
 @dataclass(frozen=True)
-class Metric:
+class EmfMetric:
     """One metric of one blob."""
 
     namespace: str
@@ -26,8 +26,12 @@ class Metric:
     values: list[float]
 
 
-def read(blob: dict[str, Any]) -> list[Metric]:
-    """Return a blob's metrics; an `AssertionError` says what CloudWatch would not take."""
+def read(blob: dict[str, Any]) -> list[EmfMetric]:
+    """Return a blob's metrics.
+
+    Raises:
+        AssertionError: if CloudWatch would refuse a part of the blob.
+    """
     meta = blob["_aws"]
     assert type(meta["Timestamp"]) is int
     metrics = [metric for directive in meta["CloudWatchMetrics"] for metric in _read(blob, directive)]
@@ -35,7 +39,7 @@ def read(blob: dict[str, Any]) -> list[Metric]:
     return metrics
 
 
-def _read(blob: dict[str, Any], directive: dict[str, Any]) -> Iterable[Metric]:
+def _read(blob: dict[str, Any], directive: dict[str, Any]) -> Iterable[EmfMetric]:
     namespace, definitions = directive["Namespace"], directive["Metrics"]
     assert 1 <= len(namespace) <= MAX_TEXT
     assert 1 <= len(definitions) <= MAX_METRICS, "too many metrics"
@@ -51,9 +55,9 @@ def _read(blob: dict[str, Any], directive: dict[str, Any]) -> Iterable[Metric]:
             assert unit in UNITS
             assert 1 <= len(values) <= MAX_VALUES, f"{len(values)} values of {name}"
             assert all(type(value) in (int, float) for value in values)
-            yield Metric(namespace, name, unit, dimensions, values)
+            yield EmfMetric(namespace, name, unit, dimensions, values)
 
 
-def values_of(metrics: Iterable[Metric], name: str, dimensions: dict[str, str]) -> list[float]:
-    """Return all values of a metric with exactly these dimensions, in the order in which they were written."""
+def values_of(metrics: Iterable[EmfMetric], name: str, dimensions: dict[str, str]) -> list[float]:
+    """Return the values of a metric with exactly these dimensions, in written order."""
     return [value for one in metrics if (one.name, one.dimensions) == (name, dimensions) for value in one.values]

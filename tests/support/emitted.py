@@ -1,4 +1,4 @@
-"""What the relay emits: gathered from telemetry's real output over every kind of outcome, so that it can't drift."""
+"""The metrics and log lines that the relay emits, from telemetry's real output over every kind of outcome."""
 
 import contextlib
 import io
@@ -23,9 +23,9 @@ from flash_call_relay.models import (
     Reply,
 )
 from tests.support import emf
-from tests.support.relay import webhook_settings
+from tests.support.template import default_settings
 
-SETTINGS = webhook_settings("https://example.com/")
+SETTINGS = default_settings()
 AGES_S = (1.0, SETTINGS.unknown_call_grace_seconds, SETTINGS.retry_horizon_seconds)
 
 
@@ -35,7 +35,7 @@ def emitted_metrics() -> dict[str, str]:
 
 
 def emitted_dimensions() -> dict[str, set[tuple[str, ...]]]:
-    """Return the sets of dimensions that each metric comes with, by its name."""
+    """Return the sets of dimensions of each metric, by its name."""
     dimensions: dict[str, set[tuple[str, ...]]] = {}
     for metric in _metrics():
         dimensions.setdefault(metric.name, set()).add(tuple(metric.dimensions))
@@ -43,7 +43,7 @@ def emitted_dimensions() -> dict[str, set[tuple[str, ...]]]:
 
 
 def emitted_reasons() -> dict[str, set[str]]:
-    """Return the values of the dimension `reason` that each metric comes with, by its name."""
+    """Return the values of the dimension `reason` of each metric, by its name."""
     reasons: dict[str, set[str]] = {}
     for metric in _metrics():
         if "reason" in metric.dimensions:
@@ -52,28 +52,28 @@ def emitted_reasons() -> dict[str, set[str]]:
 
 
 def emitted_fields() -> set[str]:
-    """Return the names of all fields of log lines (not those of the blobs that carry the metrics)."""
+    """Return the names of all fields of log lines, without the EMF blobs."""
     return {field for line in emitted_lines() for field in line}
 
 
 def emitted_lines() -> list[dict[str, Any]]:
-    """Return one log line of each kind, at least."""
+    """Return at least one log line of each kind."""
     return _output()[0]
 
 
-def _metrics() -> list[emf.Metric]:
+def _metrics() -> list[emf.EmfMetric]:
     return _output()[1]
 
 
 @cache
-def _output() -> tuple[list[dict[str, Any]], list[emf.Metric]]:
+def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
     log, printed = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as restoring:
         restoring.enter_context(contextlib.redirect_stdout(printed))
         for handler in telemetry.logger.handlers:
             assert isinstance(handler, logging.StreamHandler)
             restoring.callback(handler.setStream, handler.setStream(log))
-        telemetry.log_start(webhook_settings("https://example.com/", max_receive_count=2))
+        telemetry.log_start(default_settings(MAX_RECEIVE_COUNT="2"))
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
         invocation.log_outcomes(every_outcome())
         invocation.log_gate(list(GateEvent))
@@ -84,7 +84,7 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.Metric]]:
 
 
 def every_outcome() -> list[Processed]:
-    """Return a record for each outcome and reason, for a result of either status, at every age that matters."""
+    """Return a record for each outcome and reason, for both statuses and at each age that the policy distinguishes."""
     invalid = NoResult("no uuid")
     processed = [Processed(_record(invalid), policy.park_invalid(invalid), 1.0)]
     for status in OTHER.values():

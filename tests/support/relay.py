@@ -4,21 +4,23 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from typing import Any, cast
 
 import boto3
 import pytest
 
-from flash_call_relay import handler, telemetry
+from flash_call_relay import delivery, handler, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 from tests.support import emf
+from tests.support.template import default_settings
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
 CREDENTIALS = Credentials(KEY, USER)
@@ -26,59 +28,50 @@ UUID = "01JV5V54KPYK9GB29265EQRZ2P"
 SUCCESS = FlashCallResult(UUID, "Success")
 CONFIRMED = Reply(200, {"uuid": UUID, "status": "Success", "message": "OK"}, "OK")
 GOOD_SECRET = json.dumps({"api_key": KEY, "user_id": USER})
-NUMBERS = {
-    "CONFIRMATION": "reply",
-    "CONNECTIONS_PER_FUNCTION": "10",
-    "REQUEST_TIMEOUT_SECONDS": "1",
-    "RETRY_BASE_SECONDS": "10",
-    "RETRY_CAP_SECONDS": "900",
-    "FRESH_SECONDS": "3600",
-    "FRESH_RETRY_CAP_SECONDS": "60",
-    "RETRY_HORIZON_SECONDS": "86400",
-    "MAX_RECEIVE_COUNT": "300",
-    "VISIBILITY_TIMEOUT_SECONDS": "400",
-    "LEDGER_TABLE_NAME": "",
-    "UNKNOWN_CALL_GRACE_SECONDS": "900",
-}
-PATIENCE_S = 10  # only a test that fails waits so long
+PATIENCE_S = 10  # seconds; only a failing test waits this long
 
 
-def webhook_settings(url: str, **numbers: int) -> Settings:
-    """Return settings for a `Webhook` by itself."""
-    places = dict.fromkeys(("CREDENTIALS_SECRET_ARN", "RESULT_QUEUE_URL", "PARKED_QUEUE_URL"), "none")
-    chosen = {name.upper(): str(number) for name, number in numbers.items()}
-    return Settings.from_environment({**NUMBERS, **places, "WEBHOOK_URL": url, **chosen})
+def webhook_settings(url: str, connections: int = 10) -> Settings:
+    """Return the settings of a `Webhook` for this URL, with a time-out of one second and no ledger."""
+    return default_settings(
+        WEBHOOK_URL=url,
+        CONNECTIONS_PER_FUNCTION=str(connections),
+        REQUEST_TIMEOUT_SECONDS="1",
+        LEDGER_TABLE_NAME="",
+    )
 
 
 @cache
 def session() -> boto3.Session:
-    """Return a session for all relays: each new one reads botocore's data files anew, for a tenth of a second."""
+    """Return one session for all relays: a new one reads botocore's data files again, which takes 0.1 s."""
     return boto3.Session()
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the relay reads of Lambda's context."""
+    """The parts of Lambda's context that the relay reads."""
 
     remaining_ms: int = 60_000
     aws_request_id: str = "00000000-0000-4000-8000-000000000000"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return what is left of the function's time."""
+        """Return the time until the function's time-out, in milliseconds."""
         return self.remaining_ms
 
 
 @dataclass
-class Relay:
-    """A relay of a test's own.
+class InProcessRelay:
+    """A relay with queues, a secret and an endpoint that no other test uses.
 
     Attributes:
-        emulator: where the queues and the secret are.
-        endpoint: knows no call until it is told of one.
-        environ: what the function is configured with; to be changed before the first invocation.
-        log: what the logger wrote.
-        printed: what was written to standard output: the metrics.
-        requests: what was asked of AWS since the start, as (operation, parameters).
+        emulator: holds the queues, the secret and the ledger.
+        endpoint: the stand-in; it knows only the calls issued to it.
+        monkeypatch: sets the function's environment variables.
+        log: everything that the logger wrote.
+        printed: everything written to standard output, which is the metrics.
+        aws_calls: the function's calls to AWS, as (operation, parameters).
+        pools: the lanes' threads of each execution environment.
+        name: the name of the secret and of the ledger's table, and the prefix of the queues' names.
     """
 
     emulator: Emulator
@@ -86,35 +79,36 @@ class Relay:
     monkeypatch: pytest.MonkeyPatch
     log: io.StringIO = field(default_factory=io.StringIO)
     printed: io.StringIO = field(default_factory=io.StringIO)
-    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    aws_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    pools: list[ThreadPoolExecutor] = field(default_factory=list)
     name: str = field(default_factory=lambda: f"relay-{uuid.uuid4().hex}")
 
     def __post_init__(self) -> None:
         """Make the queues and the secret, and configure the function."""
-        # Longer than any test: a message that comes back was hidden by the relay.
-        made = {kind: self._queue(kind, VisibilityTimeout="400") for kind in ("results", "parked")}
-        self.results_url, self.parked_url = made["results"], made["parked"]
+        self.results_url, self.parked_url = self._queue("results"), self._queue("parked")
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
-        self.configure(
-            **self.emulator.environment,
-            **NUMBERS,
-            WEBHOOK_URL=self.endpoint.url,
-            CREDENTIALS_SECRET_ARN=self.secret_id,
-            RESULT_QUEUE_URL=self.results_url,
-            PARKED_QUEUE_URL=self.parked_url,
-        )
+        variables = {name.upper(): str(value) for name, value in asdict(webhook_settings(self.endpoint.url)).items()}
+        places = {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        self.configure(**self.emulator.environment, **variables | places | {"CREDENTIALS_SECRET_ARN": self.secret_id})
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
+        self.monkeypatch.setattr(delivery, "ThreadPoolExecutor", self._pool)
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
 
     def configure(self, **environ: str) -> None:
-        """Set environment variables; the next invocation is that of a new execution environment."""
+        """Set environment variables, and start a new execution environment with the next invocation."""
         for name, text in environ.items():
             self.monkeypatch.setenv(name, text)
         handler.wire.cache_clear()
 
-    def remember(self, **environ: str) -> None:
-        """Give the function a ledger; `environ` may say where DynamoDB is."""
+    def end_environment(self) -> None:
+        """End the execution environment: wait for its lanes, and start a new environment with the next invocation."""
+        while self.pools:
+            self.pools.pop().shutdown()
+        handler.wire.cache_clear()
+
+    def add_ledger(self, **environ: str) -> None:
+        """Make the ledger's table and configure the function for it, with these further environment variables."""
         self.dynamodb.create_table(
             TableName=self.name,
             BillingMode="PAY_PER_REQUEST",
@@ -123,14 +117,14 @@ class Relay:
         )
         self.configure(LEDGER_TABLE_NAME=self.name, **environ)
 
-    def remembered(self) -> dict[str, dict[str, str]]:
-        """Return what the ledger holds, by uuid."""
+    def ledger_entries(self) -> dict[str, dict[str, str]]:
+        """Return the ledger's entries by uuid."""
         items = self.dynamodb.scan(TableName=self.name)["Items"]
         plain = [{name: next(iter(value.values())) for name, value in item.items()} for item in items]
         return {item["uuid"]: item for item in plain}
 
     def send(self, *bodies: object) -> list[dict[str, Any]]:
-        """Put bodies on the result queue and return what Lambda's poller would make of them, in the same order."""
+        """Put bodies on the result queue; return the records that Lambda's poller makes of them, in the same order."""
         ids = []
         for body in bodies:
             text = body if isinstance(body, str) else json.dumps(body)
@@ -159,56 +153,66 @@ class Relay:
         return records
 
     def parked(self, count: int) -> list[dict[str, Any]]:
-        """Return the parked messages, as many as expected, with their attributes' values by name in `given`."""
+        """Receive `count` parked messages; `given` holds their message attributes' values by name."""
         messages = self.receive(self.parked_url, count)
         for message in messages:
             message["given"] = {name: value["StringValue"] for name, value in message["given"].items()}
         return messages
 
-    def waiting(self, queue_url: str) -> dict[str, int]:
+    def depths(self, queue_url: str) -> dict[str, int]:
         """Return how many of a queue's messages are visible, hidden and delayed."""
         names = {"visible": "", "hidden": "NotVisible", "delayed": "Delayed"}
         attributes = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
         return {name: int(attributes[f"ApproximateNumberOfMessages{theirs}"]) for name, theirs in names.items()}
 
     def invoke(self, event: object, context: Context | None = None) -> list[str]:
-        """Invoke the function; return the ids of the messages that have to stay on the queue."""
+        """Invoke the function; return the ids of the messages that it keeps on the queue."""
         with redirect_stdout(self.printed):
             reply = handler.lambda_handler(event, cast("Any", context or Context()))
         assert reply.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in reply["batchItemFailures"]]
 
     def invoke_with(self, records: list[dict[str, Any]], context: Context | None = None) -> list[str]:
-        """Invoke the function with an SQS batch."""
+        """Invoke the function with an SQS batch; return the ids of the messages that it keeps on the queue."""
         return self.invoke({"Records": records}, context)
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
-        """Return the relay's log lines whose message begins with this."""
+        """Return the relay's log lines whose message begins with this text."""
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         return [line for line in lines if line["message"].startswith(message)]
+
+    def outcomes(self) -> list[tuple[str, str | None]]:
+        """Return the outcome and the reason on each outcome line, oldest first."""
+        return [(line["outcome"], line.get("reason")) for line in self.lines("result.")]
 
     def blobs(self) -> list[dict[str, Any]]:
         """Return the EMF blobs, one for each line of standard output."""
         return [json.loads(line) for line in self.printed.getvalue().splitlines()]
 
-    def metrics(self) -> list[emf.Metric]:
-        """Return all metrics of all blobs."""
+    def metrics(self) -> list[emf.EmfMetric]:
+        """Return the metrics of all blobs."""
         return [metric for blob in self.blobs() for metric in emf.read(blob)]
 
     def counted(self, name: str, **dimensions: str) -> list[float]:
-        """Return the values of a metric, oldest first; `dimensions` are those beside `service`."""
+        """Return the values of a metric, oldest first; `dimensions` are the dimensions other than `service`."""
         return emf.values_of(self.metrics(), name, {"service": "flash-call-relay", **dimensions})
 
-    def asked(self, operation: str) -> list[dict[str, Any]]:
-        """Return the parameters of each call of an operation."""
-        return [parameters for name, parameters in self.requests if name == operation]
+    def calls_of(self, operation: str) -> list[dict[str, Any]]:
+        """Return the parameters of each call of an AWS operation."""
+        return [parameters for name, parameters in self.aws_calls if name == operation]
 
     def note(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        """Note a call of AWS by the function."""
-        self.requests.append((model.name, params))
+        """Note a call to AWS by the function."""
+        self.aws_calls.append((model.name, params))
 
-    def _queue(self, kind: str, **attributes: str) -> str:
-        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{kind}", Attributes=attributes)["QueueUrl"]
+    def _pool(self, *args: Any, **options: Any) -> ThreadPoolExecutor:
+        self.pools.append(ThreadPoolExecutor(*args, **options))
+        return self.pools[-1]
+
+    def _queue(self, kind: str) -> str:
+        # Longer than any test: a message that comes back within a test was hidden by the relay.
+        visibility = {"VisibilityTimeout": "400"}
+        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{kind}", Attributes=visibility)["QueueUrl"]
         return url
 
     @cached_property
@@ -228,21 +232,16 @@ class Relay:
 
 
 @contextmanager
-def relaying(emulator: Emulator) -> Iterator[Relay]:
+def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
     """Set a relay up for the length of a `with` block."""
     with pytest.MonkeyPatch.context() as monkeypatch, StandIn(api_key=KEY, user_id=USER) as endpoint:
-        relay = Relay(emulator, endpoint, monkeypatch)
+        relay = InProcessRelay(emulator, endpoint, monkeypatch)
         session().events.register("provide-client-params", relay.note)
         try:
             yield relay
         finally:
             session().events.unregister("provide-client-params", relay.note)
-            handler.wire.cache_clear()
+            relay.end_environment()
             relay.sqs.close()
             relay.secrets.close()
             relay.dynamodb.close()
-
-
-def result(call: str, status: str = "Success") -> dict[str, str]:
-    """Return a result as producers send it."""
-    return {"uuid": call, "status": status}

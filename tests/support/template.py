@@ -1,4 +1,4 @@
-"""Reads `template.yaml` and `monitoring.yaml` as data, with CloudFormation's short tags as functions."""
+"""`template.yaml` and `monitoring.yaml` as data, with CloudFormation's short tags as functions."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from flash_call_relay.settings import Settings
 from local import ROOT
 
 
@@ -34,10 +35,10 @@ def template(name: str = "template") -> dict[str, Any]:
 
 
 def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - a table
-    """Return a part of the template with `Ref`, `GetAtt`, `Sub` and `FindInMap` carried out.
+    """Return a part of the template with `Ref`, `GetAtt`, `Sub` and `FindInMap` resolved.
 
-    `known` has what resources, attributes and parameters stand for, by `Name` or `Name.Attribute`; what is not in it
-    stands for its own name.
+    `known` holds the values of resources, attributes and parameters by `Name` or `Name.Attribute`. A name without a
+    value resolves to itself.
     """
     if isinstance(node, list):
         return [resolved(item, known, mappings) for item in node]
@@ -61,19 +62,24 @@ def _substituted(text: str, known: Mapping[str, str]) -> str:
 
 
 def defaults() -> dict[str, str]:
-    """Return the parameters' defaults, as CloudFormation hands them on: as text."""
+    """Return the parameters' defaults as text, as CloudFormation passes them."""
     return {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
 
 
 def environment(parameters: dict[str, str]) -> dict[str, str]:
-    """Return the function's environment under the given parameters; what AWS fills in is made up."""
+    """Return the function's environment under the given parameters, with made-up values for those that AWS fills in."""
     variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
     named = {name: value["Ref"] if "Ref" in value else str(value) for name, value in variables.items()}
     return {name: parameters.get(value, value) for name, value in named.items()}
 
 
+def default_settings(**changes: str) -> Settings:
+    """Return the function's settings under the template's defaults, with these environment variables changed."""
+    return Settings.from_environment({**environment(defaults()), **changes})
+
+
 def monitoring(resource_type: str) -> dict[str, dict[str, Any]]:
-    """Return the properties of what watches `a-stack`, of one type, by logical id. They are resolved."""
+    """Return the resolved properties of the monitoring resources of one type for `a-stack`, by logical id."""
     known = defaults() | {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
     passed = resolved(template()["Resources"]["MonitoringStack"]["Properties"]["Parameters"], known, {})
     given = {name: value for name, value in passed.items() if value}

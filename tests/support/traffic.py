@@ -1,4 +1,4 @@
-"""What the relay reports of results that come steadily and meet trouble: by the real schedule and the real gate."""
+"""The metrics of a relay that receives results steadily while faults occur, by the real schedule and gate."""
 
 import heapq
 import itertools
@@ -13,38 +13,38 @@ from flash_call_relay.credentials import Credentials
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings
-from tests.support.alarms import Metric
+from tests.support.alarms import MetricHistory
 
 CREDENTIALS = Credentials("key", "user")
 BATCH = 10
 JITTERS = (1.2, 0.8, 1.0, 1.1, 0.9)
 
-Trouble = Callable[[float, int], Reason | None]  # the time in seconds and the number of an attempt → how it fails
+Fault = Callable[[float, int], Reason | None]  # the time in seconds and the number of an attempt → how it fails
 
 
 def never(_at: float, _number: int) -> None:
-    """All is well."""
+    """Let every attempt succeed."""
 
 
-def between(begin_s: float, end_s: float, reason: Reason = Reason.ENDPOINT_ERROR) -> Trouble:
-    """Each attempt fails from one time to another."""
+def between(begin_s: float, end_s: float, reason: Reason = Reason.ENDPOINT_ERROR) -> Fault:
+    """Let each attempt fail from `begin_s` to `end_s`, in seconds."""
     return lambda at, _number: reason if begin_s <= at < end_s else None
 
 
-def one_in(attempts: int, reason: Reason = Reason.ENDPOINT_ERROR) -> Trouble:
-    """One attempt in so many fails."""
+def one_in(attempts: int, reason: Reason = Reason.ENDPOINT_ERROR) -> Fault:
+    """Let one attempt in `attempts` fail."""
     return lambda _at, number: reason if number % attempts == 0 else None
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Results at a steady rate from time 0 on, some at a time.
+    """Results at a steady rate from time 0.
 
     Attributes:
-        settings: the schedule's.
-        every_s: how often some come, in seconds.
-        at_once: how many of them; they stay together, in one invocation.
-        environments: execution environments, used in turn.
+        settings: of the retry schedule.
+        every_s: the time between two batches, in seconds.
+        at_once: the results in a batch; they stay together in one invocation.
+        environments: the number of execution environments; invocations use them in turn.
     """
 
     settings: Settings
@@ -52,21 +52,21 @@ class Traffic:
     at_once: int = 1
     environments: int = 1
 
-    def meets(self, until_s: float, trouble: Trouble = never, ledger: Trouble = never) -> dict[str, Metric]:
-        """Return what is reported until then, by metric, and by metric and reason.
+    def meets(self, until_s: float, fault: Fault = never, ledger: Fault = never) -> dict[str, MetricHistory]:
+        """Return the metrics, by name, and by name and reason.
 
         Args:
-            until_s: when to end.
-            trouble: how attempts fail.
-            ledger: which invocations can't use the ledger, whatever the reason that it gives.
+            until_s: when to end, in seconds.
+            fault: how attempts fail.
+            ledger: in which invocations the ledger fails; the reason it gives does not matter.
         """
         now = 0.0
         timeout_s = self.settings.request_timeout_seconds
         environments = itertools.cycle([Gate(timeout_s, clock=lambda: now) for _ in range(self.environments)])
         attempts, invocations, ties = itertools.count(1), itertools.count(1), itertools.count()
         jitters = itertools.cycle(JITTERS)
-        metrics: dict[str, Metric] = {}
-        # When results come up, a tie-breaker, when they were sent, how often they were received, how many they are.
+        metrics: dict[str, MetricHistory] = {}
+        # When the results are received next, a tie-breaker, when they were sent, their receives, and their number.
         arrivals = itertools.takewhile(lambda at: at < until_s, itertools.count(0, self.every_s))
         due = [(at, next(ties), at, 1, self.at_once) for at in arrivals]
         while due:
@@ -78,7 +78,7 @@ class Traffic:
             reasons = Counter[Reason]()
             for _ in range(count):
                 not_asked = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
-                reason = not_asked.reason if not_asked else trouble(now, next(attempts))
+                reason = not_asked.reason if not_asked else fault(now, next(attempts))
                 if not not_asked:
                     gate.learn(reason, CREDENTIALS)
                 if reason:
@@ -92,5 +92,5 @@ class Traffic:
             figures["CredentialsRejected"] = float(reasons[Reason.CREDENTIALS_REJECTED])
             figures |= {f"ResultsDeferred/{reason}": float(times) for reason, times in reasons.items()}
             for name, value in figures.items():
-                metrics.setdefault(name, Metric()).report(now, value)
+                metrics.setdefault(name, MetricHistory()).report(now, value)
         return metrics

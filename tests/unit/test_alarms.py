@@ -1,4 +1,4 @@
-"""The alarms, as CloudWatch evaluates them, over what the relay and AWS report: they fire when their text says so."""
+"""The alarms, evaluated as CloudWatch does, over metrics of the relay and AWS: they fire when their text says so."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -10,123 +10,123 @@ from typing import Any
 import pytest
 
 from flash_call_relay.models import Reason
-from flash_call_relay.settings import Settings
 from local import ROOT
-from tests.support.alarms import RETRIEVED_BEYOND, Metric, Reported, state, states
-from tests.support.template import alarms, defaults, environment
+from tests.support.alarms import RETRIEVED_BEYOND, MetricHistory, Reported, state, states
+from tests.support.template import alarms, default_settings
 from tests.support.traffic import Traffic, between, one_in
 
-SETTINGS = Settings.from_environment(environment(defaults()))
+SETTINGS = default_settings()
 ALARMS = alarms()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-HOUR, DAY = 60, 24 * 60  # in minutes, as all times here that don't say otherwise
-BEGINS = 2 * HOUR  # of trouble: when a result comes, at any rate
+HOUR, DAY = 60, 24 * 60  # in minutes, like every time here without a unit
+BEGINS = 2 * HOUR  # the failure; a result arrives at this moment at each rate
 AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "50 a second": 65}
 RATES = {
     "one an hour": Traffic(SETTINGS, 3600),
     "one a minute": Traffic(SETTINGS, 60),
     "50 a second": Traffic(SETTINGS, 2, at_once=100, environments=10),
 }
-ISOLATED = {"one an hour": 5, "one a minute": 100, "50 a second": 1000}  # one in so many
-TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "50 a second": 1}  # what Lambda refuses, or crashes on
+ISOLATED = {"one an hour": 5, "one a minute": 100, "50 a second": 1000}  # one attempt in this many fails
+TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "50 a second": 1}  # invocations while they fail
 every_rate = pytest.mark.parametrize("rate", RATES)
 every_alarm = pytest.mark.parametrize("name", ALARMS)
+every_beyond = pytest.mark.parametrize("beyond", RETRIEVED_BEYOND, ids=["needed windows", "two windows more"])
 
-Trouble = Callable[[str, int], Reported]  # the rate, and for how long → what is reported
+Failure = Callable[[str, int], Reported]  # the rate, and for how many minutes → the metrics
 
 
-# ---- what is reported in trouble ----
+# ---- the metrics during a failure ----
 
 
 @cache
 def outage(rate: str, lasts: int, reason: Reason = Reason.ENDPOINT_ERROR) -> Reported:
-    """The endpoint fails for that long."""
+    """Return the metrics while the endpoint fails for `lasts` minutes."""
     begin_s = BEGINS * 60
     ends = BEGINS + lasts + AFTERWARDS[rate]
-    return RATES[rate].meets(ends * 60, trouble=between(begin_s, begin_s + lasts * 60, reason))
+    return RATES[rate].meets(ends * 60, fault=between(begin_s, begin_s + lasts * 60, reason))
 
 
 @cache
 def without_ledger(rate: str, lasts: int) -> Reported:
-    """DynamoDB fails for that long."""
+    """Return the metrics while DynamoDB fails for `lasts` minutes."""
     begin_s = BEGINS * 60
     return RATES[rate].meets((BEGINS + lasts + AFTERWARDS[rate]) * 60, ledger=between(begin_s, begin_s + lasts * 60))
 
 
 def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
-    """Return a metric of AWS's, from (minute, value)."""
-    metric = Metric()
+    """Return a metric that AWS reports, from its values as (minute, value)."""
+    metric = MetricHistory()
     for minute, value in values:
         metric.report(minute * 60, value)
     return {name: metric}
 
 
-def pages(rate: str, lasts: int) -> Reported:
-    """A proxy answers 200 for that long."""
+def proxy_pages(rate: str, lasts: int) -> Reported:
+    """Return the metrics while a proxy answers 200 for `lasts` minutes."""
     return outage(rate, lasts, Reason.UNCONFIRMED)
 
 
 def refusals(rate: str, lasts: int) -> Reported:
-    """The endpoint refuses the credentials for that long."""
+    """Return the metrics while the endpoint refuses the credentials for `lasts` minutes."""
     return outage(rate, lasts, Reason.CREDENTIALS_REJECTED)
 
 
 def pause(rate: str, lasts: int) -> Reported:
-    """The relay is paused for that long; SQS tells the age of the oldest message, a minute each."""
+    """Return the age of the oldest message, as SQS reports it each minute, while the relay is paused."""
     ages = [0] * BEGINS + [60 * minute for minute in range(1, lasts)] + [0] * AFTERWARDS[rate]
     return reported("ApproximateAgeOfOldestMessage", enumerate(map(float, ages)))
 
 
 def _of_lambda(name: str, rate: str, lasts: int) -> Reported:
-    """Lambda reports a figure of each invocation, and of none else: 1 while it lasts, then 0."""
+    """Return a metric that Lambda reports for each invocation: 1 while the failure lasts, then 0."""
     every = TRIED_EVERY_S[rate] / 60
     ends = BEGINS + lasts
-    times = [BEGINS + number * every for number in range(int(lasts / every) + 2)]  # the last one finds all well again
+    times = [BEGINS + number * every for number in range(int(lasts / every) + 2)]  # the last one succeeds
     well = itertools.count(0, RATES[rate].every_s / 60)
     quiet = [at for at in itertools.takewhile(lambda at: at < ends + AFTERWARDS[rate], well) if not BEGINS <= at < ends]
     return reported(name, [(at, float(BEGINS <= at < ends)) for at in [*times, *quiet]])
 
 
 def throttles(rate: str, lasts: int) -> Reported:
-    """Lambda refuses invocations for that long."""
+    """Return the metrics while Lambda throttles the function for `lasts` minutes."""
     return _of_lambda("Throttles", rate, lasts)
 
 
 def crashes(_rate: str, lasts: int) -> Reported:
-    """A batch that crashes comes back every 400 s for that long."""
+    """Return the metrics while a batch that crashes the function comes back every 400 s for `lasts` minutes."""
     return _of_lambda("Errors", "one an hour", lasts)
 
 
 def messages(_rate: str, lasts: int) -> Reported:
-    """A message lies on the parked and on the dead-letter queue for that long."""
+    """Return the metrics while the parked and the dead-letter queue hold a message for `lasts` minutes."""
     visible = [0.0] * BEGINS + [1.0] * lasts + [0.0] * 4 * HOUR
     return reported("ApproximateNumberOfMessagesVisible", enumerate(visible))
 
 
 @cache
-def isolated(rate: str) -> Reported:
-    """Here and there a POST, the ledger or Lambda fails once."""
+def isolated_failures(rate: str) -> Reported:
+    """Return the metrics while single POSTs, ledger calls or invocations fail now and then."""
     one = one_in(ISOLATED[rate])
     lasts = {"one an hour": 40, "one a minute": 40, "50 a second": 4}[rate] * HOUR
     hourly = [(minute, float(minute % HOUR == 0)) for minute in range(lasts)]
-    figures = RATES[rate].meets(lasts * 60, trouble=one, ledger=one)
+    figures = RATES[rate].meets(lasts * 60, fault=one, ledger=one)
     return {**figures, **reported("Errors", hourly), **reported("Throttles", hourly)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What an alarm is about.
+    """An alarm's timing.
 
     Attributes:
-        trouble: what is reported while it lasts.
-        claim: for how long it has to last, in the words of the alarm's text and of the runbook.
-        silent: it may last so long, in minutes, at each of the `RATES`.
-        fires: if it lasts so long, the alarm fires before it is over; at each of the `RATES`.
-        over: the alarm is over so many minutes after it.
+        failure: returns the metrics during the failure that the alarm is for.
+        claim: how long the failure must last, in the words of the alarm's text and of the runbook.
+        silent: the alarm does not fire in a failure this long, in minutes, at each of the `RATES`.
+        fires: the alarm fires during a failure this long, in minutes, at each of the `RATES`.
+        over: the alarm ends at most this many minutes after the failure.
         over_words: the same in the runbook's words.
     """
 
-    trouble: Trouble
+    failure: Failure
     claim: str
     silent: tuple[int, int, int]
     fires: tuple[int, int, int]
@@ -147,7 +147,7 @@ CASES = {
         refusals, "refuses the credentials", (0,) * 3, (2, 2, 2), 30, "25 minutes after the last"
     ),
     "endpoint-failing": Case(outage, "20 minutes", (19,) * 3, (25, 22, 21), 3, "within 2 minutes"),
-    "replies-doubtful": Case(pages, "three spans of five minutes", (4,) * 3, (11, 11, 11), 62, "for an hour"),
+    "replies-doubtful": Case(proxy_pages, "three spans of five minutes", (4,) * 3, (11, 11, 11), 62, "for an hour"),
     "function-errors": Case(crashes, "15 minutes", (6,) * 3, (8, 8, 8), 16, "15 minutes"),
     "function-throttled": Case(throttles, "15 minutes", (8, 14, 14), (17, 17, 17), 8, "within 7 minutes"),
     "ledger-failing": Case(without_ledger, "more than an hour", (55,) * 3, (65, 65, 65), 60, "within an hour"),
@@ -155,7 +155,7 @@ CASES = {
 
 
 def changes(alarm: dict[str, Any], what: Reported, beyond: int, last: int) -> list[tuple[int, str]]:
-    """Return when an alarm changes its state, and to which, in minutes after the trouble began."""
+    """Return each change of an alarm's state, as (minutes after the failure began, new state)."""
     began = BEGINS - BEGINS % HOUR
     found = ["OK", *states(alarm, what, range(began, last), beyond)]
     return [
@@ -166,57 +166,59 @@ def changes(alarm: dict[str, Any], what: Reported, beyond: int, last: int) -> li
 
 
 def last_minute(what: Reported) -> int:
-    """Return the last minute to look at: that of which something is reported last."""
+    """Return the last minute of which a metric reports something."""
     return max(max(metric.counts) for metric in what.values())
 
 
-@pytest.mark.parametrize("beyond", RETRIEVED_BEYOND)
+@every_beyond
 @every_rate
 @every_alarm
-def test_what_is_shorter_than_the_text_says_wakes_nobody(name: str, rate: str, beyond: int) -> None:
-    """Somebody would be woken up for what is over before they could do anything."""
-    what = CASES[name].trouble(rate, CASES[name].silent[list(RATES).index(rate)])
+def test_an_alarm_stays_silent_in_a_failure_shorter_than_its_text_says(name: str, rate: str, beyond: int) -> None:
+    """An on-call engineer would be woken for a failure that ends before they can act."""
+    what = CASES[name].failure(rate, CASES[name].silent[list(RATES).index(rate)])
     assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
 
 
-@pytest.mark.parametrize("beyond", RETRIEVED_BEYOND)
+@every_beyond
 @every_rate
 @every_alarm
-def test_what_is_longer_than_the_text_says_fires_while_it_lasts_and_ends(name: str, rate: str, beyond: int) -> None:
-    """Nobody would be told of an outage, or only after it; or the alarm would stay up when all is well."""
+def test_an_alarm_fires_in_a_failure_longer_than_its_text_says_and_ends_after_it(
+    name: str, rate: str, beyond: int
+) -> None:
+    """An outage would raise no alarm while it lasts, or the alarm would stay up after the recovery."""
     case = CASES[name]
     which = list(RATES).index(rate)
     lasts = case.fires[which]
-    what = case.trouble(rate, lasts)
+    what = case.failure(rate, lasts)
     (fired, to), (ended, back) = changes(ALARMS[name], what, beyond, last_minute(what))
     assert (to, back) == ("ALARM", "OK")
     assert case.silent[which] < fired <= lasts + 1
     assert ended <= lasts + case.over
 
 
-@pytest.mark.parametrize("beyond", RETRIEVED_BEYOND)
+@every_beyond
 @every_rate
 @every_alarm
-def test_isolated_errors_wake_nobody(name: str, rate: str, beyond: int) -> None:
-    """People would learn to ignore the alarms."""
-    what = isolated(rate)
+def test_an_alarm_stays_silent_over_isolated_errors(name: str, rate: str, beyond: int) -> None:
+    """Engineers would learn to ignore the alarms."""
+    what = isolated_failures(rate)
     assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
 
 
-@pytest.mark.parametrize("beyond", RETRIEVED_BEYOND)
+@every_beyond
 @pytest.mark.parametrize("rate", ["one an hour", "one a minute"])
 @every_alarm
-def test_a_long_outage_is_one_alarm(name: str, rate: str, beyond: int) -> None:
-    """An alarm would come and go with each try of the one result that waits, and each time somebody would be called."""
+def test_a_long_failure_raises_an_alarm_once(name: str, rate: str, beyond: int) -> None:
+    """An alarm would fire again with each retry of the one waiting result, and wake an engineer each time."""
     lasts = max(7 * HOUR, *CASES[name].fires)
-    what = CASES[name].trouble(rate, lasts)
+    what = CASES[name].failure(rate, lasts)
     assert [state for _, state in changes(ALARMS[name], what, beyond, BEGINS + lasts)] == ["ALARM"]
 
 
-@pytest.mark.parametrize("beyond", RETRIEVED_BEYOND)
+@every_beyond
 @every_alarm
-def test_without_any_data_nothing_fires(name: str, beyond: int) -> None:
-    """A relay that nobody uses would wake people up, or a metric's gap end an alarm that stands for something."""
+def test_an_alarm_keeps_or_clears_its_state_without_data(name: str, beyond: int) -> None:
+    """An idle relay would wake an engineer, or a gap in a metric would clear an alarm that still has its cause."""
     stays = ALARMS[name]["TreatMissingData"] == "ignore"
     for before in ("OK", "ALARM"):
         *_, after = states(ALARMS[name], {}, range(2 * DAY), beyond, before)
@@ -224,8 +226,8 @@ def test_without_any_data_nothing_fires(name: str, beyond: int) -> None:
 
 
 @every_alarm
-def test_text_and_runbook_say_what_the_alarm_does(name: str) -> None:
-    """Somebody who reads one of them would wait for the wrong thing."""
+def test_alarm_text_and_runbook_state_the_alarms_real_timing(name: str) -> None:
+    """An engineer would wait for an alarm to fire or to end at the wrong time."""
     case = CASES[name]
     section = " ".join(RUNBOOK.split(f"\n### {name}\n")[1].split("\n### ")[0].split("\n## ")[0].split())
     assert case.claim in ALARMS[name]["AlarmDescription"]
@@ -253,28 +255,28 @@ def test_text_and_runbook_say_what_the_alarm_does(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("before", ["OK", "ALARM"])
-def test_missing_data_is_treated_as_in_the_tables_of_aws(
+def test_the_simulator_treats_missing_data_as_the_tables_of_aws_do(
     of_three: int, points: str, ignore: str, not_breaching: str, before: str
 ) -> None:
-    """All else that is simulated here would prove nothing."""
+    """The other tests in this file would prove nothing about CloudWatch."""
     values = [{"0": 0.0, "X": 1.0}.get(point) for point in points]
-    alarm = statistic("any", "Maximum", Period=300, EvaluationPeriods=3, DatapointsToAlarm=of_three)
+    alarm = plain_alarm("any", "Maximum", Period=300, EvaluationPeriods=3, DatapointsToAlarm=of_three)
     assert state(alarm, values, before) == (before if ignore == "retain" else ignore)
     assert state(alarm | {"TreatMissingData": "notBreaching"}, values, before) == not_breaching
 
 
-def statistic(metric: str, name: str, **changes: Any) -> dict[str, Any]:
-    """Return an alarm of the plain kind."""
+def plain_alarm(metric: str, name: str, **changes: Any) -> dict[str, Any]:
+    """Return an alarm on one statistic of one metric."""
     plain = {"MetricName": metric, "Dimensions": [], "Statistic": name, "TreatMissingData": "ignore", "Threshold": 1}
     return plain | {"ComparisonOperator": "GreaterThanOrEqualToThreshold"} | changes
 
 
-def test_long_periods_fire_after_short_outages() -> None:
-    """The simulator would not show why the alarms are not plainer: N periods need little more than N-2 of trouble."""
-    two_of_twenty = statistic("EndpointFailing", "Maximum", Period=1200, EvaluationPeriods=2)
+def test_alarms_over_long_periods_fire_after_short_outages() -> None:
+    """The simulator would not show why the alarms use expressions: N periods need little more than N-2 of failure."""
+    two_of_twenty = plain_alarm("EndpointFailing", "Maximum", Period=1200, EvaluationPeriods=2)
     (fired, state), _ = changes(two_of_twenty, outage("one a minute", 4), 0, BEGINS + HOUR)
     assert (fired > 20, state) == (True, "ALARM")
-    # Over a long period, the retries of an outage outweigh what went well before it.
+    # Over a long period, the retries of an outage outweigh the successes before it.
     shares = two_of_twenty | {"Statistic": "Average", "Threshold": 0.5}
     (fired, state), *_ = changes(shares, outage("50 a second", 12), 0, BEGINS + HOUR)
     assert (fired > 12, state) == (True, "ALARM")

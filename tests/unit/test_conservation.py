@@ -1,4 +1,4 @@
-"""The conservation check on facts made by hand: it passes what is right, and what is made wrong breaks its promise."""
+"""The soak's check of the promises, on facts made by hand: it passes a correct run and finds each broken promise."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ GOOD, EVENT, DOOMED, UNKNOWN, POISON = (f"call-{number}" for number in range(5))
 
 
 def body(uuid: str, status: str = "Success") -> str:
-    """Return a message's body."""
+    """Return the body of a message."""
     return json.dumps({"uuid": uuid, "status": status})
 
 
@@ -30,12 +30,12 @@ def envelope(event_id: str, detail: str) -> str:
 
 
 def sent(key: str, uuid: str, *fates: str, status: str = "Success") -> Sent:
-    """Return what was sent; delivered is its only fate unless others are given."""
+    """Return a sent message; its only fate is `delivered` unless others are given."""
     return Sent(key, body(uuid, status), (uuid, status), frozenset(fates or {DELIVERED}))
 
 
 def invocation(number: int, began: float, *messages: tuple[str, str], kept: tuple[str, ...] = ()) -> Invocation:
-    """Return an invocation of a second with these messages, of which some stay."""
+    """Return an invocation of one second with these messages; those in `kept` stay on the queue."""
     records = tuple({"messageId": message_id, "body": text} for message_id, text in messages)
     reply = {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
     return Invocation(0, number, records, began, began + 1, reply, "")
@@ -62,18 +62,18 @@ def line(invocation_number: int, message_id: str, outcome: str, uuid: str, **fie
 
 
 def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> Call:
-    """Return a look into the ledger."""
+    """Return a read of the ledger."""
     return Call(at, at + 0.1, 0, "BatchGetItem", fault, asked=frozenset(uuids), found=frozenset(found))
 
 
 def write(at: float, *pairs: Pair, fault: str = "") -> Call:
-    """Return an entry into the ledger."""
+    """Return a write to the ledger."""
     uuids = frozenset(uuid for uuid, _ in pairs)
     return Call(at, at + 0.1, 0, "BatchExecuteStatement", fault, asked=uuids, written=frozenset(pairs))
 
 
-def right() -> Facts:
-    """A run in which everything went as it should: a copy, a contradiction, and each fate once."""
+def correct_facts() -> Facts:
+    """Return the facts of a correct run: a copy, a contradiction, and each fate once."""
     first = invocation(0, 10, ("m1", body(GOOD)), ("m2", envelope("e1", body(EVENT))))
     second = invocation(1, 20, ("m3", body(GOOD)), ("m4", body(GOOD, "Failed")), ("m5", "nothing"))
     third = invocation(2, 30, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)), kept=("m6", "m7"))
@@ -142,15 +142,15 @@ def right() -> Facts:
 
 
 def broken(facts: Facts) -> list[str]:
-    """Return which promises the check finds broken."""
+    """Return the promises that the check finds broken."""
     return [one.promise for one in check(facts) if one.broken]
 
 
-def test_what_is_right_passes() -> None:
-    """A soak would fail without anything being wrong."""
-    report = check(right())
+def test_the_check_passes_a_correct_run() -> None:
+    """A soak would fail although the relay keeps every promise."""
+    report = check(correct_facts())
     assert [one.broken for one in report] == [[]] * len(PROMISES)
-    assert all(one.checked for one in report), "a promise that nothing was checked for"
+    assert all(one.checked for one in report), "the check had nothing to check for a promise"
 
 
 def parked(facts: Facts, message_id: str, **changes: Any) -> Facts:
@@ -160,7 +160,7 @@ def parked(facts: Facts, message_id: str, **changes: Any) -> Facts:
 
 
 def delivered_twice(facts: Facts, *, kept: bool) -> Facts:
-    """The first event comes a second time, beside it; its m1 comes back sooner than its time was up."""
+    """Add a second delivery of the first event at the same time, and m1 again before its delay is over."""
     original = facts.invocations[0]
     of_m1 = [record for record in original.records if record["messageId"] == "m1"]
     reply = {"batchItemFailures": [{"itemIdentifier": "m1"}] if kept else []}
@@ -177,7 +177,7 @@ def delivered_twice(facts: Facts, *, kept: bool) -> Facts:
 
 
 def failed(facts: Facts, number: int, error: str) -> Facts:
-    """That invocation fails without anybody's doing; its messages stay."""
+    """Let an invocation fail although nothing struck it; its messages stay on the queue."""
     of = facts.invocations[number]
     changed = replace(of, reply=None, error=error)
     kept = [Held(record["messageId"], record["body"]) for record in of.records]
@@ -200,7 +200,7 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     (LOST, "a message was deleted undelivered", lambda f: replace(f, accepted=[(EVENT, "Success")])),
     (LOST, "a parked body was changed", lambda f: parked(f, "m5", body="nothing much")),
     (LOST, "parked twice", lambda f: more(f, parked=f.parked[1])),
-    (LOST, "let go twice", lambda f: more(f, invocations=invocation(5, 15, ("m1", body(GOOD))))),
+    (LOST, "deleted twice", lambda f: more(f, invocations=invocation(5, 15, ("m1", body(GOOD))))),
     (CONFIRMED, "delivered, but never accepted", lambda f: replace(f, accepted=[(EVENT, "Success")])),
     (ONCE, "sent again though in the ledger", lambda f: more(f, requests=request(20.5, GOOD))),
     (
@@ -208,13 +208,13 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
         "sent again by a function that knew, and was killed",
         lambda f: more(failed(f, 1, "Runtime.ExitError: killed"), requests=request(20.5, GOOD)),
     ),
-    (ONCE, "sent by nobody who was asked to", lambda f: more(f, requests=request(99.0, GOOD))),
-    (LOST, "let go again, and no second delivery put it off", lambda f: delivered_twice(f, kept=False)),
+    (ONCE, "sent outside an invocation", lambda f: more(f, requests=request(99.0, GOOD))),
+    (LOST, "deleted again although no second delivery deferred it", lambda f: delivered_twice(f, kept=False)),
     (ONCE, "sent twice before it was in the ledger", lambda f: more(f, requests=request(10.25, EVENT))),
     (ONCE, "a duplicate of nothing", lambda f: more(f, log=line(3, "m7", "duplicate", UNKNOWN))),
     (
         CONTRADICTIONS,
-        "both statuses were confirmed, and nobody was told",
+        "both statuses were confirmed without a log line",
         lambda f: more(f, accepted=(GOOD, "Failed")),
     ),
     (
@@ -233,13 +233,13 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     ),
     (FAULT, "parked for another reason", lambda f: parked(f, "m5", reason="rejected")),
     (FAULT, "parked, but never sent", lambda f: more(f, parked=Held("m9", "what", "rejected"))),
-    (FAULT, "delivered, but not to be", lambda f: replace(f, parked=f.parked[1:])),
-    (HORIZON, "given up before the horizon", lambda f: parked(f, "m6", age_s=HORIZON_S - 10)),
-    (HORIZON, "given up within the grace", lambda f: parked(f, "m7", age_s=GRACE_S - 10)),
+    (FAULT, "delivered instead of parked", lambda f: replace(f, parked=f.parked[1:])),
+    (HORIZON, "parked before the horizon", lambda f: parked(f, "m6", age_s=HORIZON_S - 10)),
+    (HORIZON, "parked within the grace", lambda f: parked(f, "m7", age_s=GRACE_S - 10)),
     (HORIZON, "out of receives", lambda f: more(f, dead=Held("m6", body(DOOMED)))),
     (
         HORIZON,
-        "put off for longer than the cap",
+        "deferred for longer than the cap",
         lambda f: more(f, calls=Call(31, 31.1, 0, "ChangeMessageVisibilityBatch", delays=(600,))),
     ),
     (HORIZON, "not tried for minutes after a recovery", lambda f: replace(f, recoveries=[60.0])),
@@ -250,7 +250,7 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     ),
     (REFUSED, "parked since credentials were refused", lambda f: parked(f, "m6", http_status="401")),
     (REFUSED, "refused and then forgotten", lambda f: replace(f, accepted=[(GOOD, "Success")])),
-    (CLOCK, "timed out by itself", lambda f: failed(f, 0, "Task timed out after 14.00 seconds")),
+    (CLOCK, "timed out without a strike", lambda f: failed(f, 0, "Task timed out after 14.00 seconds")),
     (CREDENTIALS, "the key is in the log", lambda f: more(f, raw_log=f"sending {KEY}")),
     (CREDENTIALS, "the key is in a parked message", lambda f: parked(f, "m6", attributes=KEY)),
     (CREDENTIALS, "the key is in an AWS call", lambda f: more(f, calls=Call(31, 32, 0, "GetSecretValue", leaks=True))),
@@ -265,29 +265,29 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
 
 
 @pytest.mark.parametrize(("promise", "change"), [(p, c) for p, _, c in WRONG], ids=[name for _, name, _ in WRONG])
-def test_what_is_wrong_is_found(promise: str, change: Callable[[Facts], Facts]) -> None:
-    """A broken promise would pass the soak."""
-    assert promise in broken(change(right()))
+def test_the_check_finds_a_broken_promise(promise: str, change: Callable[[Facts], Facts]) -> None:
+    """A relay that breaks a promise would pass the soak."""
+    assert promise in broken(change(correct_facts()))
 
 
-def test_every_promise_can_be_found_broken() -> None:
-    """A check that can't fail proves nothing."""
+def test_each_promise_has_a_case_that_breaks_it() -> None:
+    """A promise would have a check that cannot fail."""
     assert {promise for promise, _, _ in WRONG} == set(PROMISES)
 
 
 EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
     (
-        "sent again, since the ledger could not be read",
+        "sent again because the ledger read failed",
         lambda f: more(f, requests=request(20.5, GOOD), calls=read(20.2, GOOD, fault="500")),
     ),
     (
-        "sent again, since the invocation gave up on the ledger",
+        "sent again because the invocation stopped waiting for the ledger",
         lambda f: more(
             f, requests=request(20.5, GOOD), log={"message": "ledger.failed", "environment": 0, "invocation": 1}
         ),
     ),
     (
-        "sent twice, since two looked it up before either wrote",
+        "sent twice because two invocations read the ledger before either wrote",
         lambda f: more(
             replace(f, copies=frozenset({(1, 0)})),
             invocations=replace(invocation(0, 10, ("m1", body(GOOD))), environment=1),
@@ -297,19 +297,19 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
         ),
     ),
     (
-        "parked twice, since SQS's reply was lost",
+        "parked twice because SQS's reply was lost",
         lambda f: more(f, parked=f.parked[1], calls=Call(20.4, 20.5, 0, "SendMessageBatch", "lost", frozenset({"m5"}))),
     ),
     (
-        "confirmed with both statuses, which was noticed",
+        "confirmed with both statuses and logged",
         lambda f: more(f, accepted=(GOOD, "Failed"), log={"message": "ledger.conflict", "uuid": GOOD}),
     ),
     (
-        "let go twice, since the first one took longer than SQS waits",
+        "deleted twice because the first invocation outlasted the visibility timeout",
         lambda f: more(f, invocations=invocation(5, 28.5, ("m1", body(GOOD))), log=line(5, "m1", "duplicate", GOOD)),
     ),
     (
-        "let go twice, since a second delivery of the event put it off for less",
+        "deleted twice because a second delivery of the event deferred it for less",
         lambda f: delivered_twice(f, kept=True),
     ),
     ("still queued", lambda f: more(f, sent=sent("m9", "call-9"), queued=Held("m9", body("call-9")))),
@@ -317,6 +317,6 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
 
 
 @pytest.mark.parametrize("change", [change for _, change in EXCUSED], ids=[name for name, _ in EXCUSED])
-def test_what_at_least_once_allows_passes(change: Callable[[Facts], Facts]) -> None:
-    """A soak would fail for what nobody has promised."""
-    assert broken(change(right())) == []
+def test_the_check_excuses_a_repetition_that_at_least_once_delivery_allows(change: Callable[[Facts], Facts]) -> None:
+    """A soak would fail for a repetition that the relay never promised to prevent."""
+    assert broken(change(correct_facts())) == []

@@ -1,4 +1,4 @@
-"""The gate, by a clock of the test's own."""
+"""The gate, with a clock that the test moves."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -10,19 +10,20 @@ from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
 
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
+PROOFS = [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED]  # of good credentials
 OLD, NEW = Credentials("old", "user"), Credentials("new", "user")
 FAR = Deadline(1e9)
-TIMEOUT_S = 0.5  # by the clock below; but who waits for a probe waits for real
+TIMEOUT_S = 0.5  # on the clock below; waiting for a probe takes real time
 PATIENCE_S = 30
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     now = 1000.0
 
     def __call__(self) -> float:
-        """Tell the time in seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
@@ -34,31 +35,31 @@ def clock() -> Clock:
 
 @pytest.fixture
 def gate(clock: Clock) -> Gate:
-    """Return a gate that nothing has happened at."""
+    """Return a new gate."""
     return Gate(TIMEOUT_S, clock=clock)
 
 
 def refusal(gate: Gate, credentials: Credentials = NEW, end: Deadline = FAR) -> Reason | None:
-    """Ask the gate to admit an attempt; return why it does not, or None if it does."""
+    """Ask the gate to admit an attempt; return the reason if it does not, else None."""
     not_asked = gate.admit(credentials, end)
     return not_asked.reason if not_asked else None
 
 
 def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None:
-    """Let so many attempts fail."""
+    """Let `times` attempts fail."""
     for _ in range(times):
         gate.learn(reason, NEW)
 
 
 def test_an_attempt_that_cannot_end_in_time_is_not_admitted(gate: Gate, clock: Clock) -> None:
-    """The function would be killed in mid-attempt, and its whole batch would come back."""
+    """Lambda would kill the function during an attempt, and its whole batch would come back."""
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S, clock)) is None
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S - 0.1, clock)) is Reason.OUT_OF_TIME
 
 
 @pytest.mark.parametrize("reason", AGAINST_ENDPOINT)
 def test_five_failures_in_a_row_block_the_endpoint_for_30_s(gate: Gate, clock: Clock, reason: Reason) -> None:
-    """An endpoint that is down would be pressed on, and each invocation would wait for its time-outs."""
+    """The relay would keep sending to an endpoint that is down, and each invocation would wait for time-outs."""
     fail(gate, 4, reason)
     assert refusal(gate) is None
     fail(gate, 1, reason)
@@ -70,9 +71,9 @@ def test_five_failures_in_a_row_block_the_endpoint_for_30_s(gate: Gate, clock: C
     assert refusal(gate) is None
 
 
-@pytest.mark.parametrize("answer", [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.THROTTLED, Reason.CONTRADICTED])
-def test_an_answer_between_failures_starts_the_count_again(gate: Gate, answer: Reason | None) -> None:
-    """Scattered failures would hold all results back."""
+@pytest.mark.parametrize("answer", [*PROOFS, Reason.THROTTLED], ids=lambda reason: reason or "confirmed")
+def test_an_answer_between_failures_resets_the_count(gate: Gate, answer: Reason | None) -> None:
+    """Scattered failures would stop all deliveries."""
     for _ in range(3):
         fail(gate, 4)
         gate.learn(answer, NEW)
@@ -81,7 +82,7 @@ def test_an_answer_between_failures_starts_the_count_again(gate: Gate, answer: R
 
 
 def test_a_failing_endpoint_is_probed_by_one_attempt_at_a_time(gate: Gate, clock: Clock) -> None:
-    """An endpoint that comes back would be met by everything at once, or never be asked again."""
+    """All lanes would send at the same moment to an endpoint that is coming back, or none ever again."""
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
@@ -99,12 +100,12 @@ def test_a_failing_endpoint_is_probed_by_one_attempt_at_a_time(gate: Gate, clock
 @pytest.mark.parametrize(
     ("answer", "told"),
     [(None, None), (Reason.THROTTLED, None), (Reason.TIMEOUT, Reason.ENDPOINT_FAILING)],
-    ids=["confirmed", "answered", "failed"],
+    ids=["confirmed", "throttled", "timed out"],
 )
-def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_end(
+def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_finding(
     clock: Clock, answer: Reason | None, told: Reason | None
 ) -> None:
-    """A batch that finds the endpoint well again would be put off but for one result, batch after batch."""
+    """After a recovery, each batch would deliver one result and defer the others."""
     gate = Gate(PATIENCE_S, clock=clock)
     fail(gate, 5)
     clock.now += 30
@@ -117,20 +118,20 @@ def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_end(
 
 
 def test_the_rest_of_a_batch_waits_for_the_probe_of_refused_credentials(clock: Clock) -> None:
-    """After a key was accepted again, results would be put off once more, but for one in each batch."""
+    """After BetaTel accepts a key again, each batch would deliver one result and defer the others."""
     gate = Gate(PATIENCE_S, clock=clock)
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
     clock.now += 30
     assert refusal(gate, OLD) is None
     with ThreadPoolExecutor(1) as lanes:
         other = lanes.submit(refusal, gate, OLD)
-        assert refusal(gate, NEW) is None, "others are not doubted"
+        assert refusal(gate, NEW) is None, "the gate admits other credentials"
         gate.learn(None, OLD)
         assert other.result(PATIENCE_S) is None
 
 
 def test_a_failed_probe_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -> None:
-    """A batch of a hundred in an outage would last for a probe's time-out again and again, and be paid for."""
+    """In an outage, a batch of 100 would wait for one time-out after another, and the customer would pay for it."""
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
@@ -140,7 +141,7 @@ def test_a_failed_probe_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -
 
 
 def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
-    """What waits would cost a look into the ledger and at the secret each minute."""
+    """Each waiting result would cost a read of the ledger and of the secret every minute."""
     assert gate.blocked(None) is None
     fail(gate, 5)
     assert (blocked := gate.blocked(None))
@@ -157,7 +158,7 @@ def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> N
 
 
 def test_a_probe_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
-    """After a bug or a freeze in mid-attempt, nothing would ever be sent from this environment again."""
+    """After a bug or a freeze during a probe, this execution environment would never send again."""
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
@@ -166,7 +167,7 @@ def test_a_probe_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Ga
 
 
 def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock: Clock) -> None:
-    """Attempts that were under way when the gate closed would keep it closed."""
+    """Attempts that began before the gate closed would keep it closed."""
     fail(gate, 5)
     clock.now += 20
     fail(gate, 9)
@@ -176,10 +177,10 @@ def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock
 
 
 def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
-    """A wrong key would be tried with each result, until the endpoint locks the account."""
+    """The relay would try a wrong key with each result until BetaTel locks the account."""
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert refusal(gate, NEW) is None, "rotated ones go through at once"
+    assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
     clock.now += 30
     assert refusal(gate, OLD) is None
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
@@ -190,7 +191,7 @@ def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> N
 
 
 def test_a_refusal_within_a_minute_of_an_acceptance_does_not_block(gate: Gate, clock: Clock) -> None:
-    """One call that BetaTel forbids would hold back all its neighbours."""
+    """One call that BetaTel forbids would stop all other deliveries."""
     gate.learn(None, NEW)
     clock.now += 59
     gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
@@ -201,7 +202,7 @@ def test_a_refusal_within_a_minute_of_an_acceptance_does_not_block(gate: Gate, c
 
 
 def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> None:
-    """For a minute after the key was rotated, each waiting result would be sent with the old one."""
+    """For a minute after a rotation, the relay would send each waiting result with the old key."""
     gate.learn(None, OLD)
     for _ in range(4):
         gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
@@ -211,7 +212,7 @@ def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> N
     assert gate.events() == ["credentials.rejected"]
 
 
-@pytest.mark.parametrize("answer", [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED])
+@pytest.mark.parametrize("answer", PROOFS, ids=lambda reason: reason or "confirmed")
 def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
     """Results would wait although the credentials are good again."""
     gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
@@ -222,7 +223,7 @@ def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: R
 
 @pytest.mark.parametrize("answer", [Reason.THROTTLED, *AGAINST_ENDPOINT])
 def test_a_reply_that_does_not_prove_the_credentials_leaves_them_blocked(gate: Gate, answer: Reason) -> None:
-    """A proxy's error page would pass for an acceptance."""
+    """The gate would take a proxy's error page for proof that a key is good."""
     gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
     gate.learn(answer, NEW)
     assert refusal(gate) is Reason.CREDENTIALS_REJECTED

@@ -1,4 +1,4 @@
-"""Text from outside is made fit for SQS attributes and log lines."""
+"""Text from outside becomes fit for SQS attributes and log lines."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,8 @@ def test_any_text_becomes_1_to_limit_printable_characters(text: str, limit: int)
         ("a" * 256, "a" * 256),
         ("a" * 257, "a" * 253 + "..."),
     ],
+    ids=["plain", "empty", "control characters", "two lines", "not ASCII", "256 characters", "257 characters"],
 )
 def test_printable_text_stays_readable(text: str, clean: str) -> None:
-    """On call, one could not tell what the endpoint said, or would not see that it was cut off."""
+    """An on-call engineer could not read what the endpoint said, or would not see that the text was cut."""
     assert printable(text) == clean

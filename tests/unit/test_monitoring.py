@@ -1,4 +1,4 @@
-"""Dashboard, alarms, saved queries and the runbook: held against what is emitted, and what CloudWatch takes."""
+"""Dashboard, alarms, queries and runbook agree with the emitted metrics and lines, and with CloudWatch's limits."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from local import ROOT
 from ops.cli import relay
-from tests.support.dashboard import SEARCH, Line, Metric, lines
+from tests.support.dashboard import SEARCH, Line, MetricId, lines
 from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
 from tests.support.template import monitoring, resolved, template
 
@@ -23,7 +23,7 @@ STACK = {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 NAMESPACE = "FlashCallRelay"
 DAY_S = 86_400
-# What AWS reports of these resources by itself: namespace, dimension, and the type of what the dimension names.
+# The metrics that AWS reports, by namespace, dimension, and type of the resource that the dimension names.
 AWS_METRICS = {
     ("AWS/SQS", "QueueName", "AWS::SQS::Queue"): {
         "ApproximateAgeOfOldestMessage",
@@ -69,29 +69,29 @@ def slug(alarm: dict[str, Any]) -> str:
 
 
 def dimensions(metric: dict[str, Any]) -> dict[str, str]:
-    """Return a metric's dimensions as CloudFormation has them, by name."""
+    """Return a metric's dimensions by name."""
     return {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
 
 
-def alarm_metrics(alarm: dict[str, Any]) -> list[Metric]:
-    """Return the metrics an alarm looks at."""
+def alarm_metrics(alarm: dict[str, Any]) -> list[MetricId]:
+    """Return an alarm's metrics."""
     looked_at = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [alarm]
-    return [Metric.of(one["Namespace"], one["MetricName"], dimensions(one)) for one in looked_at]
+    return [MetricId.of(one["Namespace"], one["MetricName"], dimensions(one)) for one in looked_at]
 
 
-def searched(line: Line) -> Metric:
-    """Return what a search stands for, the dimension that is left open as `*`."""
+def searched(line: Line) -> MetricId:
+    """Return the metric that a search finds, with `*` for the dimension that it leaves open."""
     search = SEARCH.fullmatch(str(line.source))
     assert search, line.source
     namespace, names, name, dimension, value, _, _ = search.groups()
-    return Metric.of(namespace, name, dict.fromkeys(names.split(","), "*") | {dimension: value})
+    return MetricId.of(namespace, name, dict.fromkeys(names.split(","), "*") | {dimension: value})
 
 
-def graph_metrics(graph: dict[str, Any]) -> list[Metric]:
-    """Return the metrics a graph shows, or looks for."""
+def graph_metrics(graph: dict[str, Any]) -> list[MetricId]:
+    """Return the metrics that a graph shows or searches for."""
     found = []
     for line in lines(graph):
-        if isinstance(line.source, Metric):
+        if isinstance(line.source, MetricId):
             found.append(line.source)
         elif "SEARCH" in line.source:
             found.append(searched(line))
@@ -101,11 +101,11 @@ def graph_metrics(graph: dict[str, Any]) -> list[Metric]:
 NAMED = list(itertools.chain(*map(alarm_metrics, ALARMS.values()), *map(graph_metrics, GRAPHS)))
 
 
-# ---- nothing drifts from what is emitted ----
+# ---- names and fields are the emitted ones ----
 
 
-def test_every_metric_that_is_looked_at_is_emitted_and_the_other_way_round() -> None:
-    """An alarm could never fire, a graph would stay empty, or a metric would be paid for and seen by nobody."""
+def test_the_metrics_of_alarms_and_graphs_are_the_emitted_ones() -> None:
+    """An alarm could never fire, a graph would stay empty, or nobody would see a metric that costs money."""
     own = [metric for metric in NAMED if metric.namespace == NAMESPACE]
     assert {metric.name for metric in own} == set(emitted_metrics())
     for metric in own:
@@ -118,7 +118,7 @@ def test_every_metric_that_is_looked_at_is_emitted_and_the_other_way_round() -> 
     assert resolved(service, STACK, {}) == "a-stack"
 
 
-def test_metrics_of_aws_are_named_as_aws_names_them() -> None:
+def test_aws_metrics_have_the_names_and_dimensions_of_aws() -> None:
     """An alarm would watch a metric, a queue or a function that does not exist."""
     for metric in NAMED:
         if metric.namespace == NAMESPACE:
@@ -131,7 +131,7 @@ def test_metrics_of_aws_are_named_as_aws_names_them() -> None:
 
 
 def query_fields(query: str) -> set[str]:
-    """Return the fields of log lines that a query of Logs Insights speaks of, without CloudWatch's own (`@...`)."""
+    """Return the fields of log lines that a query of Logs Insights names, without CloudWatch's own (`@...`)."""
     text = re.sub(r"(?m)^\s*#.*$|\"[^\"]*\"|'[^']*'|/[^/|\n]+/", " ", query)
     aliases = set(re.findall(r"\bas (\w+)", text))
     keywords = {"SOURCE", "fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and"}
@@ -140,26 +140,27 @@ def query_fields(query: str) -> set[str]:
     return names - aliases - functions - keywords
 
 
-LOG_QUERIES = [widget["properties"]["query"] for widget in WIDGETS if widget["type"] == "log"]
+TEXTS = {widget["properties"]["title"]: widget["properties"]["query"] for widget in WIDGETS if widget["type"] == "log"}
+TEXTS |= {query["Name"]: query["QueryString"] for query in QUERIES.values()}
 
 
-@pytest.mark.parametrize("text", [*LOG_QUERIES, *(query["QueryString"] for query in QUERIES.values())])
-def test_every_field_that_is_asked_for_is_in_real_lines(text: str) -> None:
-    """A saved query would find nothing, at night."""
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_every_field_of_a_query_is_in_real_log_lines(text: str) -> None:
+    """An on-call engineer would run a saved query that finds nothing."""
     fields = query_fields(text)
     assert fields
-    assert fields <= emitted_fields() | {"type"}  # which Lambda's own lines have in place of a message
+    assert fields <= emitted_fields() | {"type"}  # Lambda's own lines have `type` in place of `message`
 
 
 @every_query
-def test_queries_are_found_under_the_stack_and_ask_its_log(query: dict[str, Any]) -> None:
-    """Nobody would find them, or they would search every log of the account and be billed for it."""
+def test_a_saved_query_is_named_after_the_stack_and_reads_its_log_only(query: dict[str, Any]) -> None:
+    """Nobody would find the query, or it would search each log of the account at the customer's cost."""
     assert re.fullmatch(r"a-stack/[a-z ]+", query["Name"])
     assert query["LogGroupNames"] == ["RelayLogGroup"]
 
 
-def test_the_queries_that_were_promised_are_there() -> None:
-    """On call, one would have to write them."""
+def test_the_six_saved_queries_exist() -> None:
+    """An on-call engineer would have to write a query at night."""
     assert sorted(query["Name"].removeprefix("a-stack/") for query in QUERIES.values()) == [
         "cost of logs",
         "late deliveries",
@@ -173,8 +174,8 @@ def test_the_queries_that_were_promised_are_there() -> None:
 # ---- the dashboard ----
 
 
-def test_widgets_lie_side_by_side_in_the_grid() -> None:
-    """CloudWatch would refuse the dashboard, or move widgets about."""
+def test_widgets_fill_the_grid_without_overlap() -> None:
+    """CloudWatch would refuse the dashboard or rearrange its widgets."""
     taken: set[tuple[int, int]] = set()
     for widget in WIDGETS:
         x, y, width, height = (widget[key] for key in ("x", "y", "width", "height"))
@@ -187,7 +188,7 @@ def test_widgets_lie_side_by_side_in_the_grid() -> None:
     assert len(taken) == 24 * bottom, "a hole"
 
 
-def test_every_widget_is_of_a_kind_that_cloudwatch_knows() -> None:
+def test_every_widget_has_the_properties_that_cloudwatch_expects() -> None:
     """CloudWatch would refuse the dashboard."""
     needed = {
         "text": {"markdown"},
@@ -207,7 +208,7 @@ def test_every_widget_is_of_a_kind_that_cloudwatch_knows() -> None:
 
 
 @every_graph
-def test_graphs_have_periods_units_and_lines_that_cloudwatch_can_draw(graph: dict[str, Any]) -> None:
+def test_a_graphs_axis_labels_state_its_unit_and_period(graph: dict[str, Any]) -> None:
     """A reader would take milliseconds for seconds, or five minutes for an hour."""
     assert graph["period"] % 60 == 0
     assert graph["view"] == "timeSeries"
@@ -229,7 +230,7 @@ def test_graphs_have_periods_units_and_lines_that_cloudwatch_can_draw(graph: dic
 
 
 @every_graph
-def test_expressions_use_what_the_graph_defines(graph: dict[str, Any]) -> None:
+def test_a_graphs_expressions_use_only_its_own_lines(graph: dict[str, Any]) -> None:
     """CloudWatch would show an error in place of the graph."""
     read = lines(graph)
     ids = [line.id for line in read if line.id]
@@ -246,15 +247,15 @@ def test_expressions_use_what_the_graph_defines(graph: dict[str, Any]) -> None:
 
 
 def annotations() -> Iterator[tuple[dict[str, Any], str, float]]:
-    """Yield each line that stands for an alarm: the graph, the alarm's slug, where the line is."""
+    """Yield each horizontal line that marks an alarm's threshold: the graph, the alarm's slug, the value."""
     for graph in GRAPHS:
         for one in graph.get("annotations", {}).get("horizontal", ()):
             for name in one["label"].split(", "):
                 yield graph, name, one["value"]
 
 
-def test_alarms_are_drawn_where_they_fire() -> None:
-    """The dashboard would show another threshold than the one that wakes people up."""
+def test_a_graph_draws_an_alarms_line_at_its_threshold() -> None:
+    """The dashboard would show another threshold than the alarm's."""
     by_slug = {slug(alarm): alarm for alarm in ALARMS.values()}
     drawn = list(annotations())
     assert len(drawn) >= 6
@@ -267,8 +268,8 @@ def test_alarms_are_drawn_where_they_fire() -> None:
     assert sorted(shown) == sorted(f"{name}.Arn" for name in ALARMS)
 
 
-def test_the_dashboard_has_a_name_of_its_own_in_each_region() -> None:
-    """Two stacks of one name in two regions would overwrite each other's: a dashboard's name is the account's."""
+def test_the_dashboards_name_has_stack_and_region() -> None:
+    """Two stacks of one name in two regions would overwrite each other's dashboard."""
     assert DASHBOARD["DashboardName"] == "a-stack-eu-central-1"
 
 
@@ -276,8 +277,8 @@ def test_the_dashboard_has_a_name_of_its_own_in_each_region() -> None:
 
 
 @every_alarm
-def test_alarms_say_what_they_mean_and_what_to_do_first(alarm: dict[str, Any]) -> None:
-    """Who is woken up would not know whether to hurry, or where to begin."""
+def test_an_alarms_text_has_its_meaning_first_command_and_runbook_link(alarm: dict[str, Any]) -> None:
+    """An on-call engineer would not know whether to hurry or where to begin."""
     text = alarm["AlarmDescription"]
     assert len(text) <= 1024
     assert re.match(r"[A-Z][^.]+[.:]", text)
@@ -286,8 +287,8 @@ def test_alarms_say_what_they_mean_and_what_to_do_first(alarm: dict[str, Any]) -
     assert text.endswith(f" Runbook: docs/runbook.md#{slug(alarm)}")
 
 
-def test_each_alarm_has_its_heading_in_the_runbook_and_the_other_way_round() -> None:
-    """The alarm's link would lead nowhere, or the runbook speak of an alarm that is not there."""
+def test_alarms_and_runbook_headings_match() -> None:
+    """An alarm's link would lead nowhere, or the runbook would describe an alarm that does not exist."""
     alarms_part = RUNBOOK.split("\n## The alarms\n")[1].split("\n## ")[0]
     assert re.findall(r"(?m)^### (.+)$", alarms_part) == [slug(alarm) for alarm in ALARMS.values()]
     for part in alarms_part.split("\n### ")[1:]:
@@ -295,8 +296,8 @@ def test_each_alarm_has_its_heading_in_the_runbook_and_the_other_way_round() -> 
 
 
 @every_alarm
-def test_alarms_treat_missing_data_deliberately_and_tell_both_ways(alarm: dict[str, Any]) -> None:
-    """An idle relay would wake people up, or nobody would learn that it is over."""
+def test_an_alarm_notifies_when_it_fires_and_when_it_ends(alarm: dict[str, Any]) -> None:
+    """An idle relay would wake an engineer, or nobody would learn of the recovery."""
     assert alarm["TreatMissingData"] in {"ignore", "notBreaching"}
     topics = [{"Fn::If": ["AlarmsTopic", "AlarmTopicArn", "AWS::NoValue"]}]
     topics += [{"Fn::If": ["AlarmsByEmail", "AlarmTopic", "AWS::NoValue"]}]
@@ -304,8 +305,8 @@ def test_alarms_treat_missing_data_deliberately_and_tell_both_ways(alarm: dict[s
 
 
 @every_alarm
-def test_alarms_are_within_the_limits_of_cloudwatch(alarm: dict[str, Any]) -> None:
-    """The stack could not be deployed, which the emulator doesn't show."""
+def test_an_alarm_is_within_the_limits_of_cloudwatch(alarm: dict[str, Any]) -> None:
+    """CloudFormation would refuse the stack on AWS, although the emulator takes it."""
     periods = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one}
     (period,) = periods or {alarm["Period"]}
     assert period % 60 == 0
@@ -317,23 +318,23 @@ def test_alarms_are_within_the_limits_of_cloudwatch(alarm: dict[str, Any]) -> No
     for one in returned:
         inputs = {other["Id"] for other in alarm["Metrics"]} - {one["Id"]}
         words = set(re.findall(r"[A-Za-z_]+", one["Expression"]))
-        assert words - {"FILL", "REPEAT", "IF"} == inputs  # tests/alarms.py evaluates it
+        assert words - {"FILL", "REPEAT", "IF"} == inputs  # tests/support/alarms.py evaluates it
 
 
 @pytest.mark.parametrize("queue", ["ParkedQueue", "DeadLetterQueue"])
-def test_messages_are_told_of_again_with_a_week_to_spare(queue: str) -> None:
+def test_the_expiry_alarm_fires_a_week_before_messages_expire(queue: str) -> None:
     """Results that a person has to decide on would expire unseen."""
     alarm = ALARMS[f"{queue}ExpiringAlarm"]
     held, visible = alarm["Metrics"]
     told_after_s = visible["MetricStat"]["Period"] * alarm["EvaluationPeriods"]
     assert told_after_s + 7 * DAY_S <= RESOURCES[queue]["Properties"]["MessageRetentionPeriod"]
     assert (visible["MetricStat"]["Stat"], alarm["Threshold"]) == ("Maximum", 1)
-    assert held["Expression"] == "FILL(visible, REPEAT)", "one gap would begin the week anew"
+    assert held["Expression"] == "FILL(visible, REPEAT)", "a gap would start the week again"
     assert dict(alarm_metrics(alarm)[0].dimensions) == {"QueueName": f"{queue}.QueueName"}
 
 
-def test_only_cloudwatch_and_only_over_tls_may_tell_of_alarms() -> None:
-    """Anybody's messages could come as alarms, or alarms go in the clear."""
+def test_only_cloudwatch_may_publish_alarms_and_only_over_tls() -> None:
+    """A stranger could send false alarms, or alarms would travel unencrypted."""
     refusal, allowed = monitoring("AWS::SNS::TopicPolicy")["AlarmTopicPolicy"]["PolicyDocument"]["Statement"]
     assert (refusal["Effect"], refusal["Principal"]) == ("Deny", "*")
     assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -344,8 +345,8 @@ def test_only_cloudwatch_and_only_over_tls_may_tell_of_alarms() -> None:
 # ---- the switch ----
 
 
-def test_monitoring_false_makes_nothing_that_watches() -> None:
-    """`Monitoring: false` would cost all the same, or fail to deploy."""
+def test_monitoring_false_makes_no_monitoring_resources() -> None:
+    """`Monitoring: false` would cost the same, or the deployment would fail."""
     assert RESOURCES["MonitoringStack"]["Condition"] == "Monitors"
     assert not WATCHES & {resource["Type"] for resource in RESOURCES.values()}
     assert TEMPLATE["Conditions"]["Monitors"] == {"Fn::Equals": [{"Ref": "Monitoring"}, "true"]}
@@ -354,7 +355,7 @@ def test_monitoring_false_makes_nothing_that_watches() -> None:
 
 
 def test_the_nested_stack_gets_each_of_its_parameters() -> None:
-    """A deployment would fail, on AWS only."""
+    """A deployment would fail on AWS only."""
     passed = RESOURCES["MonitoringStack"]["Properties"]["Parameters"]
     assert passed.keys() == template("monitoring")["Parameters"].keys()
 
@@ -365,14 +366,14 @@ SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL)).replace("\
 COMMANDS = re.findall(r"\baws ([a-z]+) ([a-z-]+)((?:(?!\baws )[^\n])*)", re.sub(r"(?m)'[^'\n]*'", "''", SHELL))
 
 
-def test_the_runbook_has_commands_and_they_are_looked_at() -> None:
-    """The next test would look at nothing."""
+def test_every_aws_command_of_the_runbook_is_found() -> None:
+    """The next test would check no commands."""
     assert len(COMMANDS) == len(re.findall(r"\baws ", SHELL)) >= 20
 
 
 @pytest.mark.parametrize(("service", "command", "rest"), COMMANDS, ids=[" ".join(one[:2]) for one in COMMANDS])
-def test_the_commands_of_the_runbook_exist(service: str, command: str, rest: str) -> None:
-    """Who is woken up would type a command that the AWS CLI doesn't know."""
+def test_an_aws_command_of_the_runbook_exists(service: str, command: str, rest: str) -> None:
+    """An on-call engineer would type a command that the AWS CLI does not know."""
     if command == "wait":
         return
     model = botocore.session.get_session().get_service_model(service)
@@ -389,14 +390,14 @@ OPERATORS += [re.findall(r"--stack a-stack (.+) Runbook", alarm["AlarmDescriptio
 
 
 @pytest.mark.parametrize("command", sorted(set(OPERATORS)))
-def test_the_operators_commands_of_the_runbook_and_the_alarms_exist(command: str) -> None:
-    """Who is woken up would begin with a command that is refused."""
+def test_an_operators_command_of_the_runbook_or_an_alarm_exists(command: str) -> None:
+    """An on-call engineer would type a command that `flash-call-relay` refuses."""
     tried = CliRunner().invoke(relay, ["--stack", "a-stack", *command.split(), "--help"])
     assert tried.exit_code == 0, tried.output
 
 
 def test_the_runbook_names_outputs_and_parameters_that_exist() -> None:
-    """Who is woken up would look for something that the stack doesn't have."""
+    """An on-call engineer would look for an output or a parameter that the stack does not have."""
     named = set(re.findall(r"\$\(output (\w+)\)", RUNBOOK)) | {"ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"}
     assert named <= TEMPLATE["Outputs"].keys()
     changed = set(re.findall(r"(?m)(?:^|`)change (\w+) ", RUNBOOK))

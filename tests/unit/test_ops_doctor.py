@@ -19,9 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from local.emulator.stack import ROOT
 
 from flash_call_relay.webhook import tls_context
+from local import ROOT
 from ops import pause
 from ops.doctor import doctor
 from ops.stack import Stack

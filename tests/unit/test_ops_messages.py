@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flash_call_relay.events import parse_body, read
 from flash_call_relay.models import FlashCallResult, Status
 from ops.messages import DeadReason, Filter, Message
-from tests.conftest import payload
+from tests.support.payloads import payload
 
 LIMIT = 256 * 1024  # of a body, in bytes
 SENT_MS = 1_763_800_000_123

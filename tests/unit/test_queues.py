@@ -1,4 +1,4 @@
-"""SQS takes ten entries and 1 MiB in one call; more than that fails for all of them."""
+"""SQS takes ten entries and 1 MiB in one call, and refuses all entries of a larger call."""
 
 from itertools import pairwise
 from typing import Any
@@ -29,7 +29,7 @@ HIDES = st.builds(lambda delay: {"ReceiptHandle": "h", "VisibilityTimeout": dela
 
 
 def weight(entry: dict[str, Any]) -> int:
-    """What SQS counts of an entry, in bytes."""
+    """Return the bytes that SQS counts for an entry."""
     counted: str = entry.get("MessageBody", "")
     for name, value in entry.get("MessageAttributes", {}).items():
         counted += name + value["DataType"] + value["StringValue"]
@@ -39,7 +39,7 @@ def weight(entry: dict[str, Any]) -> int:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(PARKS, max_size=25) | st.lists(HIDES, max_size=45))
 def test_every_call_is_within_the_limits_of_sqs(entries: list[dict[str, Any]]) -> None:
-    """SQS would refuse whole batches of parked messages; or one would be lost, sent twice or out of order."""
+    """SQS would refuse whole batches of parked messages, or the relay would lose, repeat or reorder one."""
     by_id: Entries = {f"id-{number}": entry for number, entry in enumerate(entries)}
     cut = list(chunks(by_id))
     assert [message_id for chunk in cut for message_id in chunk] == list(by_id)
@@ -51,16 +51,20 @@ def test_every_call_is_within_the_limits_of_sqs(entries: list[dict[str, Any]]) -
         assert len(chunk) == 10 or too_heavy
 
 
-@pytest.mark.parametrize(("spare", "expected"), [(14, [["a", "b"], ["c"]]), (13, [["a"], ["b", "c"]])])
+@pytest.mark.parametrize(
+    ("spare", "expected"),
+    [(14, [["a", "b"], ["c"]]), (13, [["a"], ["b", "c"]])],
+    ids=["exactly 1 MiB", "one byte more"],
+)
 def test_attributes_count_towards_the_limit_of_1_mib(spare: int, expected: list[list[str]]) -> None:
-    """Two messages of nearly 1 MiB would be refused together for the few bytes of their attributes."""
+    """SQS would refuse two messages of nearly 1 MiB because of the few bytes of their attributes."""
     attributes = {"name": {"DataType": "Number", "StringValue": "1234"}}  # 4 + 6 + 4 bytes
     half = {"MessageBody": "x" * (MIB // 2)}
     other = {"MessageBody": "x" * (MIB // 2 - spare), "MessageAttributes": attributes}
     assert list(chunks({"a": half, "b": other, "c": {"MessageBody": "x"}})) == expected
 
 
-def test_an_entry_that_is_too_large_stands_alone() -> None:
-    """One message that SQS refuses would take its neighbours with it."""
+def test_an_entry_that_is_too_large_gets_a_call_of_its_own() -> None:
+    """SQS would refuse a message's neighbours together with it."""
     entries = {"a": {"MessageBody": "x"}, "b": {"MessageBody": "x" * (MIB + 1)}, "c": {"MessageBody": "x"}}
     assert list(chunks(entries)) == [["a"], ["b"], ["c"]]

@@ -1,4 +1,4 @@
-"""A seed repeats a plan: what is sent, and which faults come when."""
+"""A seed repeats a soak: the results it sends, and the time of each fault."""
 
 from collections import Counter
 from itertools import islice
@@ -7,11 +7,11 @@ from local.soak.faults import FAULTS, fault_schedule
 from local.soak.plan import Plan
 from local.soak.strikes import Strike, strike_schedule
 
-EARLY = 60  # calls, or invocations: so many a soak of 300 results has
+EARLY = 60  # the calls of an operation, or the invocations, in a soak of 300 results
 
 
-def test_a_seed_repeats_what_is_sent() -> None:
-    """A run that has found something could not be looked at again."""
+def test_a_seed_repeats_the_plan() -> None:
+    """An engineer could not repeat the soak that found a bug."""
     plan = Plan.of(1000, "seed", "http://127.0.0.1/")
     again, other = (Plan.of(1000, seed, "http://127.0.0.1/") for seed in ("seed", "another"))
     texts = [item.text for item in plan.items]
@@ -21,15 +21,15 @@ def test_a_seed_repeats_what_is_sent() -> None:
     assert texts != [item.text for item in other.items]
 
 
-def test_a_plan_has_as_many_results_as_asked_for() -> None:
-    """A soak would prove less than it says."""
+def test_a_plan_has_the_requested_number_of_results() -> None:
+    """A soak would test fewer results than it reports."""
     for count in (300, 10_000):
         sent = len(Plan.of(count, "seed", "").items)
         assert abs(sent - count) <= count * 0.05
 
 
 def test_a_seed_repeats_the_faults() -> None:
-    """A run that has found something could not be looked at again."""
+    """An engineer could not repeat the soak that found a bug."""
     for operation in FAULTS:
         first, again, other = (
             list(islice(fault_schedule(s, operation, 0.1), 500)) for s in ("seed", "seed", "another")
@@ -40,7 +40,7 @@ def test_a_seed_repeats_the_faults() -> None:
     assert strikes == same
 
 
-def test_each_fault_comes_early_and_goes_on_coming() -> None:
+def test_each_fault_occurs_early_and_again() -> None:
     """A short soak would meet some faults by luck only, and a long one each of them once."""
     for operation, faults in FAULTS.items():
         assert set(islice(fault_schedule("seed", operation, 0.0), EARLY)) == {None, *faults}

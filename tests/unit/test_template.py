@@ -1,4 +1,4 @@
-"""What the emulator can't show of the template, and what must not be changed without a thought."""
+"""Facts of the template that the emulator cannot check, or that no change may break unnoticed."""
 
 import re
 from typing import Any
@@ -21,21 +21,21 @@ def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", QUEUES)
-def test_queues_outlive_the_stack_encrypted(name: str) -> None:
-    """Deleting the stack would delete results, or they would lie in the clear."""
+def test_a_queue_outlives_the_stack_and_is_encrypted(name: str) -> None:
+    """Deleting the stack would delete results, or SQS would store them unencrypted."""
     queue = RESOURCES[name]
     assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert queue["Properties"]["SqsManagedSseEnabled"] is True
 
 
 def test_the_secret_outlives_the_stack() -> None:
-    """Deleting the stack would delete the credentials; or a first deployment that fails would leave a secret behind."""
+    """Deleting the stack would delete the credentials, or a failed first deployment would leave a secret behind."""
     secret = RESOURCES["CredentialsSecret"]
     assert (secret["DeletionPolicy"], secret["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
 
 
-def test_what_one_result_went_through_is_indexed() -> None:
-    """At volume, the story of one result would scan all logs, and be paid by the gigabyte."""
+def test_the_log_is_indexed_by_uuid() -> None:
+    """At volume, the story of one result would scan all logs, and AWS charges by the gigabyte."""
     assert RESOURCES["RelayLogGroup"]["Properties"]["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
     story = monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]
     assert [one["Name"] for one in story["Parameters"]] == ["uuid"]
@@ -48,16 +48,16 @@ def test_the_templates_are_ascii() -> None:
 
 
 @pytest.mark.parametrize("name", QUEUES)
-def test_queues_refuse_plain_http(name: str) -> None:
-    """Results could travel in the clear."""
+def test_a_queue_refuses_plain_http(name: str) -> None:
+    """Results could travel unencrypted."""
     refusal = statements(RESOURCES[f"{name}Policy"]["Properties"])[0]
     assert (refusal["Effect"], refusal["Principal"], refusal["Action"]) == ("Deny", "*", "sqs:*")
     assert refusal["Resource"] == {"Fn::GetAtt": f"{name}.Arn"}
     assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_queues_keep_messages_long_enough() -> None:
-    """Results would expire before they are given up on, or before a person has seen them."""
+def test_queues_keep_messages_for_10_and_14_days() -> None:
+    """Results would expire before the relay gives them up, or before a person has seen them."""
     properties = {name: RESOURCES[name]["Properties"] for name in QUEUES}
     assert properties["ResultQueue"]["MessageRetentionPeriod"] == 10 * DAY_S
     assert {properties[name]["MessageRetentionPeriod"] for name in QUEUES[1:]} == {14 * DAY_S}
@@ -65,8 +65,8 @@ def test_queues_keep_messages_long_enough() -> None:
     assert {properties[name]["MaximumMessageSize"] for name in QUEUES[1:]} == {1024 * 1024}
 
 
-def test_the_ledger_forgets_by_itself() -> None:
-    """The table would grow, and cost, for ever; or forget too soon, because the function writes another attribute."""
+def test_the_ledgers_entries_expire_after_any_message() -> None:
+    """The table would grow and cost for ever, or forget a result that can still come again."""
     table = RESOURCES["LedgerTable"]["Properties"]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
@@ -75,15 +75,15 @@ def test_the_ledger_forgets_by_itself() -> None:
     assert kept_s < ledger.KEPT_S
 
 
-def test_the_visibility_timeout_fits_the_function() -> None:
-    """A batch would be handed to a second function while the first still works on it."""
+def test_the_visibility_timeout_is_6_function_timeouts_and_the_window() -> None:
+    """SQS would give a batch to a second invocation while the first still works on it."""
     timeout_s = RESOURCES["RelayFunction"]["Properties"]["Timeout"]
     window_s = template()["Parameters"]["BatchWindowSeconds"]["MaxValue"]
     assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
 def test_only_the_rule_may_send_events() -> None:
-    """Any account's events could reach the queues, or the rule's own would be lost silently."""
+    """Any account's events could reach the queues, or SQS would refuse the rule's own without a trace."""
     for name in ("ResultQueue", "DeadLetterQueue"):
         (allowed,) = [one for one in statements(RESOURCES[f"{name}Policy"]["Properties"]) if one["Effect"] == "Allow"]
         assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
@@ -103,14 +103,14 @@ def test_the_role_names_each_action_and_resource() -> None:
         assert "*" not in str(statement["Resource"])
 
 
-def test_batches_report_their_failures() -> None:
-    """One deferred result would bring its whole batch back, and the confirmed ones would be sent again."""
+def test_the_event_source_mapping_takes_partial_failures() -> None:
+    """One deferred result would bring its whole batch back, and the relay would send confirmed results again."""
     mapping = RESOURCES["RelayFunction"]["Properties"]["Events"]["Results"]["Properties"]
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_no_log_level_hides_a_metric() -> None:
-    """Metrics are lines without a level, which Lambda takes for INFO: above that, all alarms would go blind."""
+    """Lambda would drop the metrics, which are lines without a level, and no alarm would fire."""
     function = RESOURCES["RelayFunction"]["Properties"]
     level = {"Ref": "LogLevel"}
     assert function["LoggingConfig"]["LogFormat"] == "JSON"
@@ -119,14 +119,14 @@ def test_no_log_level_hides_a_metric() -> None:
     assert set(template()["Parameters"]["LogLevel"]["AllowedValues"]) == {"INFO", "DEBUG"}
 
 
-def test_each_stack_counts_for_itself() -> None:
-    """Two stacks of one account would share their metrics, and each other's alarms."""
+def test_each_stack_has_its_own_metrics() -> None:
+    """Two stacks of one account would share their metrics and raise each other's alarms."""
     variables = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
 
 
 def test_every_parameter_is_described_bounded_and_grouped() -> None:
-    """Whoever deploys from the console would have to guess."""
+    """An engineer who deploys from the console would have to guess."""
     grouped = [
         name
         for group in template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
@@ -140,14 +140,14 @@ def test_every_parameter_is_described_bounded_and_grouped() -> None:
     assert all(output["Description"] for output in template()["Outputs"].values())
 
 
-def test_the_defaults_are_settings_that_the_function_takes() -> None:
+def test_the_function_accepts_the_default_parameters() -> None:
     """A stack deployed with the defaults would not start."""
     settings = Settings.from_environment(environment(defaults()))
     assert settings.webhook_url == "https://api.betatel.com/api/v1/connect-hub/call/flash/webhook"
 
 
 @pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
-def test_the_bounds_are_settings_that_the_function_takes(bound: str) -> None:
+def test_the_function_accepts_each_parameter_at_its_bound(bound: str) -> None:
     """CloudFormation would accept a number that the function then refuses."""
     parameters = template()["Parameters"]
     Settings.from_environment(
@@ -170,7 +170,7 @@ def test_the_bounds_are_settings_that_the_function_takes(bound: str) -> None:
         ("", False),
     ],
 )
-def test_credentials_go_to_https_only(url: str, taken: bool) -> None:  # noqa: FBT001
-    """The template would let credentials travel in the clear."""
+def test_the_template_accepts_only_https_or_loopback_urls(url: str, taken: bool) -> None:  # noqa: FBT001
+    """The template would let credentials travel unencrypted."""
     pattern = template()["Parameters"]["WebhookUrl"]["AllowedPattern"]
     assert bool(re.search(pattern, url)) is taken

@@ -1,0 +1,188 @@
+"""The relay as a deployed stack, and the endpoint it reports to."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.emulator.deployment import Deployment
+from local.endpoint.standin import StandIn
+from local.processes import wait_until
+
+
+@dataclass
+class DeployedRelay:
+    """A deployed relay, and the endpoint it reports to."""
+
+    deployment: Deployment
+    endpoint: StandIn
+    api_key: str = field(repr=False)
+    user_id: str = field(repr=False)
+
+    @property
+    def source(self) -> str:
+        """The EventBridge source that this deployment's rule matches."""
+        return f"tests.{self.deployment.name}"
+
+    def put_events(self, *results: dict[str, str]) -> None:
+        """Put results on the event bus."""
+        self.deployment.put_events([json.dumps(result) for result in results], self.source)
+
+    def send(self, *bodies: dict[str, str] | str) -> list[str]:
+        """Send results, or bodies as they are, to the result queue; return their message ids."""
+        return self.deployment.send([body if isinstance(body, str) else json.dumps(body) for body in bodies])
+
+    def send_known(self, *results: dict[str, str]) -> list[str]:
+        """Issue the calls of these results at the endpoint, then send the results; return their message ids."""
+        self.endpoint.issue(*(one["uuid"] for one in results))
+        return self.send(*results)
+
+    def parked(self, count: int) -> dict[str, dict[str, Any]]:
+        """Wait for `count` parked messages and take them off the queue; return them by source message id."""
+        taken: dict[str, dict[str, Any]] = {}
+
+        def all_there() -> bool:
+            messages = self.deployment.take_all("ParkedQueueUrl")
+            taken.update({message["Reasons"]["source_message_id"]: message for message in messages})
+            return len(taken) >= count
+
+        wait_for(all_there, f"{count} parked messages")
+        return taken
+
+    def put(self, output: str, *messages: tuple[str, Mapping[str, str | int]]) -> dict[str, str]:
+        """Put bodies with their message attributes on a queue; return the bodies by message id."""
+        put: dict[str, str] = {}
+        for start in range(0, len(messages), 10):
+            part = messages[start : start + 10]
+            entries = [
+                {"Id": str(number), "MessageBody": body, "MessageAttributes": message_attributes(attributes)}
+                for number, (body, attributes) in enumerate(part)
+            ]
+            reply = self.deployment.sqs.send_message_batch(QueueUrl=self.deployment.outputs[output], Entries=entries)
+            assert not reply.get("Failed")
+            put |= {entry["MessageId"]: part[int(entry["Id"])][0] for entry in reply["Successful"]}
+        return put
+
+    def visible(self, output: str) -> int:
+        """Return the number of a queue's messages that SQS would return to a receive now."""
+        asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
+        return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
+
+    def sweep(self) -> None:
+        """Purge all queues."""
+        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+            self.deployment.sqs.purge_queue(QueueUrl=self.deployment.outputs[output])
+
+    def confirmed(self, uuid: str) -> str | None:
+        """Return the status that the ledger holds for a uuid; None without an entry."""
+        item = self.ledger_entry(uuid)
+        return item["status"]["S"] if item else None
+
+    def ledger_entry(self, uuid: str) -> dict[str, Any] | None:
+        """Return the ledger's entry for a uuid; None if there is none."""
+        key = {"TableName": self.deployment.outputs["LedgerTableName"], "Key": {"uuid": {"S": uuid}}}
+        item: dict[str, Any] | None
+        item = self.deployment.emulator.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
+        return item
+
+    @contextlib.contextmanager
+    def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
+        """Run with this time-out and these further environment variables, in new execution environments."""
+        function, before = self.deployment.outputs["FunctionName"], self._environment()
+        self._reconfigure(function, timeout_s, before | environment)
+        try:
+            yield
+        finally:
+            self._reconfigure(function, 60, before)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run in one execution environment, so that all results meet the same gate."""
+        function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
+        try:
+            yield
+        finally:
+            client.delete_function_concurrency(FunctionName=function)
+
+    def poll(self, *, on: bool) -> None:
+        """Enable or disable the event source mapping."""
+        mapping = self.deployment.outputs["EventSourceMappingId"]
+        self.deployment.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+
+    def _environment(self) -> dict[str, str]:
+        function = self.deployment.outputs["FunctionName"]
+        configuration = self.deployment.emulator.client("lambda").get_function_configuration(FunctionName=function)
+        variables: dict[str, str] = configuration["Environment"]["Variables"]
+        return variables
+
+    def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
+        self.deployment.emulator.client("lambda").update_function_configuration(
+            FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
+        )
+
+    def role_policy(self) -> dict[str, Any]:
+        """Return the policy that the template gives to the function's role."""
+        iam = self.deployment.emulator.client("iam")
+        document: dict[str, Any]
+        document = iam.get_role_policy(RoleName=self.deployment.role, PolicyName="relay")["PolicyDocument"]
+        return document
+
+    @contextlib.contextmanager
+    def with_role_policy(self, name: str, document: dict[str, Any]) -> Iterator[None]:
+        """Give the function's role this policy for the length of a `with` block."""
+        iam, role = self.deployment.emulator.client("iam"), self.deployment.role
+        before = self.role_policy() if name == "relay" else None
+
+        def put(policy: dict[str, Any]) -> None:
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+            self.deployment.allow_batch_actions()
+
+        put(document)
+        try:
+            yield
+        finally:
+            if before:
+                put(before)
+            else:
+                iam.delete_role_policy(RoleName=role, PolicyName=name)
+
+    def settled(self) -> None:
+        """Wait until the result queue is empty."""
+        wait_for(lambda: self.deployment.depth("ResultQueueUrl") == 0, "an empty result queue", timeout_s=90)
+
+    def accepted(self, *results: dict[str, str]) -> list[tuple[str, str]]:
+        """Wait until the endpoint has accepted these results; return its acceptances of them, repeated ones too."""
+        wanted = {one["uuid"] for one in results}
+        self.endpoint.wait_until(
+            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=90, what="delivery"
+        )
+        return sorted(pair for pair in self.endpoint.accepted if pair[0] in wanted)
+
+    def story(self, uuid: str) -> list[dict[str, object]]:
+        """Return the outcome lines of one uuid, oldest first."""
+        return [line for line in self.deployment.log() if line.get("uuid") == uuid]
+
+
+def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, str]]:
+    """Return values in SQS's form of message attributes."""
+    return {
+        name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
+        for name, value in values.items()
+    }
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+    """Wait until a condition holds.
+
+    Args:
+        condition: is called again until its value is true.
+        what: names the condition in the error.
+        timeout_s: the longest time to wait, in seconds.
+
+    Raises:
+        TimeoutError: if the condition does not hold in time.
+    """
+    if not wait_until(condition, timeout_s, every_s=0.1):
+        raise TimeoutError(f"{what}: not within {timeout_s} s")

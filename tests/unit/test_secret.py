@@ -1,0 +1,81 @@
+"""Credentials: a malformed secret is refused with a reason, and nothing shows any part of it."""
+
+import json
+import threading
+import traceback
+from typing import Any
+
+import pytest
+
+from flash_call_relay import credentials
+from flash_call_relay.credentials import Credentials, CredentialsUnavailableError, parse
+from tests.support.relay import GOOD_SECRET, KEY, USER
+
+MARK = "hunter2"  # in every secret value
+MALFORMED = {
+    "blank": (" ", "no JSON"),
+    "empty object": ("{}", "no api_key"),
+    "text": (MARK, "no JSON"),
+    "text after the object": (GOOD_SECRET + MARK, "no JSON"),
+    "deep nesting": ("[" * 20_000, "no JSON"),
+    "encoded twice": (json.dumps(GOOD_SECRET), "no api_key"),
+    "list": (json.dumps([KEY, USER]), "no api_key"),
+    "misnamed key": (json.dumps({"x-api-key": KEY, "user_id": USER}), "no api_key"),
+    "no user_id": (json.dumps({"api_key": KEY}), "no user_id"),
+    "empty user_id": (json.dumps({"api_key": KEY, "user_id": ""}), "no user_id"),
+    "object as api_key": (json.dumps({"api_key": {"is": KEY}, "user_id": USER}), "no api_key"),
+    "line feed in user_id": (json.dumps({"api_key": KEY, "user_id": USER + "\n"}), "user_id must be printable ASCII"),
+    "header in api_key": (
+        json.dumps({"api_key": KEY + "\r\nx-other: 1", "user_id": USER}),
+        "api_key must be printable ASCII",
+    ),
+    "space before api_key": (json.dumps({"api_key": f" {KEY}", "user_id": USER}), "api_key must be printable ASCII"),
+    "not ASCII": (json.dumps({"api_key": KEY, "user_id": USER + "\xe9"}), "user_id must be printable ASCII"),
+    "no text": (None, "no JSON"),
+}
+
+
+@pytest.mark.parametrize(("secret", "words"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_secret_has_a_reason_that_does_not_show_it(secret: str | None, words: str) -> None:
+    """An engineer could not find a typing error in the secret, or the log would show the secret."""
+    with pytest.raises(CredentialsUnavailableError, match=words) as error:
+        parse(secret)
+    assert MARK not in "".join(traceback.format_exception(error.value)).lower()
+
+
+def test_the_repr_of_credentials_is_masked() -> None:
+    """A traceback, a debugger or a careless log line would show the key."""
+    known = Credentials(KEY, USER)
+    for shown in (repr(known), str(known), f"{known}", repr([known]), repr({"credentials": known})):
+        assert MARK not in shown
+    assert (known.api_key, known.user_id) == (KEY, USER)
+
+
+class HangingSecrets:
+    """Secrets Manager in an outage: it answers the first call, and later calls only when told to."""
+
+    def __init__(self) -> None:
+        self.calls, self.go_on = 0, threading.Event()
+
+    def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: ARG002, N803 - boto3's
+        """Answer the first call immediately."""
+        self.calls += 1
+        if self.calls > 1:
+            self.go_on.wait(30)
+        return {"SecretString": GOOD_SECRET}
+
+
+def test_good_credentials_are_returned_while_another_thread_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of Secrets Manager would hold up every result although the relay has a good key."""
+    monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
+    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
+    secrets: Any = HangingSecrets()
+    store = credentials.CredentialsStore(secrets, "secret")
+    assert store.current() == Credentials(KEY, USER)
+    fetching = threading.Thread(target=store.current)
+    fetching.start()
+    while secrets.calls < 2:
+        fetching.join(0.01)
+    assert store.current() == Credentials(KEY, USER)
+    secrets.go_on.set()
+    fetching.join()
