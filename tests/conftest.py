@@ -9,6 +9,14 @@ from local.emulator.emulator import Emulator
 from local.processes import free_port
 from tests.support.case_names import case_name
 
+# These files take a minute or longer, so they start first and the workers end together.
+LONGEST = ("test_outages", "test_soak", "test_broken_relays", "test_runtime")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name a case by its value."""

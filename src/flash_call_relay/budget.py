@@ -56,9 +56,7 @@ class Call(NamedTuple):
 
 
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
-LEDGER_CALL = Call(
-    connect=0.3, read=0.5
-)  # in the ledger's own thread, so an invocation does not wait for the worst case
+LEDGER_CALL = Call(connect=0.3, read=0.5)
 LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
 CALLS_S = 2.0  # for the SQS calls before the last: some dozens, if they go well
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply

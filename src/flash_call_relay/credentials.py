@@ -56,9 +56,8 @@ class CredentialsStore:
         Raises:
             CredentialsUnavailableError: if there were never any good ones.
         """
-        if self._lock.acquire(
-            blocking=self._good is None
-        ):  # with good ones at hand, a thread does not wait for another's fetch
+        # A thread that has good credentials does not wait for the fetch of another thread.
+        if self._lock.acquire(blocking=self._good is None):
             try:
                 if self._clock() >= self._stale_at:
                     self._fetch()

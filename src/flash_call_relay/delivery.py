@@ -4,7 +4,7 @@ import contextlib
 import queue
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +27,8 @@ from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 
 OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
+
+GROUP_S = 0.001  # an outcome waits this long for others
 
 Outbox = queue.SimpleQueue[Processed]
 
@@ -105,19 +107,24 @@ class Delivery:
                 if uuid not in lanes:
                     lanes[uuid] = Lane(confirmed.get(uuid))
                 lanes[uuid].records.append((record, record.content))
-        for lane in lanes.values():
-            self._threads.submit(self._run, lane, last_moment, outbox)
-        waiting, remaining = Counter(records), len(records)
-        while remaining and (ready := _take(outbox, last_moment)):
-            waiting.subtract(processed.record for processed in ready)
-            remaining -= len(ready)
+        waiting = deque(lanes.values())
+        for _ in range(min(len(lanes), self._settings.connections_per_function)):
+            self._threads.submit(self._run_lanes, waiting, last_moment, outbox)
+        done: list[Record] = []
+        while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
+            done += [processed.record for processed in ready]
             yield ready
-        # Every attempt ends before the last moment. This is for a lane that no bound here reaches.
+        # Every attempt ends before the last moment. These records are in a lane that did not.
         yield [
             self._decide(record, record.content, OUT_OF_TIME)
-            for record in waiting.elements()
+            for record in (Counter(records) - Counter(done)).elements()
             if isinstance(record.content, FlashCallResult)
         ]
+
+    def _run_lanes(self, waiting: deque[Lane], last_moment: Deadline, outbox: Outbox) -> None:
+        with contextlib.suppress(IndexError):  # no lane is left
+            while True:
+                self._run(waiting.popleft(), last_moment, outbox)
 
     def _run(self, lane: Lane, last_moment: Deadline, outbox: Outbox) -> None:
         for record, result in lane.records:
@@ -139,7 +146,7 @@ class Delivery:
         return processed
 
     def _ask(self, result: FlashCallResult, last_moment: Deadline) -> Judgement | NotAsked:
-        """Ask the endpoint, and once more with each newer credentials if it refuses those used."""
+        """Make an attempt, and repeat it with newer credentials as long as the endpoint refuses those it used."""
         try:
             credentials = self._credentials.current()
         except CredentialsUnavailableError as error:
@@ -174,11 +181,16 @@ class Delivery:
         return Processed(record, outcome, policy.age(record, time.time()), duration_ms)
 
 
-def _take(outbox: Outbox, end: Deadline) -> list[Processed]:
-    """Wait until the outbox holds something, and take all of it; return nothing if the time is over before."""
+def _take(outbox: Outbox, wanted: int, end: Deadline) -> list[Processed]:
+    """Wait for an outcome, and take all that are ready; return none if the time ends first.
+
+    Waits a moment longer if more are wanted: this thread would take CPU from the lanes if each outcome woke it.
+    """
     ready: list[Processed] = []
     with contextlib.suppress(queue.Empty):
         ready.append(outbox.get(timeout=end.left_s))
+        if outbox.qsize() + 1 < wanted:
+            time.sleep(GROUP_S)
         while True:
             ready.append(outbox.get_nowait())
     return ready

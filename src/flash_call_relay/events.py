@@ -23,6 +23,9 @@ class _Object(dict[str, Any]):
         self.repeated = {key for key in ("uuid", "status", "detail", "detail-type") if keys.count(key) > 1}
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object)
+
+
 def read(event: object, *, now: float) -> list[Record]:
     """Read an SQS batch or one EventBridge event.
 
@@ -68,7 +71,7 @@ def _text(record: Mapping[str, Any], key: str) -> str:
 def parse_body(body: str) -> FlashCallResult | NoResult:
     """Read an SQS message's body: a result, or an EventBridge envelope whose `detail` is a result."""
     try:
-        document = json.loads(body, object_pairs_hook=_Object)
+        document = _DECODER.decode(body)
     except (ValueError, RecursionError) as error:  # for text that is not JSON, a huge number, or deep nesting
         fault = (
             f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too large or deep"

@@ -1,8 +1,11 @@
 """Lambda entry: wiring and the response. It decides nothing."""
 
+import contextlib
 import functools
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
@@ -16,7 +19,7 @@ from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Ledger, NoLedger
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
-from flash_call_relay.webhook import Webhook
+from flash_call_relay.webhook import USER_AGENT, Webhook
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -32,7 +35,11 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
-DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False)  # validation costs a third of a call's CPU
+# botocore spends a third of a call's CPU on validating the parameters and on putting its own user agent together.
+DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT)
+
+WARM_UP_S = 2.0  # Lambda gives the init phase 10 s in all
+MAX_WARM_CONNECTIONS = 10  # the default batch needs no more
 
 
 class NotSettledError(RuntimeError):
@@ -40,21 +47,24 @@ class NotSettledError(RuntimeError):
 
 
 class Relay(NamedTuple):
-    """The rooms of one execution environment."""
+    """The modules of one execution environment, wired."""
 
     settings: Settings
-    delivery: Delivery
+    credentials: CredentialsStore
+    webhook: Webhook
     gate: Gate
+    delivery: Delivery
     queues: Queues
     ledger: Ledger | NoLedger
 
 
 @functools.cache
 def wire() -> Relay:
-    """Wire the rooms from the environment's settings, once per execution environment."""
+    """Wire the modules from the environment variables, once per execution environment."""
     settings = Settings.from_environment(os.environ)
     credentials = CredentialsStore(boto3.client("secretsmanager", config=AWS_CLIENTS), settings.credentials_secret_arn)
-    gate = Gate(settings.request_timeout_seconds)
+    webhook, gate = Webhook(settings), Gate(settings.request_timeout_seconds)
+    delivery = Delivery(settings, credentials, gate, webhook)
     queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
     ledger = (
         Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
@@ -62,7 +72,22 @@ def wire() -> Relay:
         else NoLedger()
     )
     telemetry.log_start(settings)
-    return Relay(settings, Delivery(settings, credentials, gate, Webhook(settings)), gate, queues, ledger)
+    return Relay(settings, credentials, webhook, gate, delivery, queues, ledger)
+
+
+def warm_up(relay: Relay) -> None:
+    """Read the secret and open connections, in parallel, for `WARM_UP_S` at most. Raises nothing.
+
+    In the init phase a function has a whole CPU, and in an invocation with 512 MB a third of one. The first invocation
+    repeats a step that failed.
+    """
+    connections = min(relay.settings.connections_per_function, MAX_WARM_CONNECTIONS)
+    steps: list[Callable[[], object]] = [relay.credentials.current, relay.queues.connect, relay.ledger.connect]
+    steps += [relay.webhook.connect] * connections
+    with contextlib.suppress(Exception):
+        threads = ThreadPoolExecutor(len(steps), thread_name_prefix="warm-up")
+        wait([threads.submit(step) for step in steps], timeout=WARM_UP_S)
+        threads.shutdown(wait=False)
 
 
 def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
@@ -75,24 +100,25 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
     invocation = telemetry.Invocation(context.aws_request_id)
     records = events.read(event, now=time.time())
-    settings, delivery, gate, queues, ledger = wire()
+    relay = wire()
+    delivery, queues = relay.delivery, relay.queues
     blocked = delivery.blocked()
     kept: list[str] = []
     failures: dict[str, str] = {}
-    with ledger.open(delivery.to_look_up(records, blocked)) as page:
+    with relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
         for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
             invocation.log_outcomes(processed)
-            invocation.log_gate(gate.events())
+            invocation.log_gate(relay.gate.events())
             page.note(processed)
             settlement = queues.settle(processed, deadline=deadline)
             kept += settlement.kept
             failures |= settlement.failures
     invocation.log_ledger(page.faults, page.clashes)
-    invocation.close(failures, failing=gate.failing, late_after_s=settings.fresh_seconds)
+    invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 
-if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:  # on Lambda, the init phase has more CPU for this than an invocation
-    wire()
+if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:  # on Lambda
+    warm_up(wire())

@@ -51,6 +51,9 @@ class NoLedger:
         """Return a page that knows nothing."""
         return Page()
 
+    def connect(self) -> None:
+        """Do nothing: there is no table."""
+
 
 class Ledger:
     """The confirmed results, by uuid.
@@ -71,6 +74,10 @@ class Ledger:
         if reading not in done or reading.exception():
             page.faults.append(_fault("read", reading))
         return page
+
+    def connect(self) -> None:
+        """Open the connection to DynamoDB with a look-up. Raises botocore's errors."""
+        self._thread.submit(self._read, ["-"], {}).result()
 
     def write(self, results: dict[str, Status], at: float) -> "Future[list[str]]":
         """Begin to write up to 25 confirmations.

@@ -1,4 +1,4 @@
-"""Outcomes into SQS: park, hide or requeue messages, and tell which of them must stay."""
+"""Outcomes into SQS: park, hide or requeue messages, and report the messages that must stay on the queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +37,10 @@ class Queues:
 
     def __init__(self, sqs: "SQSClient", result_queue_url: str, parked_queue_url: str) -> None:
         self._sqs, self._result_queue_url, self._parked_queue_url = sqs, result_queue_url, parked_queue_url
+
+    def connect(self) -> None:
+        """Open a connection to SQS with a cheap request. Raises botocore's errors."""
+        self._sqs.get_queue_attributes(QueueUrl=self._result_queue_url, AttributeNames=["QueueArn"])
 
     def settle(self, processed: Sequence[Processed], *, deadline: Deadline) -> Settlement:
         """Carry outcomes out: send parked records to the parked queue, hide deferred ones, requeue deferred events.

@@ -39,7 +39,13 @@ for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).setLevel(logging.WARNING)
     logging.getLogger(_name).propagate = False
 
-logger = Logger(service=SERVICE, location=None, use_rfc3339=True)  # the one timestamp that Lambda takes a level with
+logger = Logger(
+    service=SERVICE,
+    location=None,
+    use_rfc3339=True,  # the one timestamp that Lambda takes a level with
+    json_serializer=json.JSONEncoder(default=str, separators=(",", ":")).encode,  # json.dumps makes one for each line
+    json_deserializer=str,  # messages are names and not JSON
+)
 _emf = EphemeralMetrics(namespace=NAMESPACE)
 
 

@@ -1,6 +1,8 @@
 """A result and credentials into the endpoint's answer: one POST, bounded in time and size."""
 
+import functools
 import http.client
+import io
 import json
 import math
 import re
@@ -15,8 +17,7 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
-from urllib3.util import parse_url
+from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
 from flash_call_relay.budget import Deadline
@@ -26,7 +27,8 @@ from flash_call_relay.settings import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
 MAX_WIRE_BYTES = 4 * MAX_REPLY_BYTES  # headers, chunks' framing and all
-ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")  # layers of compression would cost without bounds
+COMPRESSIONS = ("gzip", "x-gzip", "deflate")
+ENCODINGS = ("", "identity", *COMPRESSIONS)  # layers of compression would cost without bounds
 MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
 ECHO_RUN = 6  # characters
 USER_AGENT = f"flash-call-relay/{__version__}"
@@ -40,18 +42,15 @@ def tls_context() -> ssl.SSLContext:
 
 
 class Webhook:
-    """The endpoint. As many threads as there are connections may call `post` at the same time."""
+    """The endpoint. Any number of threads may call `post`; each attempt has a connection to itself."""
 
     def __init__(self, settings: Settings) -> None:
-        target = parse_url(settings.webhook_url)
-        self.timeout_s, self._path = settings.request_timeout_seconds, target.request_uri
-        tls: dict[str, ssl.SSLContext] = {}
-        if target.scheme == "https":
-            tls["ssl_context"] = tls_context()
-            tls["ssl_context"].sslsocket_class = _BoundedSSLSocket
-        size, timeout_s = settings.connections_per_function, self.timeout_s
-        self._pool = urllib3.connection_from_url(target.url, maxsize=size, block=True, timeout=timeout_s, **tls)
-        self._pool.ConnectionCls = _BoundedHTTPSConnection if tls else _BoundedHTTPConnection
+        self.timeout_s = settings.request_timeout_seconds
+        self._target = parse_url(settings.webhook_url)
+        self._tls = tls_context() if self._target.scheme == "https" else None
+        if self._tls:
+            self._tls.sslsocket_class = _BoundedSSLSocket
+        self._idle: list[_Connection] = []  # the one used last comes last
 
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
         """Make one attempt, of `timeout_s` seconds at most.
@@ -61,57 +60,100 @@ class Webhook:
         """
         began = time.monotonic()
         _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
+        connection = self._connection()
         try:
-            response = self._pool.urlopen(
-                "POST",
-                self._path,
-                body=json.dumps({"uuid": result.uuid, "status": result.status}).encode(),
-                headers={
-                    "Content-Type": "application/json",
-                    "x-api-key": credentials.api_key,
-                    "x-user-id": credentials.user_id,
-                    "User-Agent": USER_AGENT,
-                },
-                retries=False,
-                redirect=False,  # urllib3 would send the credentials along, and can lose the connection over a bad one
-                pool_timeout=self.timeout_s,
-                preload_content=False,
-            )
-            if response.status < 200:
-                response.close()  # the real reply is still to come, and must not answer the next request
-            json_object = _json_object(_read(response))
+            reply = _exchange(connection, _request(self._target, result, credentials))
+            json_object = _json_object(_body(reply))
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            connection.close()  # the rest of this reply must not answer the next request
             return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
+        if reply.will_close or reply.status < 200:
+            connection.close()  # after an interim reply, the real one is still to come
+        self._idle.append(connection)
         return Reply(
-            http_status=response.status,
+            http_status=reply.status,
             json_object=json_object,
             duration_ms=(time.monotonic() - began) * 1000,
-            retry_after=response.headers.get("Retry-After"),
+            retry_after=reply.headers.get("Retry-After"),
             message=_message(json_object, credentials),
         )
 
+    def connect(self) -> None:
+        """Open a connection for a later attempt.
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    body, whole = bytearray(), False
-    readable = response.headers.get("Content-Encoding", "").lower() in ENCODINGS
+        Raises:
+            OSError: if that fails, or takes longer than `timeout_s`.
+        """
+        _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
+        connection = self._new_connection()
+        connection.open()
+        self._idle.append(connection)
+
+    def _connection(self) -> "_Connection":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_connection()
+
+    def _new_connection(self) -> "_Connection":
+        host, port = self._target.host or "", self._target.port
+        return _HTTPSConnection(host, port, ssl_context=self._tls) if self._tls else _HTTPConnection(host, port)
+
+
+def _request(target: Url, result: FlashCallResult, credentials: Credentials) -> bytes:
+    body = json.dumps({"uuid": result.uuid, "status": result.status}).encode()
+    return b"%sContent-Length: %d\r\n\r\n%s" % (_head(target, credentials), len(body), body)
+
+
+@functools.lru_cache(maxsize=4)
+def _head(target: Url, credentials: Credentials) -> bytes:
+    return (
+        f"POST {target.request_uri} HTTP/1.1\r\n"
+        f"Host: {target.netloc}\r\n"
+        "Accept-Encoding: identity\r\n"
+        "Content-Type: application/json\r\n"
+        f"User-Agent: {USER_AGENT}\r\n"
+        f"x-api-key: {credentials.api_key}\r\n"
+        f"x-user-id: {credentials.user_id}\r\n"
+    ).encode("ascii")
+
+
+def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResponse:
+    # Not by the connection's own `request` and `getresponse`: they take a third of a POST's CPU (docs/decisions.md).
+    if not connection.is_connected:
+        connection.open()
+    connection.used_at = time.monotonic()
+    connection.send(request)  # in one piece: two would be two TLS records
+    response = http.client.HTTPResponse(connection.sock, method="POST")
+    response.begin()
+    return response
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    encoding = response.headers.get("Content-Encoding", "").lower()
     try:
-        while readable and len(body) <= MAX_REPLY_BYTES and (chunk := response.read(8192, decode_content=True)):
-            body += chunk
-        whole = readable and len(body) <= MAX_REPLY_BYTES
+        body = response.read(MAX_REPLY_BYTES + 1)
     except ValueError as error:  # http.client goes by a chunk's negative size
         raise http.client.HTTPException from error
-    finally:
-        if not whole:
-            response.close()  # the rest of this reply must not be read as the next one
-        response.release_conn()
-    if not whole:
+    is_short = bool(response.length)  # the bytes that are still missing
+    if is_short or len(body) > MAX_REPLY_BYTES or encoding not in ENCODINGS:
         raise http.client.HTTPException
-    return bytes(body)
+    return _decompressed(body, encoding) if encoding in COMPRESSIONS else body
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    reply = urllib3.HTTPResponse(io.BytesIO(body), {"Content-Encoding": encoding}, preload_content=False)
+    plain = bytearray()
+    while chunk := reply.read(8192, decode_content=True):
+        plain += chunk
+        if len(plain) > MAX_REPLY_BYTES:
+            raise http.client.HTTPException
+    return bytes(plain)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(body, object_pairs_hook=_unambiguous)
+        document = _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -124,17 +166,29 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unambiguous)
+
+
 def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> str:
     message = (json_object or {}).get("message")
     if not isinstance(message, str):
         return ""
-    values = sorted((credentials.api_key.lower(), credentials.user_id.lower()), key=len, reverse=True)
-    # First, since a text can turn into a credential when it is made printable.
-    readable = printable(message, limit=MAX_REPLY_BYTES)
-    shown = re.sub("|".join(map(re.escape, values)), "***", readable, flags=re.IGNORECASE)
-    # An echo that is cut short or encoded still holds some of a credential's characters in a row.
-    runs = (value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1))
-    return "(withheld)" if any(run in shown.lower() for run in runs) else printable(shown, 120)
+    echo, part_of_echo = _echoes(credentials)
+    # Made printable first: that can turn a text into a credential.
+    shown = echo.sub("***", printable(message, limit=MAX_REPLY_BYTES))
+    return "(withheld)" if part_of_echo.search(shown) else printable(shown, 120)
+
+
+@functools.lru_cache(maxsize=4)
+def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return a pattern for whole credentials, and one for six characters in a row of them.
+
+    The second one finds an echo that is cut short or encoded.
+    """
+    values = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
+    runs = [value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1)]
+    whole, part = ("|".join(map(re.escape, texts)) for texts in (values, runs))
+    return re.compile(whole, re.IGNORECASE), re.compile(part or "(?!)", re.IGNORECASE)
 
 
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
@@ -212,23 +266,25 @@ def _connect(kind: Sequence[int], address: Any, timeout_s: float) -> socket.sock
     return sock
 
 
-class _BoundedHTTPConnection(HTTPConnection):
-    _used_at = -math.inf
+class _Connection(HTTPConnection):
+    used_at = -math.inf  # in seconds of time.monotonic
+
+    def open(self) -> None:
+        """Connect, with the rest of the attempt's time."""
+        self.close()
+        self.connect()
+        self.used_at = time.monotonic()
+
+    def __del__(self) -> None:
+        self.close()
 
     def _new_conn(self) -> socket.socket:
-        try:
-            return self._connected()
-        except (
-            OSError,
-            UnicodeError,
-        ) as error:  # urllib3 would take a bare reset for one of the request, and go on reading
-            raise NewConnectionError(self, "no connection") from error
-
-    def _connected(self) -> socket.socket:
         # A resolver's time-outs are its own, so a thread waits for it.
         looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
         try:
             addresses = looked_up.result(timeout=_time_left())
+        except UnicodeError as error:
+            raise OSError("the name cannot be encoded") from error
         finally:
             looked_up.cancel()
         failure = OSError("the name has no address")
@@ -240,16 +296,31 @@ class _BoundedHTTPConnection(HTTPConnection):
                 failure = error
         raise failure
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._used_at = time.monotonic()
-        super().request(*args, **kwargs)
-
     @property
     def is_connected(self) -> bool:
-        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
-            return False  # the TLS layer holds bytes that belong to no request
-        return super().is_connected and time.monotonic() - self._used_at < MAX_IDLE_S
+        """Whether the next attempt can use the connection."""
+        if self.sock is None or time.monotonic() - self.used_at > MAX_IDLE_S:
+            return False
+        if not isinstance(self.sock, ssl.SSLSocket):
+            return super().is_connected
+        return (super().is_connected and not self.sock.pending()) or _has_only_tickets(self.sock)
 
 
-class _BoundedHTTPSConnection(_BoundedHTTPConnection, HTTPSConnection):
+def _has_only_tickets(sock: ssl.SSLSocket) -> bool:
+    """Tell a session ticket, which TLS 1.3 sends after the handshake, from bytes of no request and from an end."""
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class _HTTPConnection(_Connection, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Connection, HTTPSConnection):
     pass

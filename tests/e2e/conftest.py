@@ -8,8 +8,10 @@ import pytest
 
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.standin import StandIn
-from tests.support.deployed import DeployedRelay
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import free_port
+from local.soak.run import PARAMETERS
+from tests.support.deployed import SOAK_SOURCE, DeployedRelay, SoakStage
 from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {
@@ -24,6 +26,21 @@ SHORT: dict[str, str | int] = {
 def built(emulator: Emulator) -> Path:
     """Run the real `sam build`, once."""
     return sam_build(emulator)
+
+
+@pytest.fixture(scope="session")
+def package(built: Path) -> Path:
+    """Return the function's package that `sam build` made."""
+    return built.parent / "RelayFunction"
+
+
+@pytest.fixture(scope="session")
+def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
+    """Deploy one relay for all soaks."""
+    port = free_port()
+    places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
+    with StandIn(api_key="none", user_id="none") as trap:
+        yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, trap)
 
 
 @pytest.fixture(scope="session")

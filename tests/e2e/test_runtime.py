@@ -19,10 +19,16 @@ TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
 VISIBILITY_S = TIMEOUT_S + 2
 
 
-@pytest.fixture
-def package(built: Path) -> Path:
-    """Return the function's package that `sam build` made."""
-    return built.parent / "RelayFunction"
+def test_the_runtime_starts_from_the_packages_bytecode(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
+    """Each cold start would compile 11 MB of sources: /var/task is read-only, so Lambda keeps no bytecode."""
+    if not any(package.rglob("*.pyc")):
+        pytest.skip("this machine has no Python of the function's version, so the package has no bytecode")
+    other = tmp_path / "package"
+    shutil.copytree(package, other)
+    with (other / "flash_call_relay" / "handler.py").open("a") as source:
+        source.write("\nraise RuntimeError('compiled from the source')\n")
+    with Runtime(relay.deployment, other, tmp_path / "logs"):
+        assert relay.deployment.invoke({"Records": []})["FunctionError"] is None
 
 
 def test_the_real_runtime_delivers_parks_and_logs_a_batch(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
-from local.endpoint.behaviour import error, hang
+from local.endpoint.behaviour import error, hang, late
 from tests.support.payloads import payload, result
 from tests.support.relay import UUID, Context, InProcessRelay
 
@@ -233,3 +233,14 @@ def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(
     failures = {line["message_id"]: line["detail"] for line in relay.lines("settle.failed")}
     assert failures.keys() == set(kept)
     assert relay.endpoint.accepted == [("good", "Success")]
+
+
+def test_a_batch_uses_no_more_connections_than_configured(relay: InProcessRelay) -> None:
+    """The cap on parallel POSTs would not hold, and BetaTel would get more than was agreed."""
+    relay.configure(CONNECTIONS_PER_FUNCTION="4")
+    calls = [f"call-{number}" for number in range(30)]
+    relay.endpoint.issue(*calls)
+    for call in calls:
+        relay.endpoint.misbehave(call, late(0.02))
+    assert relay.invoke_with(relay.send(*map(result, calls))) == []
+    assert relay.endpoint.connections == 4

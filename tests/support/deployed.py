@@ -10,6 +10,8 @@ from local.emulator.deployment import Deployment
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
 
+SOAK_SOURCE = "tests.soak"
+
 
 @dataclass
 class DeployedRelay:
@@ -186,3 +188,12 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) 
     """
     if not wait_until(condition, timeout_s, every_s=0.1):
         raise TimeoutError(f"{what}: not within {timeout_s} s")
+
+
+@dataclass
+class SoakStage:
+    """The place of a soak: a deployed relay, the endpoint's port, and the host that redirects lead to."""
+
+    deployment: Deployment
+    port: int
+    trap: StandIn

@@ -1,0 +1,173 @@
+"""Relays that each break a promise. The soak must find every one of them."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from local.soak.facts import Facts
+from local.soak.plan import Plan
+from local.soak.promises import PROMISES, check
+from local.soak.run import Soak
+from tests.support.deployed import SoakStage
+
+HORIZON_S = 60
+CALM_S = 5
+FOUND_OUT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
+
+LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
+
+REJECTS = """
+_given = _failure
+def _failure(*args):
+    reason = _given(*args)
+    return Reason.REJECTED if reason is Reason.{} else reason
+"""
+# Code that breaks a promise, appended to a module in a copy of the package.
+BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "drops a deferred result": (
+        LOST,
+        {
+            "queues": """
+_settle = Queues.settle
+def settle(*args, **options):
+    settlement = _settle(*args, **options)
+    return Settlement(settlement.kept[1:], settlement.failures)
+Queues.settle = settle
+"""
+        },
+    ),
+    "believes any 200": (
+        CONFIRMED,
+        {
+            "policy": """
+_believed = _failure
+def _failure(settings, result, reply):
+    return None if reply.http_status == 200 else _believed(settings, result, reply)
+"""
+        },
+    ),
+    "forgets what is in the ledger": (
+        ONCE,
+        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"},
+    ),
+    "posts twice": (
+        ONCE,
+        {
+            "webhook": """
+_post = Webhook.post
+Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
+"""
+        },
+    ),
+    "takes a contradiction for a copy": (
+        CONTRADICTIONS,
+        {"policy": "\n_compare\ndef _compare(*_): return models.Duplicate()\n"},
+    ),
+    "parks a good result for the endpoint's fault": (
+        FAULT,
+        {"policy": REJECTS.format("ENDPOINT_ERROR")},
+    ),
+    "gives up early": (
+        HORIZON,
+        {
+            "policy": """
+from dataclasses import replace
+_decide = decide
+def decide(settings, *args, **options):
+    return _decide(replace(settings, retry_horizon_seconds=settings.retry_horizon_seconds // 10), *args, **options)
+"""
+        },
+    ),
+    "parks what was refused": (
+        REFUSED,
+        {"policy": REJECTS.format("CREDENTIALS_REJECTED")},
+    ),
+    "overlooks the clock": (
+        CLOCK,
+        {"delivery": "\nSETTLE_S -= 100\n", "webhook": "\n_time_left\ndef _time_left(): return 100.0\n"},
+    ),
+    "logs the key": (
+        CREDENTIALS,
+        {
+            "webhook": """
+_post = Webhook.post
+Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
+"""
+        },
+    ),
+    "follows redirects": (
+        CREDENTIALS,
+        {
+            "webhook": """
+_sent = _exchange
+def _exchange(connection, request):
+    reply = _sent(connection, request)
+    if 300 <= reply.status < 400:
+        target = parse_url(reply.headers["Location"])
+        with socket.create_connection((target.host, target.port)) as elsewhere:
+            elsewhere.sendall(request)
+    return reply
+"""
+        },
+    ),
+    "fails when logging does": (
+        OBSERVED,
+        {
+            "telemetry": """
+_log_outcomes = Invocation.log_outcomes
+def _log_and_fail(*args):
+    _log_outcomes(*args)
+    raise OSError("no space left")
+Invocation.log_outcomes = _log_and_fail
+"""
+        },
+    ),
+}
+
+
+def broken_promises(facts: Facts) -> set[str]:
+    """Return the promises that the check finds broken."""
+    return {line.promise for line in check(facts) if line.broken}
+
+
+@pytest.mark.parametrize("name", ["nothing", *BROKEN])
+def test_the_soak_finds_the_promise_that_a_relay_breaks(
+    stage: SoakStage, package: Path, tmp_path: Path, name: str
+) -> None:
+    """The soak would pass a relay that breaks a promise, and prove nothing."""
+    promise, additions = BROKEN.get(name, ("", {}))
+    copy = tmp_path / "package"
+    shutil.copytree(package, copy)
+    shutil.rmtree(copy / "flash_call_relay" / "__pycache__", ignore_errors=True)  # else the runtime uses the bytecode
+    for module, text in additions.items():
+        with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
+            source.write(text)
+    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+        stage.deployment.sqs.purge_queue(QueueUrl=stage.deployment.outputs[queue])
+    plan = Plan.short(name, stage.trap.url)
+    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.trap)
+    soak.fault_rate, soak.horizon_s = None, HORIZON_S
+    if promise == CLOCK:
+        soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
+    with soak:
+        half = len(plan.to_queue) // 2
+        soak.send(plan.to_queue[:half])
+        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + FOUND_OUT_S)
+        with soak.rotation():
+            soak.send([*plan.to_queue[half:], *plan.late])
+        deadline = time.monotonic() + (FOUND_OUT_S if promise else CALM_S)
+        soak.watch(lambda: promise in broken_promises(soak.facts()), deadline)
+        soak.stop()
+        facts = soak.facts()
+    started = any("outcome" in line for line in facts.log)
+    assert started, {invocation.error for invocation in facts.invocations}
+    found = {line.promise: line.broken for line in check(facts) if line.broken}
+    assert (promise in found) if promise else not found, found
+
+
+def test_each_promise_has_a_relay_that_breaks_it() -> None:
+    """A promise could be broken without a failing soak."""
+    assert {promise for promise, _ in BROKEN.values()} == set(PROMISES)

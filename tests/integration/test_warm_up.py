@@ -1,0 +1,63 @@
+"""The init phase reads the secret and opens connections, and no failure there stops the function."""
+
+import threading
+
+import pytest
+
+from flash_call_relay import handler
+from flash_call_relay.webhook import Webhook
+from local.endpoint.behaviour import reset_on_connect
+from local.processes import free_port
+from tests.support.payloads import result
+from tests.support.relay import PATIENCE_S, InProcessRelay
+
+
+def test_the_first_batch_after_a_cold_start_finds_the_secret_and_open_connections(relay: InProcessRelay) -> None:
+    """The first results after a cold start would wait for handshakes, at a third of a CPU."""
+    relay.add_ledger(CONNECTIONS_PER_FUNCTION="4")
+    calls = [f"call-{number}" for number in range(4)]
+    relay.endpoint.issue(*calls)
+    handler.warm_up(handler.wire())
+    relay.endpoint.wait_until(lambda endpoint: endpoint.connections == 4, PATIENCE_S, "the connections")
+    assert relay.endpoint.requests == []
+    assert relay.invoke_with(relay.send(*map(result, calls))) == []
+    assert relay.endpoint.connections == 4
+    assert len(relay.calls_of("GetSecretValue")) == 1
+
+
+def test_an_endpoint_that_fails_in_the_init_phase_gets_the_first_batch_all_the_same(relay: InProcessRelay) -> None:
+    """The function would not start while BetaTel is down, or count the endpoint as failing before it asked."""
+    relay.endpoint.issue("call")
+    relay.endpoint.spell(reset_on_connect())
+    handler.warm_up(handler.wire())
+    relay.endpoint.heal()
+    assert relay.invoke_with(relay.send(result("call"))) == []
+
+
+def test_an_unreachable_ledger_in_the_init_phase_does_not_stop_the_function(relay: InProcessRelay) -> None:
+    """The function would not start while DynamoDB is down."""
+    relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=f"https://localhost:{free_port()}")
+    relay.endpoint.issue("call")
+    handler.warm_up(handler.wire())
+    assert relay.invoke_with(relay.send(result("call"))) == []
+
+
+def test_an_empty_secret_in_the_init_phase_only_defers(relay: InProcessRelay) -> None:
+    """The function would not start before an engineer has filled the secret in."""
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{}")
+    handler.warm_up(handler.wire())
+    (record,) = relay.send(result("call"))
+    assert relay.invoke_with([record]) == [record["messageId"]]
+    assert relay.outcomes() == [("deferred", "credentials_unavailable")]
+
+
+def test_the_init_phase_does_not_wait_for_a_slow_endpoint(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The init phase would take longer than Lambda allows, so that Lambda starts the function again and again."""
+    answered = threading.Event()
+    monkeypatch.setattr(Webhook, "connect", lambda _webhook: answered.wait(PATIENCE_S))
+    monkeypatch.setattr(handler, "WARM_UP_S", 0.01)
+    handler.warm_up(handler.wire())
+    assert relay.endpoint.connections == 0, "the connections are still under way"
+    answered.set()
