@@ -45,8 +45,8 @@ quick: ready ## Lint, types and unit tests, in seconds
 soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED=)
 	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
 
-bench: $(STACK_TOOLS) ## Measure the ledger's CPU time, compared with one POST
-	@PYTHONPATH=src $(DEV)/python -W ignore -m local.bench
+bench: $(STACK_TOOLS) .venv/runtime/ready .venv/bench/ready ## Measure CPU, rate and cold start beside the alternatives
+	@PYTHONPATH=src $(DEV)/python -m local.bench
 
 fuzz: .venv/fuzz/ready ## Fuzz all code that reads outside input (SECONDS=300)
 	@PYTHONPATH=src .venv/fuzz/bin/python -m tests.fuzz --seconds $(SECONDS)
@@ -61,13 +61,17 @@ clean: down ## Remove all files that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# These two run the function's package, with the function's own version of Python if this machine has it.
+.venv/runtime/ready .venv/bench/ready: VENV_PYTHON = $(or $(shell $(MAKE) --silent --directory=src function-python),$(PYTHON))
+VENV_PYTHON = $(PYTHON)
+
 # Several environments, since the SAM CLI, the emulator and the scanner pin other versions of boto3 than the relay.
 .venv/%/ready: local/requirements/%.txt src/requirements.txt src/constraints.txt ops/requirements.txt
 	@test ! -L .venv || { echo ".venv is a link; this checkout must not rebuild its target."; exit 1; }
 	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { echo "'$(PYTHON)' is not Python 3.11 or later with venv" \
 		"(Debian: apt-get install python3-venv). Choose another with make PYTHON=/path/to/python3."; exit 1; }
 	@echo "==> setting up .venv/$* (once; about half a minute)"
-	@rm -rf .venv/$* && $(PYTHON) -m venv .venv/$*
+	@rm -rf .venv/$* && $(VENV_PYTHON) -m venv .venv/$*
 	@.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@# The operators' command, flash-call-relay, runs from this checkout.
 	@test $* != dev || .venv/dev/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -84,7 +85,7 @@ class Environment:
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
         client = tool("runtime/lib/python3*/site-packages/awslambdaric").parent
         command = [
-            *(str(emulator), "--log-level", "error"),
+            *(str(emulator), "--log-level", "info"),
             *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
             *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
             # Without site-packages: the function imports from PYTHONPATH and the standard library only.
@@ -118,6 +119,11 @@ class Environment:
         self.lost = status != http.HTTPStatus.OK or not body.startswith(b"{")
         records = json.loads(event).get("Records", ())
         return Invocation(self.number, self.invocations - 1, tuple(records), began, time.time(), reply, error)
+
+    @property
+    def init_ms(self) -> float:
+        """How long the last init phase took, in milliseconds, by the runtime emulator."""
+        return float(re.findall(r"INIT REPORT\(durationMs: ([0-9.]+)\)", self.log.read_text(errors="replace"))[-1])
 
     def kill(self) -> None:
         """Kill the function with SIGKILL, as a crash or a lost machine does."""

@@ -34,7 +34,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, cast
 
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply
+from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply, late
 from local.endpoint.connection import Connection, Turn, reset_on_close
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
@@ -406,6 +406,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
     parser.add_argument("--credentials", type=Path, required=True, help='JSON file with "api_key" and "user_id"')
     parser.add_argument("--every-call-exists", action="store_true", help="know each call")
+    parser.add_argument("--latency-ms", type=int, default=0, help="answer so many milliseconds late")
     parser.add_argument("--certificate", type=Path, help="PEM, for https; with --key")
     parser.add_argument("--key", type=Path, help="PEM")
     options = parser.parse_args()
@@ -424,7 +425,9 @@ def main() -> None:
         tls.load_cert_chain(options.certificate, options.key)
     known = options.every_call_exists
     try:
-        with StandIn(api_key=api_key, user_id=user_id, port=options.port, tls=tls, every_call_exists=known):
+        with StandIn(api_key=api_key, user_id=user_id, port=options.port, tls=tls, every_call_exists=known) as standin:
+            if options.latency_ms:
+                standin.spell(late(options.latency_ms / 1000))
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
     except OSError as taken:
         parser.error(f"port {options.port}: {taken}")
