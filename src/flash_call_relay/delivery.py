@@ -28,7 +28,7 @@ from flash_call_relay.webhook import Webhook
 
 OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
-GROUP_S = 0.001  # an outcome waits this long for others
+GROUP_S = 0.0005  # an outcome waits this long for others
 
 Outbox = queue.SimpleQueue[Processed]
 
@@ -47,7 +47,7 @@ class Lane:
         """Return the finding for a result with this status; None if the endpoint has to be asked."""
         return self._confirmed or self._findings.get(status) or self._deferred
 
-    def learn(self, result: FlashCallResult, finding: Judgement | NotAsked, outcome: models.Outcome) -> None:
+    def remember(self, result: FlashCallResult, finding: Judgement | NotAsked, outcome: models.Outcome) -> None:
         """Remember a finding for the records that follow. While a result is deferred, its opposite waits, too."""
         self._findings[result.status] = finding
         if isinstance(outcome, models.Delivered):
@@ -114,12 +114,12 @@ class Delivery:
         while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
             done += [processed.record for processed in ready]
             yield ready
-        # Every attempt ends before the last moment. These records are in a lane that did not.
-        yield [
-            self._decide(record, record.content, OUT_OF_TIME)
-            for record in (Counter(records) - Counter(done)).elements()
-            if isinstance(record.content, FlashCallResult)
-        ]
+        if len(done) < len(records):  # an attempt that no time-out has ended
+            yield [
+                self._decide(record, record.content, OUT_OF_TIME)
+                for record in (Counter(records) - Counter(done)).elements()
+                if isinstance(record.content, FlashCallResult)
+            ]
 
     def _run_lanes(self, waiting: deque[Lane], last_moment: Deadline, outbox: Outbox) -> None:
         with contextlib.suppress(IndexError):  # no lane is left
@@ -142,11 +142,14 @@ class Delivery:
         processed = self._decide(
             record, result, finding, finding.duration_ms if isinstance(finding, Judgement) else None
         )
-        lane.learn(result, finding, processed.outcome)
+        lane.remember(result, finding, processed.outcome)
         return processed
 
     def _ask(self, result: FlashCallResult, last_moment: Deadline) -> Judgement | NotAsked:
-        """Make an attempt, and repeat it with newer credentials as long as the endpoint refuses those it used."""
+        """Make an attempt. While the endpoint refuses its credentials, repeat it with those that replaced them.
+
+        If the gate stops a repetition, the endpoint's last answer still decides.
+        """
         try:
             credentials = self._credentials.current()
         except CredentialsUnavailableError as error:

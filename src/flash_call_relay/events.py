@@ -1,6 +1,7 @@
 """Trigger event into records. It drops nothing: a record that is not a result says what is wrong with it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +20,8 @@ class _Object(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        keys = [key for key, _ in pairs]
-        self.repeated = {key for key in ("uuid", "status", "detail", "detail-type") if keys.count(key) > 1}
+        times = Counter(key for key, _ in pairs) if len(self) < len(pairs) else {}
+        self.repeated = {key for key, count in times.items() if count > 1}
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object)
@@ -109,7 +110,9 @@ def _uuid_fault(uuid: object) -> str:
         return _kind(uuid)
     if not 1 <= len(uuid) <= MAX_UUID_LENGTH:
         return f"{len(uuid)} characters"
-    return next((f"U+{ord(c):04X} at position {i}" for i, c in enumerate(uuid) if not "!" <= c <= "~"), "")
+    if uuid.isascii() and uuid.isprintable() and " " not in uuid:
+        return ""
+    return next(f"U+{ord(c):04X} at position {i}" for i, c in enumerate(uuid) if not "!" <= c <= "~")
 
 
 def _is_sqs(record: object) -> bool:

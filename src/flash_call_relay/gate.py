@@ -17,19 +17,21 @@ class Gate:
     """A circuit breaker. Its state belongs to this execution environment; all lanes share it.
 
     It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the probe, and the rest
-    of the batch waits for the probe's end: if the endpoint is well again, the whole batch is delivered. If the probe
-    fails, the gate blocks for `timeout_s`.
+    of the batch waits for the probe's end. If the endpoint is well again, the whole batch is delivered. If it still
+    fails, the gate blocks for `timeout_s`; if it still refuses the credentials, for another 30 s.
     """
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._probe_ended = threading.Condition(self._lock)
         self._probe_until: float | None = None
         self._failures = self._refusals = 0
         self._endpoint_blocked_until: float | None = None
         self._refused: Credentials | None = None
         self._refused_until = 0.0
+        self._is_refusal_reported = False
         self._accepted: Credentials | None = None
         self._accepted_at = 0.0
         self._events: list[GateEvent] = []
@@ -42,7 +44,7 @@ class Gate:
     def admit(self, credentials: Credentials, end: Deadline) -> NotAsked | None:
         """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
 
-        Waits for a probe that is under way, for `timeout_s` at most.
+        While the endpoint or the credentials are in doubt, waits for the probe that is under way, `timeout_s` at most.
 
         Args:
             credentials: those that the attempt would use.
@@ -50,14 +52,14 @@ class Gate:
         """
         with self._lock:
             if self._is_doubtful(credentials) and self._probe_until is not None:
-                self._lock.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
+                self._probe_ended.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
             if end.left_s < self._timeout_s:
                 return NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
             if blocked := self._blocked(credentials):
                 return blocked
             if self._is_doubtful(credentials):
+                # If the probe never reports its end, the gate admits another one at this time.
                 self._probe_until = self._clock() + self._timeout_s
-                # If the probe never reports its end, the next one is let through then.
                 if self._endpoint_blocked_until is not None:
                     self._endpoint_blocked_until = self._probe_until
                 if credentials == self._refused:
@@ -68,7 +70,7 @@ class Gate:
         """Take the end of an attempt: the reason it failed (None if it is confirmed), and the credentials it used."""
         with self._lock:
             was_probing, self._probe_until = self._probe_until is not None, None
-            self._lock.notify_all()
+            self._probe_ended.notify_all()
             if reason and reason.against_endpoint:
                 self._count_failure(was_probing=was_probing)
                 return
@@ -116,6 +118,8 @@ class Gate:
         self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
         if credentials == self._refused:
             self._refused = None
+        if self._is_refusal_reported:
+            self._is_refusal_reported = False
             self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
 
     def _refuse(self, credentials: Credentials) -> None:
@@ -124,5 +128,6 @@ class Gate:
         if self._refusals < IN_A_ROW and accepted_lately:
             return
         if credentials != self._refused:
+            self._is_refusal_reported = True
             self._events.append(GateEvent.CREDENTIALS_REJECTED)
         self._refused, self._refused_until = credentials, self._clock() + BLOCK_S

@@ -20,7 +20,7 @@ KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14
 
 
 class Page:
-    """One invocation's view of the ledger. This one knows nothing and keeps nothing: deduplication is off.
+    """One invocation's view of the ledger. This base class stands for a ledger that is off: it knows and keeps nothing.
 
     Attributes:
         confirmed: entries made before this invocation, by uuid.
@@ -67,6 +67,8 @@ class Ledger:
 
     def open(self, uuids: Collection[str]) -> Page:
         """Look up which of these uuids are confirmed. Waits for a second at most."""
+        if not uuids:
+            return _LedgerPage(self, {})
         confirmed: dict[str, Confirmed] = {}
         reading = self._thread.submit(self._read, sorted(set(uuids)), confirmed)
         done, _ = wait([reading], timeout=LEDGER_S)
@@ -92,7 +94,7 @@ class Ledger:
         return self._thread.submit(self._write, results, at)
 
     def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed]) -> None:
-        deadline = Deadline.after(LEDGER_S)
+        deadline = Deadline.after(LEDGER_S)  # checked between calls; the invocation does not wait for a longer call
         for start in range(0, len(uuids), MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
             wanted: Any = {self._table: {"Keys": keys, "ConsistentRead": True}}

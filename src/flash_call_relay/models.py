@@ -91,7 +91,7 @@ class Record:
     content: FlashCallResult | NoResult
 
 
-# ---- findings: what is known of a result when policy decides ----
+# ---- answer → judgement → finding: how the endpoint's words become a fact about a result ----
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +245,8 @@ def error_code(error: BaseException | None) -> str:
 
 def printable(text: str, limit: int = 256) -> str:
     """Return text as 1 to `limit` printable ASCII characters, as SQS attributes and log lines want it."""
+    if 0 < len(text) <= limit and text.isascii() and text.isprintable() and text == text.strip():
+        return text
     ascii_text = text.encode("ascii", "backslashreplace").decode("ascii")
     clean = "".join(c if " " <= c <= "~" else " " for c in ascii_text).strip() or "-"
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."

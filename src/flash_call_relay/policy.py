@@ -39,22 +39,23 @@ def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) ->
 
 def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: PLR0911 - a table
     """Return the reason the reply gives against the delivery; None if it confirms it."""
-    match reply.http_status, reply.json_object is not None:
-        case status, is_object if 200 <= status < 300:
-            if settings.confirmation == "http-status":
-                return None
-            return _contradiction(result, reply) if is_object else Reason.UNCONFIRMED
-        case (400 | 409 | 413 | 422, True):
+    status, is_object = reply.http_status, reply.json_object is not None
+    if 200 <= status < 300:
+        if settings.confirmation == "http-status":
+            return None
+        return _contradiction(result, reply) if is_object else Reason.UNCONFIRMED
+    match status:
+        case 400 | 409 | 413 | 422 if is_object:
             return Reason.REJECTED
-        case (404, True):
+        case 404 if is_object:
             return Reason.UNKNOWN_CALL
-        case (401 | 403, _):
+        case 401 | 403:
             return Reason.CREDENTIALS_REJECTED
-        case (408 | 425 | 429, _):
+        case 408 | 425 | 429:
             return Reason.THROTTLED
-        case status, _ if 300 <= status < 500:
+        case _ if 300 <= status < 500:
             return Reason.ENDPOINT_MISCONFIGURED
-        case status, _ if 500 <= status < 600:
+        case _ if 500 <= status < 600:
             return Reason.ENDPOINT_ERROR
         case _:
             return Reason.BAD_REPLY

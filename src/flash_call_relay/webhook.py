@@ -96,7 +96,7 @@ class Webhook:
             return self._new_connection()
 
     def _new_connection(self) -> "_Connection":
-        host, port = self._target.host or "", self._target.port
+        host, port = (self._target.host or "").strip("[]"), self._target.port
         return _HTTPSConnection(host, port, ssl_context=self._tls) if self._tls else _HTTPConnection(host, port)
 
 
@@ -133,7 +133,7 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     encoding = response.headers.get("Content-Encoding", "").lower()
     try:
         body = response.read(MAX_REPLY_BYTES + 1)
-    except ValueError as error:  # http.client goes by a chunk's negative size
+    except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
         raise http.client.HTTPException from error
     is_short = bool(response.length)  # the bytes that are still missing
     if is_short or len(body) > MAX_REPLY_BYTES or encoding not in ENCODINGS:
@@ -174,7 +174,7 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     if not isinstance(message, str):
         return ""
     echo, part_of_echo = _echoes(credentials)
-    # Made printable first: that can turn a text into a credential.
+    # Made printable first, because a line break becomes a space, and a credential may hold a space.
     shown = echo.sub("***", printable(message, limit=MAX_REPLY_BYTES))
     return "(withheld)" if part_of_echo.search(shown) else printable(shown, 120)
 
@@ -307,7 +307,10 @@ class _Connection(HTTPConnection):
 
 
 def _has_only_tickets(sock: ssl.SSLSocket) -> bool:
-    """Tell a session ticket, which TLS 1.3 sends after the handshake, from bytes of no request and from an end."""
+    """Return whether the unread bytes are TLS 1.3 session tickets, which a server sends after the handshake.
+
+    Otherwise they are the end of the connection, or belong to no request.
+    """
     sock.settimeout(0)
     try:
         sock.recv(1)

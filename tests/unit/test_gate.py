@@ -235,3 +235,12 @@ def test_a_refusal_of_credentials_ends_a_row_of_failures(gate: Gate) -> None:
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
     fail(gate, 4)
     assert refusal(gate) is None
+
+
+def test_an_acceptance_of_corrected_credentials_is_reported_once(gate: Gate) -> None:
+    """The log would say that the credentials were refused, and never that the corrected ones are accepted."""
+    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    gate.learn(None, NEW)
+    gate.learn(None, NEW)
+    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)  # an attempt that was under way
+    assert gate.events() == ["credentials.rejected", "credentials.accepted"]
