@@ -40,7 +40,7 @@ check: ready lint types ## Do the same without the set-up
 	@$(DEV)/python -m pytest
 
 quick: ready ## Lint, types and unit tests, in seconds
-	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q tests/unit
+	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit
 
 soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED=)
 	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))

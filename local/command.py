@@ -32,7 +32,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def stopwatch(show: Callable[[str], object]) -> Callable[[str], None]:
-    """Return a function that shows a line after the seconds since now."""
+    """Return a function that shows a line, preceded by the seconds since this call."""
     began = time.monotonic()
 
     def say(line: str) -> None:

@@ -51,7 +51,7 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
 
 
 PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
-DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay itself failed on them, or EventBridge did."
+DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))

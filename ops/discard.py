@@ -30,8 +30,8 @@ def discard_command(kind: QueueKind) -> click.Command:
     def discard(stack: Stack, /, *, hold_s: int, path: str | None, dry_run: bool, yes: bool, **filters: Any) -> int:
         """Delete messages permanently, after saving them to a file.
 
-        The file has one JSON object per line. `send --file` sends the results in it. A message that is not a result is
-        in `body`.
+        The file has one JSON object per line. `send --file` sends the results in it again (with --skip-bad if some
+        messages were no results). `body` has every message as it was.
         """
         selection = kind.select(stack, hold_s, Filter(**filters))
         show(selection, None if dry_run else 0)

@@ -144,7 +144,7 @@ class Queue:
                 finished = act(wanted)
                 deleted.update(self._delete([one for one in wanted if one.message_id in finished]))
                 acted.update(one.message_id for one in wanted)
-            # Another receiver holds the messages that do not turn up, or has deleted them.
+            # Another receiver holds the messages that SQS does not return, or has deleted them.
             limit_s = self._hold_s if messages else PATIENCE_S
             return len(met) < size and time.monotonic() < last_met + limit_s
 

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flash_call_relay.models import error_code
 from ops.errors import CommandError
 
-# A person waits: three attempts, and no call takes longer than a minute. Long polling takes 20 s at most.
+# A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
 CLIENTS = Config(
     connect_timeout=5,
     read_timeout=25,

@@ -29,7 +29,7 @@ RATES = [  # latency in ms, connections, batch
     for batch in (10, 100, 1000)
     if batch >= connections
 ]
-RATE_S, RATE_ROUNDS = 3, 3  # a round takes about so many seconds
+RATE_S, RATE_ROUNDS = 3, 3  # seconds per round, about; rounds
 
 POST = "one bare POST"
 BARE = "bare function: init"
@@ -76,7 +76,7 @@ class Row:
         return self.name, f"{shown[0]} {self.unit}", f"{shown[1]} to {shown[2]}", f"{self.share:.2f}", target + missed
 
 
-Tables = dict[tuple[str, str], list[Row]]  # by title, and by what a share is a share of
+Tables = dict[tuple[str, str], list[Row]]  # by title, and by the base of the shares
 
 
 def main() -> int:

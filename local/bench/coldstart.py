@@ -15,7 +15,7 @@ BATCH = 10
 
 
 def cold_starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
-    """Return milliseconds from the start of an execution environment, by name, a value for each round."""
+    """Return the measured milliseconds by name, one value per round."""
     bare = stage.bare_package()
     measured: dict[str, list[float]] = {"bare function: init": [], "relay: init": [], "relay: first POST": []}
     for number in range(rounds):

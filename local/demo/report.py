@@ -60,7 +60,7 @@ def _events(run: Run, log: Sequence[dict[str, Any]]) -> str:
     spared = sum(line.get("reason") == "endpoint_failing" for line in log)
     return (
         f"The late call: the endpoint answered {', then '.join(late)}.\n"
-        f"The outage: {environments} function environments noticed it and held back {spared} attempts.\n"
+        f"The outage: {environments} execution environments noticed it and held back {spared} attempts.\n"
         f"The rotation: the endpoint refused the old key {answers[401]} times; the relay repeated with the new key.\n"
     )
 

@@ -81,7 +81,6 @@ class Scenario:
 
         hard, late, hung, torn, refused = result(), result(), result(), result(), result("rejected")
         to_queue = [hard, late, refused, result("unknown_call"), *map(invalid, INVALID_BODIES)]
-        # Not in a batch with the hard one: the relay also defers the rest of a batch in which an attempt times out.
         to_bus = [hung, torn, result("unknown_call"), result("unknown_call"), *map(invalid, INVALID_DETAILS)]
         to_queue += [result() for _ in range(count - count // 2 - len(to_queue))]
         to_bus += [result() for _ in range(count // 2 - len(to_bus))]

@@ -177,7 +177,8 @@ class FaultyAws:
         holder, name = asked, {"BatchGetItem": "Keys", "BatchExecuteStatement": "Statements"}.get(operation, "Entries")
         if operation == "BatchGetItem":
             (holder,) = asked["RequestItems"].values()
-        taken, failed = holder[name][1::2], holder[name][::2]
+        entries = holder[name]
+        taken, failed = entries[1::2], entries[::2]
         said: dict[str, Any] = {"Responses": {}} if operation == "BatchGetItem" else {}
         status, passed = 200, {"Content-Type": "application/x-amz-json-1.0"}
         if taken:
@@ -185,7 +186,7 @@ class FaultyAws:
             part = json.dumps(asked).encode()
             status, _, body = self._forward(path, self._signed(headers, path, part), part)
             said = json.loads(body)
-            holder[name] = [*taken, *failed]  # the whole request again, for the record of the call
+            holder[name] = entries  # the whole request again, in its order, for the record of the call
         if status != 200:
             raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":

@@ -58,10 +58,10 @@ class Call(NamedTuple):
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
 LEDGER_CALL = Call(connect=0.3, read=0.5)
 LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
-CALLS_S = 2.0  # for the SQS calls before the last: some dozens, if they go well
+CALLS_S = 2.0  # for the SQS calls before the last one; enough for dozens of normal calls
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 
-# No call to SQS starts later than this before the time-out, so that its worst case fits.
+# No call to SQS starts when less than this is left, so that even the slowest one ends in time.
 LAST_CALL_S = AWS_CALL.worst + LEDGER_S + REPORT_S
 # Each attempt is over this long before the time-out.
 SETTLE_S = CALLS_S + LAST_CALL_S

@@ -1,4 +1,4 @@
-"""Secrets Manager: the last good credentials, fetched once for all threads."""
+"""Fetch the credentials from Secrets Manager, once for all threads, and keep the last good ones."""
 
 import json
 import math

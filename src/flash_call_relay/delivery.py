@@ -1,4 +1,4 @@
-"""Records into outcomes: a lane per uuid, oldest first, lanes side by side. Yields outcomes as they come in."""
+"""Deliver records: a lane per uuid, oldest first, several lanes in parallel. Yields the outcomes as they arrive."""
 
 import contextlib
 import queue
@@ -28,7 +28,7 @@ from flash_call_relay.webhook import Webhook
 
 OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
-GROUP_S = 0.0005  # an outcome waits this long for others
+GROUP_S = 0.0005  # seconds that an outcome waits for others
 
 Outbox = queue.SimpleQueue[Processed]
 
@@ -48,7 +48,10 @@ class Lane:
         return self._confirmed or self._findings.get(status) or self._deferred
 
     def remember(self, result: FlashCallResult, finding: Judgement | NotAsked, outcome: models.Outcome) -> None:
-        """Remember a finding for the records that follow. While a result is deferred, its opposite waits, too."""
+        """Remember a finding for the records that follow.
+
+        While a result is deferred, a result of the same call with the other status waits, too.
+        """
         self._findings[result.status] = finding
         if isinstance(outcome, models.Delivered):
             self._confirmed = Confirmed(result.status, at=time.time())
@@ -114,7 +117,7 @@ class Delivery:
         while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
             done += [processed.record for processed in ready]
             yield ready
-        if len(done) < len(records):  # an attempt that no time-out has ended
+        if len(done) < len(records):  # normally every attempt ends before the last moment
             yield [
                 self._decide(record, record.content, OUT_OF_TIME)
                 for record in (Counter(records) - Counter(done)).elements()

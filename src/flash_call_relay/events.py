@@ -1,4 +1,4 @@
-"""Trigger event into records. It drops nothing: a record that is not a result says what is wrong with it."""
+"""Read a trigger event into records. None is dropped: a record that is not a result says what is wrong with it."""
 
 import json
 from collections import Counter
@@ -31,7 +31,7 @@ def read(event: object, *, now: float) -> list[Record]:
     """Read an SQS batch or one EventBridge event.
 
     Args:
-        event: the event that Lambda hands over.
+        event: the event from Lambda.
         now: the time in seconds since the epoch, from which a direct event's age counts.
 
     Raises:
@@ -73,7 +73,7 @@ def parse_body(body: str) -> FlashCallResult | NoResult:
     """Read an SQS message's body: a result, or an EventBridge envelope whose `detail` is a result."""
     try:
         document = _DECODER.decode(body)
-    except (ValueError, RecursionError) as error:  # for text that is not JSON, a huge number, or deep nesting
+    except (ValueError, RecursionError) as error:  # text that is not JSON, a huge number, or deep nesting
         fault = (
             f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too large or deep"
         )

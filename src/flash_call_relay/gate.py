@@ -1,4 +1,4 @@
-"""May the endpoint be asked now? One place for the clock, refused credentials and a failing endpoint."""
+"""Decide whether an attempt may start now: is there time, are the credentials good, does the endpoint answer?"""
 
 import threading
 import time
@@ -10,14 +10,15 @@ from flash_call_relay.models import GateEvent, NotAsked, Reason
 
 IN_A_ROW = 5
 BLOCK_S = 30.0
-ACCEPTED_LATELY_S = 60.0  # a refusal this soon after an acceptance is that record's own, unless it is one of a row
+# A refusal this soon after an acceptance concerns that record only, unless it is the fifth in a row.
+ACCEPTED_LATELY_S = 60.0
 
 
 class Gate:
     """A circuit breaker. Its state belongs to this execution environment; all lanes share it.
 
     It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the probe, and the rest
-    of the batch waits for the probe's end. If the endpoint is well again, the whole batch is delivered. If it still
+    of the batch waits for the probe's end. If the endpoint answers again, the whole batch is delivered. If it still
     fails, the gate blocks for `timeout_s`; if it still refuses the credentials, for another 30 s.
     """
 
@@ -67,7 +68,7 @@ class Gate:
             return None
 
     def learn(self, reason: Reason | None, credentials: Credentials) -> None:
-        """Take the end of an attempt: the reason it failed (None if it is confirmed), and the credentials it used."""
+        """Record how an attempt ended: the reason it failed (None if it is confirmed), and the credentials it used."""
         with self._lock:
             was_probing, self._probe_until = self._probe_until is not None, None
             self._probe_ended.notify_all()

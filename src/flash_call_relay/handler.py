@@ -35,7 +35,7 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
-# botocore spends a third of a call's CPU on validating the parameters and on putting its own user agent together.
+# Validating the parameters and building its own user agent take botocore up to a third of a call's CPU.
 DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT)
 
 WARM_UP_S = 2.0  # Lambda gives the init phase 10 s in all
@@ -43,7 +43,7 @@ MAX_WARM_CONNECTIONS = 10  # the default batch needs no more
 
 
 class NotSettledError(RuntimeError):
-    """The relay neither delivered nor queued an event given straight to the function. Lambda has to try it again."""
+    """SQS did not take an event that was given straight to the function. Lambda has to try it again."""
 
 
 class Relay(NamedTuple):

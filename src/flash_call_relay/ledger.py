@@ -1,4 +1,4 @@
-"""DynamoDB: which results are confirmed. It can only ever spare a POST: the relay sends a result it cannot look up."""
+"""Keep confirmed results in DynamoDB. The relay sends a result it cannot look up."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ class Page:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Finish what was begun."""
+        """Wait for the writes; this class has none."""
 
     def note(self, processed: Sequence[Processed]) -> None:
         """Take the confirmations among outcomes."""
@@ -133,7 +133,7 @@ class _LedgerPage(Page):
         self._writes: list[Future[list[str]]] = []
 
     def note(self, processed: Sequence[Processed]) -> None:
-        """Take the confirmations; each 25 are written at once, so that a kill costs no more of them."""
+        """Take the confirmations. Each 25 are written immediately, so that a kill loses few."""
         for one in processed:
             if isinstance(one.outcome, Delivered) and isinstance(one.record.content, FlashCallResult):
                 self._unwritten[one.record.content.uuid] = one.record.content.status

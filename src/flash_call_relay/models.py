@@ -13,7 +13,7 @@ PARKS, AGAINST_ENDPOINT, PROVES_CREDENTIALS = "parks", "against the endpoint", "
 
 
 class Reason(StrEnum):
-    """Why a record is deferred or parked: a closed vocabulary. Each reason carries its facts.
+    """Why a record is deferred or parked: there are no others. Each reason has these properties.
 
     Attributes:
         parks: the record is parked; `unknown_call` parks once the grace is over. Other reasons defer.
@@ -79,7 +79,7 @@ class Record:
         receipt_handle: SQS's handle for this receive; None for an event.
         body: the original, unchanged.
         sent_at: when SQS took the message, in seconds since the epoch.
-        receive_count: how often SQS has handed the message out, this time included.
+        receive_count: how often SQS has delivered the message, this time included.
         content: what the body says.
     """
 
@@ -119,7 +119,7 @@ class NoReply:
 
     Attributes:
         reason: why.
-        detail: a sentence for people, free of the other side's words.
+        detail: a sentence for people; it quotes nothing from the endpoint.
         duration_ms: time from the attempt's start to its failure, in milliseconds.
     """
 
@@ -186,7 +186,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The record is tried again in `retry_in_s` whole seconds; None: after the queue's visibility time-out."""
+    """The record is tried again in `retry_in_s` whole seconds; None: after the queue's visibility timeout."""
 
     reason: Reason
     detail: str
@@ -224,7 +224,7 @@ class Processed:
 
 
 class GateEvent(StrEnum):
-    """A change of what the gate lets through, under the name it is logged with."""
+    """A change of what the gate lets through, its value is its name in the log."""
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_RECOVERED = "endpoint.recovered"
@@ -233,7 +233,7 @@ class GateEvent(StrEnum):
 
     @property
     def is_recovery(self) -> bool:
-        """Whether it ends a trouble."""
+        """Whether it is a recovery."""
         return self in (GateEvent.ENDPOINT_RECOVERED, GateEvent.CREDENTIALS_ACCEPTED)
 
 

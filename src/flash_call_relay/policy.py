@@ -1,4 +1,4 @@
-"""Every decision: what is known of a record → its outcome and delay. Pure: no I/O, no clock."""
+"""Decide the outcome and the delay of each record. Pure: no I/O, no clock."""
 
 import math
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) ->
 
 
 def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: PLR0911 - a table
-    """Return the reason the reply gives against the delivery; None if it confirms it."""
+    """Return why the reply does not confirm the result; None if it does."""
     status, is_object = reply.http_status, reply.json_object is not None
     if 200 <= status < 300:
         if settings.confirmation == "http-status":
@@ -64,7 +64,7 @@ def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reaso
 def _contradiction(result: FlashCallResult, reply: Reply) -> Reason | None:
     said = reply.json_object or {}
     uuid, status = said.get("uuid", result.uuid), said.get("status", result.status)
-    # Some characters beyond ASCII have an ASCII letter as their lower case: the Kelvin sign is not a k here.
+    # ASCII only: `lower` also turns some other characters, such as the Kelvin sign, into ASCII letters.
     other_uuid = isinstance(uuid, str) and not (uuid.isascii() and uuid.lower() == result.uuid.lower())
     other_status = isinstance(status, str) and status.casefold() == models.OTHER[result.status].casefold()
     return Reason.CONTRADICTED if other_uuid or other_status else None
@@ -158,11 +158,11 @@ def retry_after_s(value: str | None, now: float) -> int:
 
 
 def earliest_exhaustion_s(settings: Settings) -> int:
-    """Return the age in seconds below which SQS cannot have used up `MaxReceiveCount`, whatever happens to receives.
+    """Return the earliest age in seconds at which SQS can have used up `MaxReceiveCount`.
 
-    After the n-th receive a message comes back after the schedule's shortest delay. If the relay did not hide it (the
-    call failed, Lambda killed or throttled the function), it comes back after the queue's visibility time-out. No delay
-    gets shorter with the age, so the shortest delay each time leads to the earliest end.
+    After the n-th receive a message comes back after the schedule's shortest delay, or after the queue's visibility
+    timeout if the relay did not hide it (the call failed, or Lambda killed or throttled the function). No delay gets
+    shorter with the age, so the sum of the shortest delays is the earliest possible age.
     """
     age_s = 0
     for receive in range(1, settings.max_receive_count):

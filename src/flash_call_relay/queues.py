@@ -1,4 +1,4 @@
-"""Outcomes into SQS: park, hide or requeue messages, and report the messages that must stay on the queue."""
+"""Carry out outcomes in SQS: park, hide or requeue messages, and report those that must stay on the queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def _in_batches(
         except Exception as error:  # noqa: BLE001 - whatever it is, a message that SQS did not acknowledge must stay
             failures |= dict.fromkeys(message_ids, f"{name}: {error_code(error)}")
             continue
-        # A message counts as taken only if SQS names it so.
+        # A message counts as taken only if the reply lists it as successful.
         taken = {entry["Id"] for entry in reply.get("Successful", ())}
         codes = {entry["Id"]: entry["Code"] for entry in reply.get("Failed", ())}
         for number, message_id in enumerate(message_ids):

@@ -1,4 +1,4 @@
-"""Environment variables into one frozen `Settings`, checked once."""
+"""Read the environment variables into a frozen `Settings`, and check them."""
 
 import ipaddress
 from collections.abc import Mapping

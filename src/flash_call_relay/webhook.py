@@ -1,4 +1,4 @@
-"""A result and credentials into the endpoint's answer: one POST, bounded in time and size."""
+"""Send one result in one POST, bounded in time and size, and return the endpoint's answer."""
 
 import functools
 import http.client
@@ -26,9 +26,9 @@ from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Re
 from flash_call_relay.settings import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
-MAX_WIRE_BYTES = 4 * MAX_REPLY_BYTES  # headers, chunks' framing and all
+MAX_WIRE_BYTES = 4 * MAX_REPLY_BYTES  # with headers and chunk framing
 COMPRESSIONS = ("gzip", "x-gzip", "deflate")
-ENCODINGS = ("", "identity", *COMPRESSIONS)  # layers of compression would cost without bounds
+ENCODINGS = ("", "identity", *COMPRESSIONS)  # several layers could expand without limit
 MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
 ECHO_RUN = 6  # characters
 USER_AGENT = f"flash-call-relay/{__version__}"
@@ -225,7 +225,8 @@ class _Attempt(threading.local):
 
 
 _attempt = _Attempt()
-_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")  # as many as there can be connections
+# As many as ConnectionsPerFunction allows.
+_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
 
 
 def _time_left() -> float:
@@ -279,7 +280,7 @@ class _Connection(HTTPConnection):
         self.close()
 
     def _new_conn(self) -> socket.socket:
-        # A resolver's time-outs are its own, so a thread waits for it.
+        # The resolver has its own time-outs, so a thread runs it, and the attempt waits no longer than its own time.
         looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
         try:
             addresses = looked_up.result(timeout=_time_left())
