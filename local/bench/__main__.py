@@ -64,8 +64,12 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the target is met."""
-        return (self.most is None or self.share <= self.most) and (self.least is None or self.share >= self.least)
+        """Whether the target is met, by the share rounded to the target's digits."""
+        target = self.most or self.least
+        if target is None:
+            return True
+        share = round(self.share, len(str(target).partition(".")[2]))
+        return share <= target if self.most else share >= target
 
     def cells(self) -> tuple[str, str, str, str, str]:
         """Return the cells of the line: name, median, spread, share, target."""

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
@@ -57,19 +57,27 @@ logger = Logger(
 _emf = EphemeralMetrics(namespace=NAMESPACE)
 
 
-@contextlib.contextmanager
-def _harmless() -> Iterator[None]:
-    """Log an exception instead of raising it."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - no line and no metric is worth a result
+class _Harmless:
+    """A context that logs an exception instead of raising it: logging must never cost a result."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        """Suppress an exception; a traceback of it could quote a result or a credential."""
+        if not isinstance(error, Exception):
+            return False
         with contextlib.suppress(Exception):
-            logger.error("telemetry.failed", extra={"detail": type(error).__name__})  # noqa: TRY400 - a traceback quotes
+            logger.error("telemetry.failed", extra={"detail": type(error).__name__})
+        return True
+
+
+_harmless = _Harmless()
 
 
 def log_start(settings: Settings) -> None:
     """Warn if SQS may dead-letter a result before the retry horizon."""
-    with _harmless():
+    with _harmless:
         earliest_s = policy.earliest_exhaustion_s(settings)
         if earliest_s < settings.retry_horizon_seconds:
             fields = {"exhausted_after_s": earliest_s, "retry_horizon_s": settings.retry_horizon_seconds}
@@ -89,7 +97,7 @@ class Invocation:
         """Log each record's outcome, a line each."""
         self._processed += processed
         for one in processed:
-            with _harmless():
+            with _harmless:
                 name = _name_of(one)
                 log = {Deferred: logger.warning, Parked: logger.error}.get(type(one.outcome), logger.info)
                 log(f"result.{name}", extra=_fields(one, name))  # the logger leaves out None
@@ -97,14 +105,14 @@ class Invocation:
     def log_gate(self, events: Sequence[GateEvent]) -> None:
         """Log the gate's changes."""
         for event in events:
-            with _harmless():
+            with _harmless:
                 log = logger.info if event.is_recovery else logger.error
                 log(str(event))
 
     def log_ledger(self, faults: Sequence[str], clashes: Sequence[str]) -> None:
         """Log the ledger's failures, and the calls that were confirmed with both statuses."""
         self._faults, self._clashes = len(faults), len(clashes)
-        with _harmless():
+        with _harmless:
             for fault in faults:
                 logger.error("ledger.failed", extra={"detail": fault})
             for uuid in clashes:
@@ -118,19 +126,19 @@ class Invocation:
             failing: whether the endpoint is failing by now.
             late_after_s: age in seconds from which a confirmation is late; 0: none is.
         """
-        with _harmless():
+        with _harmless:
             for message_id, failure in failures.items():
                 logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
             counts = Counter(map(_name_of, self._processed))
             logger.info("batch.settled", extra={"records": len(self._processed), **counts})
-        with _harmless():
+        with _harmless:
             _emit(self._health(failing=failing, late_after_s=late_after_s))
-        with _harmless():
+        with _harmless:
             delivered = Counter(_status(one) for one in self._processed if isinstance(one.outcome, Delivered))
             _emit(_counts(CallsVerified=delivered["Success"], CallsFailed=delivered["Failed"]))
-        with _harmless():
+        with _harmless:
             for (reason, name), count in self._by_reason().items():
-                with _harmless():
+                with _harmless:
                     _emit(_counts(**{name: count}), reason=reason)
 
     def _health(self, *, failing: bool, late_after_s: float) -> Metrics:
