@@ -85,6 +85,7 @@ lint:
 	@echo "==> sam validate --lint" && for template in template.yaml monitoring.yaml; do \
 		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv/sam/bin/sam validate --lint --template $$template || exit; done
 	@echo "==> checkov" && .venv/scan/bin/checkov --config-file .checkov.yaml
+	@echo "==> zizmor" && .venv/scan/bin/zizmor --offline --quiet .github
 
 types:
 	@echo "==> mypy --strict" && $(DEV)/mypy
