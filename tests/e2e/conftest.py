@@ -64,8 +64,14 @@ def without_credentials(emulator: Emulator, built: Path) -> Iterator[DeployedRel
 @pytest.fixture(scope="session")
 def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
     """Deploy the relay with all permissions that its role can have, and with its event source mapping disabled."""
-    key = "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11"
-    for relay in _deployed(emulator, built, "permitted", {"EventRoute": "none", "CredentialsKmsKeyArn": key}):
+    parameters = {
+        "EventRoute": "none",
+        "CredentialsKmsKeyArn": "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11",
+        "PermissionsBoundaryArn": "arn:aws:iam::000000000000:policy/boundary",
+        "SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
+        "SecurityGroupIds": "sg-0a1b2c3d",
+    }
+    for relay in _deployed(emulator, built, "permitted", parameters):
         relay.poll(on=False)
         yield relay
 

@@ -2,11 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.emulator.deployment import sam_deploy
+from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
+from local.processes import LocalError
 from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.payloads import pairs, result
 
@@ -63,15 +67,36 @@ NOT_ASKED_FOR: dict[Permission, str] = {
     ("logs:PutLogEvents", "log group"): "AWSLambdaBasicExecutionRole: the function's log lines",
 }
 
+# The permissions that Lambda uses for a function in a VPC, by AWSLambdaVPCAccessExecutionRole. The emulator has no VPC.
+IN_VPC: set[Permission] = {
+    ("ec2:CreateNetworkInterface", "arn:aws:ec2:eu-central-1:*:*/*"),
+    ("ec2:DeleteNetworkInterface", "arn:aws:ec2:eu-central-1:*:*/*"),
+    ("ec2:AssignPrivateIpAddresses", "arn:aws:ec2:eu-central-1:*:*/*"),
+    ("ec2:UnassignPrivateIpAddresses", "arn:aws:ec2:eu-central-1:*:*/*"),
+    ("ec2:DescribeNetworkInterfaces", "*"),
+    ("ec2:DescribeSubnets", "*"),
+}
+
 
 def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) -> None:
     """A needless permission would widen the reach of a flaw in the relay."""
     iam, role = permitted.deployment.emulator.client("iam"), permitted.deployment.role
-    assert set(iam.list_role_policies(RoleName=role)["PolicyNames"]) == {"relay", "emulator-only"}
+    names = {"relay", "network-interfaces", "emulator-only"}
+    assert set(iam.list_role_policies(RoleName=role)["PolicyNames"]) == names
     granted = [
         permission for statement in permitted.role_policy()["Statement"] for permission in split(permitted, statement)
     ]
     assert sorted(granted) == sorted([*NEEDED, *NOT_ASKED_FOR])
+    document = iam.get_role_policy(RoleName=role, PolicyName="network-interfaces")["PolicyDocument"]
+    *allowed, denied = document["Statement"]
+    assert {permission for statement in allowed for permission in split(permitted, statement)} == IN_VPC
+    assert denied["Effect"] == "Deny"
+
+
+def test_subnets_without_security_groups_are_refused_in_words(emulator: Emulator, built: Path) -> None:
+    """The deployment would go ahead without the VPC, or fail with a sentence that does not help."""
+    with pytest.raises(LocalError, match="A function in a VPC needs both SubnetIds and SecurityGroupIds"):
+        sam_deploy(emulator, "half-a-vpc", built, {"EventRoute": "none", "SubnetIds": "subnet-0a1b2c3d"})
 
 
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)

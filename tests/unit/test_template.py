@@ -13,6 +13,9 @@ from tests.support.template import defaults, environment, monitoring, template
 RESOURCES = template()["Resources"]
 QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 DAY_S = 86_400
+NOTHING = {"Ref": "AWS::NoValue"}
+# IAM's names of services whose resource types have another name. SAM's types are functions and nested stacks.
+SERVICES = {"Serverless": "lambda"}
 
 
 def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,11 +99,85 @@ def test_only_the_rule_may_send_events() -> None:
 
 def test_the_role_names_each_action_and_resource() -> None:
     """A flaw in the relay would reach further than the relay's own resources."""
-    (policy,) = RESOURCES["RelayRole"]["Properties"]["Policies"]
+    policy, _ = RESOURCES["RelayRole"]["Properties"]["Policies"]
     assert "ManagedPolicyArns" not in RESOURCES["RelayRole"]["Properties"]
     for statement in statements(policy):
         assert "*" not in str(statement["Action"])
         assert "*" not in str(statement["Resource"])
+
+
+def test_lambda_may_manage_network_interfaces_only_in_a_vpc_and_the_code_never() -> None:
+    """Lambda could not connect the function to the VPC, or a flaw in the relay would reach the company's network."""
+    _, conditional = RESOURCES["RelayRole"]["Properties"]["Policies"]
+    condition, policy, otherwise = conditional["Fn::If"]
+    assert (condition, otherwise) == ("InVpc", NOTHING)
+    manage, find, deny = statements(policy)
+    # The EC2 actions of AWSLambdaVPCAccessExecutionRole, version 3
+    assert {*manage["Action"], *find["Action"]} == {
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    }
+    assert (deny["Effect"], deny["Action"], deny["Resource"]) == ("Deny", "ec2:*", "*")
+    assert list(deny["Condition"]["ArnLike"]) == ["lambda:SourceFunctionArn"]
+
+
+@pytest.mark.parametrize("name", ["template", "monitoring"])
+def test_each_role_takes_the_permissions_boundary(name: str) -> None:
+    """A company that requires the boundary could not deploy the stack."""
+    boundary = {"Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, NOTHING]}
+    for logical_id, resource in template(name)["Resources"].items():
+        if resource["Type"] in ("AWS::IAM::Role", "AWS::IAM::User"):
+            assert resource["Properties"]["PermissionsBoundary"] == boundary, logical_id
+    # SAM makes a role for a function without one.
+    functions = [one for one in template(name)["Resources"].values() if one["Type"] == "AWS::Serverless::Function"]
+    assert all("Role" in function["Properties"] for function in functions)
+
+
+def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
+    """By default the function would be in a VPC, or half of a configuration would fail during the deployment."""
+    given = [{"Fn::Not": [{"Fn::Equals": [{"Ref": name}, ""]}]} for name in ("SubnetIds", "SecurityGroupIds")]
+    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in ("SubnetIds", "SecurityGroupIds")]
+    assert template()["Conditions"]["InVpc"] == {"Fn::And": given}
+    lists = {name: {"Fn::Split": [",", {"Ref": name}]} for name in ("SubnetIds", "SecurityGroupIds")}
+    assert RESOURCES["RelayFunction"]["Properties"]["VpcConfig"] == {"Fn::If": ["InVpc", lists, NOTHING]}
+    (assertion,) = template()["Rules"]["VpcNeedsSubnetsAndSecurityGroups"]["Assertions"]
+    assert assertion["Assert"] == {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": given}]}
+    assert assertion["AssertDescription"].startswith("A function in a VPC needs both SubnetIds and SecurityGroupIds.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("PermissionsBoundaryArn", "", True),
+        ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:policy/teams/boundary", True),
+        ("PermissionsBoundaryArn", "arn:aws:iam::aws:policy/PowerUserAccess", True),
+        ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:role/boundary", False),
+        ("PermissionsBoundaryArn", "boundary", False),
+        ("SubnetIds", "", True),
+        ("SubnetIds", "subnet-0a1b2c3d,subnet-0123456789abcdef0", True),
+        ("SubnetIds", "subnet-0a1b2c3d, subnet-0a1b2c3e", False),
+        ("SubnetIds", "sg-0a1b2c3d", False),
+        ("SecurityGroupIds", "", True),
+        ("SecurityGroupIds", "sg-0123456789abcdef0", True),
+        ("SecurityGroupIds", ",".join(["sg-0a1b2c3d"] * 6), False),
+    ],
+)
+def test_the_template_accepts_only_ids_that_can_exist(name: str, value: str, taken: bool) -> None:  # noqa: FBT001
+    """A typing error would show up late, when CloudFormation rolls the deployment back."""
+    assert bool(re.search(template()["Parameters"][name]["AllowedPattern"], value)) is taken
+
+
+def test_the_deployers_permissions_cover_each_resource_type() -> None:
+    """A person who writes the deploying role's policy by the table would lack a service."""
+    text = (ROOT / "docs" / "deploying.md").read_text()
+    table = text[text.index("## The role that deploys") :]
+    named = {service for row in table.splitlines() if row.startswith("|") for service in re.findall(r"`(\w+):", row)}
+    types = {one["Type"] for name in ("template", "monitoring") for one in template(name)["Resources"].values()}
+    assert {SERVICES.get(of := kind.split("::")[1], of.lower()) for kind in types} <= named
 
 
 def test_the_event_source_mapping_takes_partial_failures() -> None:
