@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from flash_call_relay import __version__
+from ops.completion import PROGRAM, completion
 from ops.discard import discard_command
 from ops.doctor import doctor
 from ops.errors import EXPLAINED, CommandError, explain
@@ -19,6 +20,7 @@ from ops.replay import replay_command
 from ops.send import send
 from ops.stack import Stack
 from ops.story import story
+from ops.watch import watch
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 COMMON = ("--stack", "--region", "--profile")
@@ -55,7 +57,7 @@ DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, 
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
-for _command in (doctor, send, story, pause, resume):
+for _command in (doctor, watch, send, story, pause, resume, completion):
     relay.add_command(_command)
 
 
@@ -94,7 +96,7 @@ def _run(arguments: Sequence[str]) -> int:
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     status: object = relay(
         args=_common_first(arguments),
-        prog_name="flash-call-relay",
+        prog_name=PROGRAM,
         standalone_mode=False,
         color=False if plain else None,
     )

@@ -1,5 +1,6 @@
 """`doctor`: check a stack; each finding has a level, and a next step where something is wrong."""
 
+import json
 import socket
 import ssl
 import time
@@ -49,8 +50,9 @@ Check = Callable[[Stack], Iterator[Finding]]
 
 @click.command()
 @click.option("--probe", is_flag=True, help="POST the result of a call that does not exist, and check the answer.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding and line.")
 @click.pass_obj
-def doctor(stack: Stack, *, probe: bool) -> int:
+def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
     """Check a stack, from its outputs to the endpoint's certificate.
 
     Exit status 1 if anything is wrong. The command reads the credentials and never shows them.
@@ -60,10 +62,24 @@ def doctor(stack: Stack, *, probe: bool) -> int:
     for name, check in CHECKS + ((("probe", _check_probe),) if probe else ()):
         for finding in _findings(check, stack):
             worst = max(worst, finding.level, key=(OK, NOTE, WRONG).index)
-            click.echo(f"{click.style(f'{finding.level:5}', fg=COLOURS[finding.level])}  {name}: {finding.says}")
-            if finding.next_step:
-                click.echo(f"       -> {finding.next_step}")
+            (_print_json if as_json else _print)(name, finding)
     return 1 if worst == WRONG else 0
+
+
+def _print(check: str, finding: Finding) -> None:
+    click.echo(f"{click.style(f'{finding.level:5}', fg=COLOURS[finding.level])}  {check}: {finding.says}")
+    if finding.next_step:
+        click.echo(f"       -> {finding.next_step}")
+
+
+def _print_json(check: str, finding: Finding) -> None:
+    line = {
+        "check": check,
+        "level": finding.level.lower(),
+        "message": finding.says,
+        "next_step": finding.next_step or None,
+    }
+    click.echo(json.dumps(line))
 
 
 def _findings(check: Check, stack: Stack) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """`story`: the events of one result in order, from the logs, the ledger, the parked and the dead-letter queue."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,18 +20,27 @@ SHOWN = ("reason", "detail", "http_status", "duration_ms", "retry_in_s", "receiv
 
 @dataclass(order=True)
 class Event:
-    """Something that happened to the result, at `at` (seconds since the epoch)."""
+    """Something that happened to the result.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        where: the log, the ledger, or the name of a queue.
+        what: a description for people.
+        fields: the facts behind the description, by name.
+    """
 
     at: float
     where: str = field(compare=False)
     what: str = field(compare=False)
+    fields: dict[str, Any] = field(compare=False)
 
 
 @click.command()
 @click.argument("uuid")
 @click.option("--since", type=Time(), default="3d", show_default=True, help="How far back to search the logs.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj
-def story(stack: Stack, *, uuid: str, since: float) -> int:
+def story(stack: Stack, *, uuid: str, since: float, as_json: bool) -> int:
     """Show the events of one result in order.
 
     The events are its attempts, its confirmation, and its arrival on the parked or the dead-letter queue. Exit status 1
@@ -46,9 +56,15 @@ def story(stack: Stack, *, uuid: str, since: float) -> int:
     if not events:
         click.echo(
             f"Nothing is known of {uuid} in {stack.label} since {timestamp(since)}: the relay did not receive it, or "
-            "it waits for its first attempt. Search further back with --since, and run `doctor`."
+            "it waits for its first attempt. Search further back with --since, and run `doctor`.",
+            err=as_json,
         )
         return 1
+    if as_json:
+        for one in sorted(events):
+            line = {"at": timestamp(one.at), "where": one.where, "what": one.what, "fields": one.fields}
+            click.echo(json.dumps(line))
+        return 0
     table(("when", "where", "what"), [(timestamp(one.at), one.where, one.what) for one in sorted(events)])
     click.echo(f"\n{_verdict(uuid, lines, events)}")
     return 0
@@ -68,7 +84,7 @@ def _log_lines(stack: Stack, uuid: str, since: float) -> list[dict[str, Any]]:
 def _log_event(line: dict[str, Any]) -> Event:
     fields = ", ".join(f"{name}={line[name]}" for name in SHOWN if name in line)
     what = f"{line['message'].removeprefix('result.')} {line.get('status', '')}".rstrip()
-    return Event(datetime.fromisoformat(line["timestamp"]).timestamp(), "log", f"{what}: {fields}")
+    return Event(datetime.fromisoformat(line["timestamp"]).timestamp(), "log", f"{what}: {fields}", line)
 
 
 def _ledger_events(stack: Stack, uuid: str) -> list[Event]:
@@ -79,7 +95,8 @@ def _ledger_events(stack: Stack, uuid: str) -> list[Event]:
     if not item:
         return []
     at = float(item["confirmed_at"]["N"]) + 0.999  # the ledger keeps whole seconds: sort after the log of that second
-    return [Event(at, "ledger", f"confirmed with status {item['status']['S']}")]
+    status = item["status"]["S"]
+    return [Event(at, "ledger", f"confirmed with status {status}", {"status": status})]
 
 
 def _queue_events(stack: Stack, kind: QueueKind, uuid: str) -> list[Event]:
@@ -88,7 +105,13 @@ def _queue_events(stack: Stack, kind: QueueKind, uuid: str) -> list[Event]:
         if message.is_about(uuid):
             statuses = ", ".join(result.status for result in message.results if result.uuid == uuid)
             what = f"holds {statuses or 'no result'}: {message.reason} {message.detail}".rstrip()
-            events.append(Event(message.sent_at, kind.title, what))
+            fields = {
+                "reason": message.reason,
+                "detail": message.detail,
+                "http_status": message.http_status,
+                "message_id": message.message_id,
+            }
+            events.append(Event(message.sent_at, kind.title, what, fields))
     return events
 
 

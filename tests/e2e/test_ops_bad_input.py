@@ -21,6 +21,7 @@ from tests.support.operator import Operator, ended
 # Each command with the arguments that it needs to reach AWS.
 COMMANDS = (
     ("doctor",),
+    ("watch", "--count", "1"),
     ("send", "--uuid", "one", "--status", "Success"),
     ("parked", "list"),
     ("parked", "replay", "--yes"),
@@ -64,7 +65,7 @@ def test_every_command_has_help(operator: Operator, words: tuple[str, ...]) -> N
 def test_these_tests_run_every_command(operator: Operator) -> None:
     """A command without a test could end in a traceback."""
     tried = {tuple(word for word in command if word.isalpha() and word.islower()) for command in COMMANDS}
-    alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",)}}
+    alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",), ("completion",)}}
     assert alone == {words[:2] if words[0] in {"parked", "dead"} else words[:1] for words in tried}
     version = operator("--version")
     assert (version.status, version.out) == (0, f"{__version__}\n")
@@ -173,6 +174,7 @@ def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay,
         (("send", "--uuid", "one", "--status", "Success"), "SendMessageBatch"),
         (("pause",), "GetEventSourceMapping"),
         (("story", "one"), "FilterLogEvents"),
+        (("watch", "--count", "1"), "GetQueueAttributes"),
     ):
         refused = operator("--stack", "relay", *command, environment=keys)
         assert (refused.status, refused.out) == (2, "")
@@ -194,6 +196,17 @@ def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Deploye
     assert (found.status, found.err) == (0, "")
     assert "note   credentials: not checked: Not allowed to call GetSecretValue" in found.out
     assert "ok     result queue: empty" in found.out
+
+
+def test_a_view_needs_the_documented_permissions(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
+    """The view would end with a refusal for an operator with the documented permissions."""
+    reading = ("sqs:GetQueueAttributes", "cloudwatch:GetMetricData", "logs:FilterLogEvents")
+    keys = iam_user(emulator, "cloudformation:DescribeStacks", *reading)
+    seen = operator("--stack", relay.deployment.name, "watch", "--count", "1", environment=keys)
+    assert (seen.status, seen.err, seen.out.count("\n")) == (0, "", 1)
+    keys = iam_user(emulator, "cloudformation:DescribeStacks", *reading[:1])
+    sentence = said(operator("--stack", relay.deployment.name, "watch", environment=keys), 2)
+    assert "Not allowed to call GetMetricData" in sentence
 
 
 def test_unknown_credentials_are_reported(operator: Operator) -> None:
@@ -226,6 +239,9 @@ def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:
         ),
         (("dead", "replay", "--reason", "rejected"), "'rejected' is not one of 'receives_exhausted'"),
         (("parked", "replay", "--rate", "0"), "0 is not in the range"),
+        (("watch", "--every", "0"), "0 is not in the range 1<=x<=3600"),
+        (("watch", "--count", "0"), "0 is not in the range x>=1"),
+        (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (("parked", "list", "--since", "yesterday"), "neither a duration (90min, 6h, 2d) nor a time"),
         (("parked", "list", "--http-status", "many"), "'many' is not a valid integer"),
         (("send", "--uuid", "one", "--status", "success"), "'success' is not one of 'Success', 'Failed'"),

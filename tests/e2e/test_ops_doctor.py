@@ -1,7 +1,8 @@
-"""`doctor`, `pause` and `resume` on the deployed stack."""
+"""`doctor`, `watch`, `pause` and `resume` on the deployed stack."""
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from local.endpoint.behaviour import error
 from local.processes import free_port
 from tests.support.deployed import DeployedRelay, wait_for
-from tests.support.operator import Operator
+from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, result
 
 
@@ -56,6 +57,47 @@ def test_an_outage_is_noted_without_a_probe(swept: DeployedRelay, operator: Oper
     found = operator("--stack", "relay", "doctor")
     assert findings(found.out)["deferred"] == "note"
     assert re.search(r"deferred: in the last 15 minutes: .*endpoint_error \d", found.out)
+    as_json = operator("--stack", "relay", "doctor", "--json")
+    assert (as_json.status, as_json.err) == (0, "")
+    lines = [json.loads(line) for line in as_json.out.splitlines()]
+    assert all(list(line) == ["check", "level", "message", "next_step"] for line in lines)
+    (deferred,) = [line for line in lines if line["check"] == "deferred"]
+    assert (deferred["level"], deferred["next_step"]) == ("note", "flash-call-relay --stack relay doctor --probe")
+
+
+def test_a_view_shows_the_queues_and_the_outcomes(swept: DeployedRelay, operator: Operator) -> None:
+    """During an outage an operator would see zeros, or repeat `doctor` by hand."""
+    delivered, waiting = result(), result()
+    swept.endpoint.issue(delivered["uuid"], waiting["uuid"])
+    swept.endpoint.always(waiting["uuid"], error(503))
+    swept.send(delivered, waiting)
+    swept.accepted(delivered)
+    wait_for(lambda: swept.story(waiting["uuid"]), "a deferral")
+    swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
+    swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
+    found = operator("--stack", "relay", "watch", "--count", "1", "--json")
+    assert (found.status, found.err) == (0, "")
+    (line,) = [json.loads(line) for line in found.out.splitlines()]
+    queues, recent = line["queues"], line["recent"]
+    assert (queues["parked"], queues["dead_lettered"], queues["waiting"] + queues["hidden"]) == (1, 2, 1)
+    assert recent["source"] == "logs"
+    assert recent["received"] >= 2
+    assert recent["delivered"] >= 1
+    assert recent["deferred"] >= recent["deferred_by_reason"]["endpoint_error"] >= 1
+    assert recent["oldest_s"] > 0
+
+    with operator.start("--stack", "relay", "watch", "--every", "1") as process:
+        assert process.stdout is not None
+        first, second = process.stdout.readline(), process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        stopped = ended(process)
+    assert (stopped.status, stopped.err) == (0, "")
+    for text in (first, second):
+        assert re.search(
+            r"parked 1, dead-lettered 2; in the last 15 minutes \(logs\): received \d.*endpoint_error", text
+        )
+        assert "\x1b" not in text
+    swept.endpoint.heal()
 
 
 def test_without_probe_nothing_is_posted(swept: DeployedRelay, operator: Operator) -> None:

@@ -1,8 +1,12 @@
 """The command line: its help, its sentences and exit statuses, and the docs that show it."""
 
+import os
 import re
 import shlex
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -107,12 +111,41 @@ class TestHelp:
         """A command of the docs would not exist."""
         found = {" ".join(path) for path, command in commands() if not isinstance(command, click.Group)}
         queues = {f"{place} {what}" for place in ("parked", "dead") for what in ("list", "replay", "discard")}
-        assert found == {"doctor", "send", "story", "pause", "resume"} | queues
+        assert found == {"doctor", "watch", "send", "story", "pause", "resume", "completion"} | queues
 
     def test_version_prints_the_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A bug report could not name the version."""
         assert main(["--version"]) == 0
         assert capsys.readouterr().out == f"{__version__}\n"
+
+
+class TestCompletion:
+    """Completion in a shell."""
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_the_script_asks_the_command_for_words(self, shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """An operator would install a script that completes nothing."""
+        assert main(["completion", shell]) == 0
+        assert f"_FLASH_CALL_RELAY_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+    def test_bash_completes_a_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The script would fail in a shell, or the words would reach the command in the wrong order."""
+        assert main(["completion", "bash"]) == 0
+        program = tmp_path / "flash-call-relay"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ops "$@"\n')
+        program.chmod(0o700)
+        script = (
+            f"{capsys.readouterr().out}\n"
+            "COMP_WORDS=(flash-call-relay parked li) COMP_CWORD=2\n"
+            '_flash_call_relay_completion flash-call-relay\necho "${COMPREPLY[@]}"\n'
+        )
+        path = f"{tmp_path}:{os.defpath}"
+        environment = {"PATH": path, "HOME": str(tmp_path), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        ended = subprocess.run(
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert (ended.stdout, ended.stderr) == ("list\n", "")
 
 
 class TestDocs:
@@ -246,6 +279,12 @@ class TestSentences:
         ["parked", "list", "--since", "yesterday"],
         ["parked", "list", "--hold", "1"],
         ["parked", "replay", "--rate", "0"],
+        ["watch", "--every", "0"],
+        ["watch", "--every", "3601"],
+        ["watch", "--every", "soon"],
+        ["watch", "--count", "0"],
+        ["completion", "powershell"],
+        ["completion"],
         ["send", "--uuid", "a", "--status", "success"],
         ["story"],
     ],

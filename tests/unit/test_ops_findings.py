@@ -31,7 +31,7 @@ SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OUTPUTS = (
     *("FunctionName", "EventSourceMappingId", "CredentialsSecretArn"),
-    *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl"),
+    *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl", "LogGroupName"),
 )
 REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
 
@@ -47,7 +47,7 @@ class Aws:
     def __getattr__(self, name: str) -> Any:
         reply = self.replies.get(name, REFUSED)
 
-        def answer(**request: Any) -> Any:
+        def answer(*_: object, **request: Any) -> Any:
             if isinstance(reply, Exception):
                 raise reply
             return reply(**request) if callable(reply) else reply

@@ -1,8 +1,41 @@
 """Tables, numbers and times for people."""
 
+import contextlib
+import os
+import pty
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from ops import output
+
+
+@contextlib.contextmanager
+def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[[], str]]:
+    """Make a standard stream a terminal; yield a function that returns the text on it so far."""
+    ours, theirs = pty.openpty()
+    seen = ""
+
+    def read() -> str:
+        nonlocal seen
+        while select.select([ours], [], [], 0.05)[0]:
+            seen += os.read(ours, 65_536).decode()
+        return seen
+
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as file:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, stream, file)
+        try:
+            yield read
+        finally:
+            os.close(ours)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +96,89 @@ def test_an_empty_table_shows_its_columns(capsys: pytest.CaptureFixture[str]) ->
     """A command without rows would end in a traceback."""
     output.table(("what", "n"), [])
     assert capsys.readouterr().out == "what  n\n"
+
+
+COLUMNS = ("since", "uuid", "detail")
+ROW = ("2026-11-22T15:57:48Z", "01JV5V54KPYK9GB29265EQRZ4C", "HTTP 404 The flash call does not exist")
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (200, ["since                 uuid                        detail", "  ".join(ROW)]),
+        (
+            70,
+            [
+                "since                 uuid                        detail",
+                "2026-11-22T15:57:48Z  01JV5V54KPYK9GB29265EQRZ4C  HTTP 404 The flash",
+                "                                                  call does not exist",
+            ],
+        ),
+        (
+            60,
+            [
+                "since                 uuid",
+                "    detail",
+                "2026-11-22T15:57:48Z  01JV5V54KPYK9GB29265EQRZ4C",
+                "    HTTP 404 The flash call does not exist",
+            ],
+        ),
+    ],
+)
+def test_a_table_fits_the_terminal_and_loses_nothing(columns: int, lines: list[str]) -> None:
+    """On a narrow terminal the columns would run into each other, or the reason of a failure would be cut."""
+    with terminal("stdout", columns) as read:
+        output.table(COLUMNS, [ROW])
+        text = re.sub(r"\x1b\[\d*m", "", read())
+    assert text.splitlines() == lines
+
+
+@pytest.mark.parametrize("columns", ["1", "40"])
+def test_a_piped_table_has_one_line_per_row(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`grep` and `awk` would see parts of rows."""
+    monkeypatch.setenv("COLUMNS", columns)
+    output.table(COLUMNS, [ROW])
+    assert capsys.readouterr().out.splitlines()[1] == "  ".join(ROW)
+
+
+def test_every_width_is_survived() -> None:
+    """A table on a very narrow terminal would end in a traceback."""
+    for columns in (1, 5, 21, 49, 53, 54, 69):
+        with terminal("stdout", columns) as read:
+            output.table(COLUMNS, [ROW])
+            words = re.sub(r"\x1b\[\d*m|\s", "", read())
+        assert words == "".join((*COLUMNS, *ROW)).replace(" ", "")
+
+
+def test_progress_shows_the_number_done_and_the_rate_on_a_terminal() -> None:
+    """An operator would not know how long a replay takes."""
+    with terminal("stderr", 120) as read, output.progress("to be replayed", 10) as tell:
+        tell(1)
+        time.sleep(0.05)
+        tell(3)
+        time.sleep(0.3)  # the bar redraws ten times a second
+        text = read()
+    assert re.search(r"to be replayed.*3/10.*\d per s.*0:00:0\d", text)
+
+
+def test_progress_is_silent_on_a_terminal_without_a_cursor() -> None:
+    """The output of an editor's shell would be full of control characters."""
+    with terminal("stderr", TERM="dumb") as read:
+        with output.progress("to be replayed", 10) as tell:
+            tell(3)
+        assert "\x1b" not in read()
+
+
+def test_no_color_leaves_the_colours_out() -> None:
+    """An operator who set NO_COLOR would see colours."""
+    with terminal("stderr", 120, NO_COLOR="1") as read, output.progress("to be replayed", 10) as tell:
+        tell(3)
+        time.sleep(0.3)
+        text = read()
+    assert "3/10" in text
+    assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)
 
 
 def test_progress_prints_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,203 @@
+"""JSON for scripts, pipes that close early, and commands that are interrupted."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from local import ROOT
+from ops import cli, queues
+from ops.discard import discard_command
+from ops.queues import PARKED
+from ops.send import send
+from tests.unit.test_ops_findings import FakeStack
+from tests.unit.test_ops_queues import HOLD_S, counts
+from tests.unit.test_ops_replay import Crowded, Stack
+
+CALL = "01JV5V54KPYK9GB29265EQRZ4C"
+LINES = (
+    {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
+    {"message": "batch.settled", "records": 5, "delivered": 4, "deferred": 1},
+)
+
+
+def busy_stack(**replies: Any) -> FakeStack:
+    """Return a stack with a deferred result in its log, and a message on each queue."""
+    message = {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": json.dumps({"uuid": CALL, "status": "Success"}),
+        "Attributes": {"SentTimestamp": "1763800000123"},
+        "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
+    }
+    lines = [json.dumps({"timestamp": "2026-11-24T12:00:00Z", **line}) for line in LINES]
+    usual: dict[str, Any] = {
+        "filter_log_events": {"events": [{"message": line} for line in lines]},
+        "get_queue_attributes": counts(visible=1),
+        "receive_message": {"Messages": [message]},
+        "change_message_visibility_batch": {},
+        "get_metric_data": {"MetricDataResults": []},
+    }
+    return FakeStack(**{**usual, **replies})
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs a command on a busy stack, and returns its exit status."""
+    monkeypatch.setattr(cli, "Stack", lambda *_, **__: busy_stack())
+    return lambda *words: cli.main(list(words))
+
+
+def documented() -> dict[str, list[str]]:
+    """Return the fields of each command in the table of docs/operating.md."""
+    section = (ROOT / "docs" / "operating.md").read_text().partition("## JSON\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*--json`) \| (.*) \|$", section, re.MULTILINE)
+    fields = {command: re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells)) for command, cells in rows}
+    return {one: names for commands, names in fields.items() for one in re.findall(r"`(.*?)`", commands)}
+
+
+@pytest.mark.parametrize(
+    ("words", "fields"),
+    [
+        (["doctor", "--json"], ["check", "level", "message", "next_step"]),
+        (["watch", "--json", "--count", "1"], ["at", "queues", "recent"]),
+        (["story", CALL, "--json"], ["at", "where", "what", "fields"]),
+        *(
+            (
+                [group, "list", "--json"],
+                [
+                    *("uuid", "status", "reason", "detail", "http_status"),
+                    *("sent_at", "message_id", "attributes", "body"),
+                ],
+            )
+            for group in ("parked", "dead")
+        ),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_json_has_the_documented_fields(
+    words: list[str], fields: list[str], run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script would break with a renamed field."""
+    assert run(*words) == 0
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert lines
+    assert all(list(line) == fields for line in lines)
+    command = " ".join(word for word in words if word not in {CALL, "--count", "1"})
+    assert documented()[command] == fields
+    if "watch" in words:
+        (line,) = lines
+        assert list(line["queues"]) == ["waiting", "hidden", "parked", "dead_lettered"]
+        numbers = ["received", "delivered", "deferred", "parked", "deferred_by_reason", "oldest_s"]
+        assert list(line["recent"]) == ["source", *numbers]
+        text = (ROOT / "docs" / "operating.md").read_text()
+        assert all(f"`{name}`" in text for name in (*line["queues"], *line["recent"]))
+    if "doctor" in words:
+        assert {line["level"] for line in lines} <= {"ok", "note", "wrong"}
+        assert {type(line["next_step"]) for line in lines} == {str, type(None)}
+
+
+def test_json_of_a_story_has_the_facts(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """A script would have to parse a sentence."""
+    assert run("story", CALL, "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["where"] for line in lines] == ["parked queue", "dead-letter queue", "log"]
+    assert lines[0]["fields"] == {"reason": "rejected", "detail": "", "http_status": None, "message_id": "m"}
+    assert lines[2]["at"] == "2026-11-24T12:00:00Z"
+    assert lines[2]["fields"]["reason"] == "endpoint_error"
+
+
+def test_json_of_an_unknown_story_is_empty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script would read a sentence as JSON."""
+    nothing = busy_stack(filter_log_events={"events": []}, receive_message={})
+    monkeypatch.setattr(cli, "Stack", lambda *_, **__: nothing)
+    assert cli.main(["story", "unknown", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Nothing is known of unknown")
+
+
+ON_A_BUSY_STACK = """
+import sys
+from ops import cli
+from tests.unit.test_ops_streams import busy_stack
+cli.Stack = lambda *_, **__: busy_stack()
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["doctor"], ["doctor", "--json"], ["parked", "list"], ["story", CALL], ["watch"], ["completion", "bash"]],
+    ids=" ".join,
+)
+def test_a_closed_pipe_ends_a_command_quietly(words: list[str]) -> None:
+    """`flash-call-relay doctor | head -1` would end in a traceback."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        command = [sys.executable, "-c", ON_A_BUSY_STACK, *words]
+        environment = {"PATH": os.defpath, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        ended = subprocess.run(
+            command, env=environment, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+class Interrupted(Crowded):
+    """A queue at which Ctrl-C is pressed after some calls that delete or send."""
+
+    in_flight = 1000
+    calls = 3
+
+    def _count(self) -> None:
+        with self._lock:
+            self.calls -= 1
+            if self.calls < 0:
+                raise KeyboardInterrupt
+
+    def delete_message_batch(self, **request: Any) -> dict[str, Any]:
+        """Answer as boto3 does."""
+        self._count()
+        return super().delete_message_batch(**request)
+
+    def send_message_batch(self, **request: Any) -> dict[str, Any]:
+        """Answer as boto3 does."""
+        self._count()
+        return super().send_message_batch(**request)
+
+
+def interrupted(command: click.Command, arguments: Sequence[str], sqs: Interrupted) -> str:
+    """Run a command until it is interrupted; return what it wrote on standard error."""
+    ended = CliRunner().invoke(command, arguments, obj=Stack(sqs), standalone_mode=False)
+    assert isinstance(ended.exception, click.Abort), ended.output
+    return ended.stderr.strip()
+
+
+def test_an_interrupted_discard_says_how_many_it_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After Ctrl-C an operator would not know what is deleted, or a deleted message would be in no file."""
+    monkeypatch.setattr(queues, "LONG_POLL_S", 0)
+    sqs, path = Interrupted([f"message-{number}" for number in range(60)]), tmp_path / "discarded.jsonl"
+    says = interrupted(discard_command(PARKED), ["--yes", "--to", str(path), "--hold", str(HOLD_S)], sqs)
+    assert says == f"{60 - len(sqs.left)} of 60 messages deleted."
+    assert 0 < len(sqs.left) < 60
+    assert all(sqs.left.values()), "the others are visible"
+    saved = {json.loads(line)["message_id"] for line in path.read_text().splitlines()}
+    assert len(saved) == 60
+
+
+def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
+    """After Ctrl-C an operator would not know whether to send the file again."""
+    path = tmp_path / "results.csv"
+    path.write_text("uuid,status\n" + "".join(f"call-{number},Success\n" for number in range(100)))
+    says = interrupted(send, ["--file", str(path), "--rate", "10000"], Interrupted([]))
+    assert re.fullmatch(r"At least \d+ of 100 results were sent. You can send all of them again safely.", says)
