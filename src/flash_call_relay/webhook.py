@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
@@ -96,8 +96,13 @@ class Webhook:
             return self._new_connection()
 
     def _new_connection(self) -> "_Connection":
-        host, port = (self._target.host or "").strip("[]"), self._target.port
+        # Without a port, http.client would take one from an IPv6 address.
+        host, port = (self._target.host or "").strip("[]"), self._target.port or _default_port(self._target)
         return _HTTPSConnection(host, port, ssl_context=self._tls) if self._tls else _HTTPConnection(host, port)
+
+
+def _default_port(target: Url) -> int:
+    return port_by_scheme[target.scheme or "https"]
 
 
 def _request(target: Url, result: FlashCallResult, credentials: Credentials) -> bytes:
@@ -107,9 +112,12 @@ def _request(target: Url, result: FlashCallResult, credentials: Credentials) -> 
 
 @functools.lru_cache(maxsize=4)
 def _head(target: Url, credentials: Credentials) -> bytes:
+    host = (target.host or "").rstrip(".")
+    if target.port not in (None, _default_port(target)):
+        host = f"{host}:{target.port}"
     return (
         f"POST {target.request_uri} HTTP/1.1\r\n"
-        f"Host: {target.netloc}\r\n"
+        f"Host: {host}\r\n"
         "Accept-Encoding: identity\r\n"
         "Content-Type: application/json\r\n"
         f"User-Agent: {USER_AGENT}\r\n"
