@@ -138,7 +138,9 @@ def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResp
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "").lower()
+    encoding = ", ".join(response.headers.get_all("Content-Encoding", ())).lower()
+    if len(set(response.headers.get_all("Content-Length", ()))) > 1:  # http.client goes by the first one
+        raise http.client.HTTPException
     try:
         body = response.read(MAX_REPLY_BYTES + 1)
     except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
