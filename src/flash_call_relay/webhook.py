@@ -183,22 +183,22 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     message = (json_object or {}).get("message")
     if not isinstance(message, str):
         return ""
-    echo, part_of_echo = _echoes(credentials)
+    echo, runs = _echoes(credentials)
     # Made printable first, because a line break becomes a space, and a credential may hold a space.
     shown = echo.sub("***", printable(message, limit=MAX_REPLY_BYTES))
-    return "(withheld)" if part_of_echo.search(shown) else printable(shown, 120)
+    parts = (shown[start : start + ECHO_RUN].lower() for start in range(len(shown) - ECHO_RUN + 1))
+    return printable(shown, 120) if runs.isdisjoint(parts) else "(withheld)"
 
 
 @functools.lru_cache(maxsize=4)
-def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a pattern for whole credentials, and one for six characters in a row of them.
+def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return a pattern for whole credentials, and each six characters in a row of them, in lower case.
 
-    The second one finds an echo that is cut short or encoded.
+    The six characters find an echo that is cut short or encoded. A pattern of them would take seconds for a long reply.
     """
     values = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
-    runs = [value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1)]
-    whole, part = ("|".join(map(re.escape, texts)) for texts in (values, runs))
-    return re.compile(whole, re.IGNORECASE), re.compile(part or "(?!)", re.IGNORECASE)
+    runs = {value[start : start + ECHO_RUN].lower() for value in values for start in range(len(value) - ECHO_RUN + 1)}
+    return re.compile("|".join(map(re.escape, values)), re.IGNORECASE), frozenset(runs)
 
 
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
@@ -324,12 +324,22 @@ def _has_only_tickets(sock: ssl.SSLSocket) -> bool:
     """
     sock.settimeout(0)
     try:
+        # The rest of a record that came in part would be read after the next request.
+        if not _is_whole_records(socket.socket.recv(sock, MAX_REPLY_BYTES, socket.MSG_PEEK)):
+            return False
         sock.recv(1)
     except ssl.SSLWantReadError:
         return True
     except OSError:
         return False
     return False
+
+
+def _is_whole_records(data: bytes) -> bool:
+    end = 0
+    while end < len(data):
+        end += 5 + int.from_bytes(data[end + 3 : end + 5])  # the length of a TLS record ends its header of five bytes
+    return end == len(data)
 
 
 class _HTTPConnection(_Connection, HTTPConnection):
