@@ -139,7 +139,8 @@ def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResp
 
 def _body(response: http.client.HTTPResponse) -> bytes:
     encoding = ", ".join(response.headers.get_all("Content-Encoding", ())).lower()
-    if len(set(response.headers.get_all("Content-Length", ()))) > 1:  # http.client goes by the first one
+    lengths = ",".join(response.headers.get_all("Content-Length", ())).split(",")
+    if len({length.strip() for length in lengths}) > 1:  # http.client goes by the first header, and ignores a list
         raise http.client.HTTPException
     try:
         body = response.read(MAX_REPLY_BYTES + 1)

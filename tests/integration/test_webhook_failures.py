@@ -240,6 +240,7 @@ def gzipped(layers: int) -> bytes:
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
         b"Content-Encoding: identity\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
         b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}",
+        b"Content-Length: 2, 30\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
     ids=[
@@ -250,6 +251,7 @@ def gzipped(layers: int) -> bytes:
         "unknown encoding",
         "two encodings",
         "two lengths",
+        "two lengths in a list",
         "headers without end",
     ],
 )
