@@ -50,6 +50,13 @@ class CredentialsStore:
         """The last good credentials, without a call to Secrets Manager; None before the first."""
         return self._good
 
+    def connect(self) -> None:
+        """Read the secret early. If that fails, the next thread that needs the credentials reads it without a delay."""
+        with self._lock:
+            self._fetch()
+            if self._good is None:
+                self._fetched_at = -math.inf
+
     def current(self) -> Credentials:
         """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
 

@@ -82,7 +82,7 @@ def warm_up(relay: Relay) -> None:
     repeats a step that failed.
     """
     connections = min(relay.settings.connections_per_function, MAX_WARM_CONNECTIONS)
-    steps: list[Callable[[], object]] = [relay.credentials.current, relay.queues.connect, relay.ledger.connect]
+    steps: list[Callable[[], object]] = [relay.credentials.connect, relay.queues.connect, relay.ledger.connect]
     steps += [relay.webhook.connect] * connections
     with contextlib.suppress(Exception):
         threads = ThreadPoolExecutor(len(steps), thread_name_prefix="warm-up")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
@@ -96,8 +96,13 @@ class Webhook:
             return self._new_connection()
 
     def _new_connection(self) -> "_Connection":
-        host, port = (self._target.host or "").strip("[]"), self._target.port
+        # Without a port, http.client would take one from an IPv6 address.
+        host, port = (self._target.host or "").strip("[]"), self._target.port or _default_port(self._target)
         return _HTTPSConnection(host, port, ssl_context=self._tls) if self._tls else _HTTPConnection(host, port)
+
+
+def _default_port(target: Url) -> int:
+    return port_by_scheme[target.scheme or "https"]
 
 
 def _request(target: Url, result: FlashCallResult, credentials: Credentials) -> bytes:
@@ -107,9 +112,12 @@ def _request(target: Url, result: FlashCallResult, credentials: Credentials) -> 
 
 @functools.lru_cache(maxsize=4)
 def _head(target: Url, credentials: Credentials) -> bytes:
+    host = (target.host or "").rstrip(".")
+    if target.port not in (None, _default_port(target)):
+        host = f"{host}:{target.port}"
     return (
         f"POST {target.request_uri} HTTP/1.1\r\n"
-        f"Host: {target.netloc}\r\n"
+        f"Host: {host}\r\n"
         "Accept-Encoding: identity\r\n"
         "Content-Type: application/json\r\n"
         f"User-Agent: {USER_AGENT}\r\n"
@@ -130,7 +138,10 @@ def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResp
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "").lower()
+    encoding = ", ".join(response.headers.get_all("Content-Encoding", ())).lower()
+    lengths = ",".join(response.headers.get_all("Content-Length", ())).split(",")
+    if len({length.strip() for length in lengths}) > 1:  # http.client goes by the first header, and ignores a list
+        raise http.client.HTTPException
     try:
         body = response.read(MAX_REPLY_BYTES + 1)
     except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
@@ -173,22 +184,22 @@ def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> st
     message = (json_object or {}).get("message")
     if not isinstance(message, str):
         return ""
-    echo, part_of_echo = _echoes(credentials)
+    echo, runs = _echoes(credentials)
     # Made printable first, because a line break becomes a space, and a credential may hold a space.
     shown = echo.sub("***", printable(message, limit=MAX_REPLY_BYTES))
-    return "(withheld)" if part_of_echo.search(shown) else printable(shown, 120)
+    parts = (shown[start : start + ECHO_RUN].lower() for start in range(len(shown) - ECHO_RUN + 1))
+    return printable(shown, 120) if runs.isdisjoint(parts) else "(withheld)"
 
 
 @functools.lru_cache(maxsize=4)
-def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a pattern for whole credentials, and one for six characters in a row of them.
+def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return a pattern for whole credentials, and each six characters in a row of them, in lower case.
 
-    The second one finds an echo that is cut short or encoded.
+    The six characters find an echo that is cut short or encoded. A pattern of them would take seconds for a long reply.
     """
     values = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
-    runs = [value[start : start + ECHO_RUN] for value in values for start in range(len(value) - ECHO_RUN + 1)]
-    whole, part = ("|".join(map(re.escape, texts)) for texts in (values, runs))
-    return re.compile(whole, re.IGNORECASE), re.compile(part or "(?!)", re.IGNORECASE)
+    runs = {value[start : start + ECHO_RUN].lower() for value in values for start in range(len(value) - ECHO_RUN + 1)}
+    return re.compile("|".join(map(re.escape, values)), re.IGNORECASE), frozenset(runs)
 
 
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
@@ -314,12 +325,22 @@ def _has_only_tickets(sock: ssl.SSLSocket) -> bool:
     """
     sock.settimeout(0)
     try:
+        # The rest of a record that came in part would be read after the next request.
+        if not _is_whole_records(socket.socket.recv(sock, MAX_REPLY_BYTES, socket.MSG_PEEK)):
+            return False
         sock.recv(1)
     except ssl.SSLWantReadError:
         return True
     except OSError:
         return False
     return False
+
+
+def _is_whole_records(data: bytes) -> bool:
+    end = 0
+    while end < len(data):
+        end += 5 + int.from_bytes(data[end + 3 : end + 5])  # the length of a TLS record ends its header of five bytes
+    return end == len(data)
 
 
 class _HTTPConnection(_Connection, HTTPConnection):

@@ -4,17 +4,22 @@ import contextlib
 import errno
 import select
 import socket
+import ssl
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.util import parse_url
 
 from flash_call_relay import webhook as module
-from flash_call_relay.models import NoReply, Reason
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook
-from local.endpoint.behaviour import close_idle
+from local.endpoint.behaviour import answer, close_idle
 from local.endpoint.standin import StandIn
 from local.processes import free_port
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, webhook_settings
@@ -49,6 +54,44 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     assert select.select(opened, [], [], PATIENCE_S)[0], "the server closes the connection"
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == len(opened) == 2
+
+
+def test_a_connection_that_holds_part_of_a_tls_record_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of a reply that nobody asked for would arrive later, and confirm the next result."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    sent = threading.Event()
+
+    def serve(listener: socket.socket, connections: contextlib.ExitStack) -> None:
+        for name in (b"1", b"2"):
+            client = connections.enter_context(tls.wrap_socket(listener.accept()[0], server_side=True))
+            client.recv(4096)
+            client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"connection":%s}' % name)
+            socket.socket.sendall(client, b"\x17\x03\x03\x01\x00" + b"x" * 20)  # 20 of a record's 256 bytes
+            sent.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
+        threading.Thread(target=serve, args=(listener, connections), daemon=True).start()
+        webhook = Webhook(webhook_settings(f"https://127.0.0.1:{listener.getsockname()[1]}/"))
+        assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, {"connection": 1})
+        assert sent.wait(PATIENCE_S)
+        assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, {"connection": 2})
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)
+def test_a_long_message_is_searched_for_a_long_key_in_time(standin: StandIn) -> None:
+    """A long error message would stop all threads for seconds, and the function could exceed its time-out."""
+    long_key = "".join(f"key{number}" for number in range(1000, 2500))
+    standin.misbehave(UUID, answer(400, {"message": "key" * 20_000}))
+    began = time.monotonic()
+    said = Webhook(webhook_settings(standin.url)).post(SUCCESS, Credentials(long_key, USER))
+    assert isinstance(said, Reply)
+    assert said.message.startswith("keykey")
+    assert time.monotonic() - began < 1
 
 
 def test_a_hanging_resolver_times_out(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import reset_on_connect
 from local.processes import free_port
 from tests.support.payloads import result
-from tests.support.relay import PATIENCE_S, InProcessRelay
+from tests.support.relay import GOOD_SECRET, PATIENCE_S, InProcessRelay
 
 
 def test_the_first_batch_after_a_cold_start_finds_the_secret_and_open_connections(relay: InProcessRelay) -> None:
@@ -49,6 +49,15 @@ def test_an_empty_secret_in_the_init_phase_only_defers(relay: InProcessRelay) ->
     (record,) = relay.send(result("call"))
     assert relay.invoke_with([record]) == [record["messageId"]]
     assert relay.outcomes() == [("deferred", "credentials_unavailable")]
+
+
+def test_a_secret_that_was_unreadable_in_the_init_phase_is_read_again_by_the_first_batch(relay: InProcessRelay) -> None:
+    """A short failure of Secrets Manager during a cold start would hold up all results for 30 seconds."""
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{}")
+    relay.endpoint.issue("call")
+    handler.warm_up(handler.wire())
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=GOOD_SECRET)
+    assert relay.invoke_with(relay.send(result("call"))) == []
 
 
 def test_the_init_phase_does_not_wait_for_a_slow_endpoint(

@@ -1,6 +1,7 @@
 """One POST as BetaTel documents it, and an answer for any reply."""
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +49,34 @@ def test_the_query_of_the_configured_url_is_sent(standin: StandIn) -> None:
     """The relay could not use an endpoint that needs a query parameter."""
     Webhook(webhook_settings(standin.url + "?tenant=a%20b")).post(SUCCESS, CREDENTIALS)
     assert standin.requests[0].path == WEBHOOK_PATH + "?tenant=a%20b"
+
+
+@over_http
+@pytest.mark.parametrize(
+    ("authority", "address", "host"),
+    [
+        ("[::1]", ("::1", 80), "[::1]"),
+        ("[::1]:8787", ("::1", 8787), "[::1]:8787"),
+        ("localhost", ("localhost", 80), "localhost"),
+        ("localhost:80", ("localhost", 80), "localhost"),
+    ],
+)
+def test_the_configured_host_and_port_are_asked(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, authority: str, address: tuple[str, int], host: str
+) -> None:
+    """An IPv6 address without a port would be split into a host and a port, and no result would be delivered."""
+    real = socket.getaddrinfo("127.0.0.1", urlsplit(standin.url).port, type=socket.SOCK_STREAM)
+    asked: list[tuple[str, int]] = []
+
+    def look_up(name: str, port: int, **_: object) -> Any:
+        asked.append((name, port))
+        return real
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    webhook = Webhook(webhook_settings(f"http://{authority}{WEBHOOK_PATH}"))
+    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert asked == [address]
+    assert dict(standin.requests[0].headers)["Host"] == host
 
 
 def test_attempts_one_after_another_share_a_connection(standin: StandIn, webhook: Webhook) -> None:

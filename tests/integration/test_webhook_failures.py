@@ -238,6 +238,9 @@ def gzipped(layers: int) -> bytes:
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
         b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Encoding: identity\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}",
+        b"Content-Length: 2, 30\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
     ids=[
@@ -246,6 +249,9 @@ def gzipped(layers: int) -> bytes:
         "chunk extension",
         "layers of gzip",
         "unknown encoding",
+        "two encodings",
+        "two lengths",
+        "two lengths in a list",
         "headers without end",
     ],
 )
