@@ -116,10 +116,12 @@ class Gate:
             self._endpoint_blocked_until = self._clock() + self._timeout_s
 
     def _accept(self, credentials: Credentials) -> None:
+        # Not by an attempt under way with the credentials that were good before.
+        is_news = credentials == self._refused or credentials != self._accepted
         self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
         if credentials == self._refused:
             self._refused = None
-        if self._is_refusal_reported:
+        if self._is_refusal_reported and is_news:
             self._is_refusal_reported = False
             self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
 

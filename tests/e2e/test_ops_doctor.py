@@ -72,7 +72,7 @@ def test_a_view_shows_the_queues_and_the_outcomes(swept: DeployedRelay, operator
     swept.endpoint.always(waiting["uuid"], error(503))
     swept.send(delivered, waiting)
     swept.accepted(delivered)
-    wait_for(lambda: swept.story(waiting["uuid"]), "a deferral")
+    wait_for(lambda: any(line["age_s"] for line in swept.story(waiting["uuid"])), "a deferral at a later age")
     swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
     swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
     found = operator("--stack", "relay", "watch", "--count", "1", "--json")

@@ -244,3 +244,13 @@ def test_an_acceptance_of_corrected_credentials_is_reported_once(gate: Gate) -> 
     gate.learn(None, NEW)
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)  # an attempt that was under way
     assert gate.events() == ["credentials.rejected", "credentials.accepted"]
+
+
+def test_an_acceptance_of_the_former_credentials_does_not_end_the_refusal_of_the_new_ones(gate: Gate) -> None:
+    """The log would call wrong new credentials accepted, because of an attempt under way with the former ones."""
+    gate.learn(None, OLD)
+    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
+    gate.learn(None, OLD)
+    assert gate.events() == ["credentials.rejected"]
+    gate.learn(None, NEW)
+    assert gate.events() == ["credentials.accepted"]
