@@ -116,7 +116,12 @@ def event(data: bytes) -> None:
         return
     for record in records:
         _check_content(record.content)
-        assert record.content == events.parse_body(record.body), "another content than the body's"
+        again = events.parse_body(record.body)
+        # JSON makes one character of two surrogates side by side, and the sentence about a fault may quote it.
+        quotes_surrogates = (
+            isinstance(record.content, NoResult) and isinstance(again, NoResult) and "\\ud" in record.body
+        )
+        assert record.content == again or quotes_surrogates, "another content than the body's"
         assert math.isfinite(record.sent_at), "no age"
     if "Records" in document and isinstance(document["Records"], list) and records:
         direct = records[0].receipt_handle is None
