@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import click
@@ -31,7 +31,6 @@ COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 CONNECT_S = 5
 LEAST_CONCURRENCY = 2  # a new account may have 10, shared with its other functions
 CERTIFICATE_S = 14 * DAY_S  # a certificate that expires sooner gets a note
-RECENT = timedelta(minutes=15)  # SQS reports a queue's age every one to five minutes
 BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the first, and documents the second
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 
@@ -233,7 +232,7 @@ def _age_of_oldest(stack: Stack, output: str, depth: Depth) -> str:
             Namespace="AWS/SQS",
             MetricName="ApproximateAgeOfOldestMessage",
             Dimensions=[{"Name": "QueueName", "Value": stack.output(output).rpartition("/")[2]}],
-            StartTime=now - RECENT,
+            StartTime=now - logs.RECENT,  # SQS reports a queue's age every one to five minutes
             EndTime=now,
             Period=60,
             Statistics=["Maximum"],
@@ -245,9 +244,9 @@ def _age_of_oldest(stack: Stack, output: str, depth: Depth) -> str:
 
 
 def _check_deferred(stack: Stack) -> Iterator[Finding]:
-    since = (datetime.now(UTC) - RECENT).timestamp()
+    since = (datetime.now(UTC) - logs.RECENT).timestamp()
     lines = logs.find(stack, "message", "result.deferred", since)
-    reasons = Counter(str(line.get("reason")) for line in lines if line.get("message") == "result.deferred")
+    reasons = Counter(str(line.get("reason")) for line in lines)
     if reasons:
         counts = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
         yield Finding(NOTE, f"in the last 15 minutes: {counts}", _command(stack, "doctor --probe"))

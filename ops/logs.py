@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,6 +13,7 @@ from flash_call_relay.models import error_code
 from ops.errors import NOT_ALLOWED, CommandError
 from ops.stack import Stack
 
+RECENT = timedelta(minutes=15)  # the span that `doctor` and `watch` look at
 MAX_LINES = 10_000  # of one CloudWatch Logs Insights query
 PATIENCE_S = 60
 POLL_S = 0.5
@@ -21,15 +23,15 @@ def find(stack: Stack, field: str, value: str, since: float) -> Iterator[dict[st
     """Yield the JSON log lines in which a field has a value, since a time in seconds since the epoch.
 
     `FilterLogEvents` searches one megabyte of logs per page. If one page is not enough, this queries Logs Insights,
-    which is faster; without permission for that, it reads page after page. Callers must check the value again: the
-    emulator ignores filter patterns.
+    which is faster; without permission for that, it reads page after page.
     """
     for text in itertools.islice(_texts(stack, field, value, since), MAX_LINES):
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and "timestamp" in line:
+        # The emulator ignores filter patterns, so the value is checked again.
+        if isinstance(line, dict) and "timestamp" in line and line.get(field) == value:
             yield line
 
 

@@ -71,13 +71,12 @@ def story(stack: Stack, *, uuid: str, since: float, as_json: bool) -> int:
 
 
 def _log_lines(stack: Stack, uuid: str, since: float) -> list[dict[str, Any]]:
-    lines = [line for line in logs.find(stack, "uuid", uuid, since) if line.get("uuid") == uuid]
+    lines = list(logs.find(stack, "uuid", uuid, since))
     if any(line.get("outcome") in ("deferred", "parked") for line in lines):
         # A failed call to SQS is logged with the message id, not with the uuid.
         message_ids = {line["message_id"] for line in lines if "message_id" in line}
-        wanted = [("settle.failed", message_id) for message_id in message_ids]
         failures = logs.find(stack, "message", "settle.failed", since)
-        lines += [line for line in failures if (line.get("message"), line.get("message_id")) in wanted]
+        lines += [line for line in failures if line.get("message_id") in message_ids]
     return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
 

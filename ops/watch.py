@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -23,7 +23,6 @@ from ops.output import duration, on_terminal, timestamp
 from ops.queues import DEAD, PARKED, Queue
 from ops.stack import Stack
 
-WINDOW = timedelta(minutes=15)
 METRICS_EVERY_S = 60  # CloudWatch has one value a minute, and charges for each metric that a call asks for
 METRICS = {
     "received": ("ResultsReceived", "Sum"),
@@ -144,7 +143,9 @@ def from_metrics(stack: Stack, now: datetime) -> Recent | None:
     reasons = {f"reason_{reason}": reason.value for reason in Reason}
     queries = [_query(stack, key, name, statistic) for key, (name, statistic) in METRICS.items()]
     queries += [_query(stack, key, "ResultsDeferred", "Sum", reason=reason) for key, reason in reasons.items()]
-    reply = stack.client("cloudwatch").get_metric_data(MetricDataQueries=queries, StartTime=now - WINDOW, EndTime=now)
+    reply = stack.client("cloudwatch").get_metric_data(
+        MetricDataQueries=queries, StartTime=now - logs.RECENT, EndTime=now
+    )
     values = {one["Id"]: one["Values"] for one in reply["MetricDataResults"] if one["Values"]}
     if not values:
         return None
@@ -165,21 +166,17 @@ def _query(stack: Stack, key: str, name: str, statistic: str, **dimensions: str)
 
 def from_logs(stack: Stack, now: datetime) -> Recent:
     """Return the outcomes of the 15 minutes before `now` from the function's log lines."""
-    since = (now - WINDOW).timestamp()
+    since = (now - logs.RECENT).timestamp()
     counts = Counter[str]()
-    for line in _lines(stack, "batch.settled", since):
+    for line in logs.find(stack, "message", "batch.settled", since):
         counts.update({key: line.get(key, 0) for key in ("records", "delivered", "deferred", "parked")})
     reasons, oldest_s = Counter[str](), 0.0
-    for line in _lines(stack, "result.deferred", since):
+    for line in logs.find(stack, "message", "result.deferred", since):
         reasons[str(line.get("reason"))] += 1
         if line.get("reason") != BY_DESIGN:
             oldest_s = max(oldest_s, line.get("age_s", 0))
     counts["received"] = counts["records"]
     return _recent("logs", counts, reasons, oldest_s)
-
-
-def _lines(stack: Stack, message: str, since: float) -> Iterator[dict[str, Any]]:
-    return (line for line in logs.find(stack, "message", message, since) if line.get("message") == message)
 
 
 def _recent(source: str, counts: dict[str, int], reasons: Counter[str], oldest_s: float) -> Recent:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local import ROOT
-from local.bench import coldstart
+from local.bench import batches, coldstart
 from local.bench.stage import CPUS, Stage, staged
 from local.command import run_command, stopwatch
 
@@ -30,9 +30,6 @@ RATES = [  # latency in ms, connections, batch
     if batch >= connections
 ]
 RATE_S, RATE_ROUNDS = 3, 3  # seconds per round, about; rounds
-
-POST = "one bare POST"
-BARE = "bare function: init"
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,8 @@ def measure(stage: Stage, rounds: int, say: Any) -> tuple[Tables, dict[str, str]
         limit = connections * 1000 / latency_ms
         done = stage.worker(latency_ms, "rate", connections, batch, int(limit * RATE_S), RATE_ROUNDS)
         rates.append(rate_row(latency_ms, connections, batch, limit, done["measured"]))
-    post_us = statistics.median(cpu["measured"][POST]) * 1e6
-    bare_ms = statistics.median(starts[BARE])
+    post_us = statistics.median(cpu["measured"][batches.POST]) * 1e6
+    bare_ms = statistics.median(starts[coldstart.BARE])
     return {
         ("CPU per result", "of one POST"): [
             Row(name, [value * 1e6 for value in values], "µs", post_us, most=most_cpu(name))
@@ -128,7 +125,7 @@ def measure(stage: Stage, rounds: int, say: Any) -> tuple[Tables, dict[str, str]
         ],
         ("Results a second, of one invocation at a time", "of connections ÷ latency"): rates,
         ("Cold start", "of the bare function"): [
-            Row(name, values, "ms", bare_ms, most=0.6 if name == "relay: init" else None)
+            Row(name, values, "ms", bare_ms, most=0.6 if name == coldstart.RELAY else None)
             for name, values in starts.items()
         ],
         ("Package", "of 5.5 MB"): [Row("zipped", [size_mb], "MB", 5.5, digits=1, most=1.0)],

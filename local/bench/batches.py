@@ -1,9 +1,11 @@
-"""The events of the benchmark, as Lambda's poller makes them."""
+"""The events of the benchmark, as Lambda's poller makes them, and the name of the unit of CPU."""
 
 import json
 import time
 import uuid as uuids
 from typing import Any
+
+POST = "one bare POST"
 
 
 def batch(size: int) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from local.bench.stage import CPUS, Stage, pinned
 from local.emulator.runtime import Runtime
 
 BATCH = 10
+BARE, RELAY = "bare function: init", "relay: init"
 
 
 def cold_starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
     """Return the measured milliseconds by name, one value per round."""
     bare = stage.bare_package()
-    measured: dict[str, list[float]] = {"bare function: init": [], "relay: init": [], "relay: first POST": []}
+    measured: dict[str, list[float]] = {BARE: [], RELAY: [], "relay: first POST": []}
     for number in range(rounds):
         logs = stage.state / f"start-{number}"
-        measured["bare function: init"].append(_start(stage, bare, logs / "bare")[0])
+        measured[BARE].append(_start(stage, bare, logs / "bare")[0])
         init_ms, began = _start(stage, stage.package, logs / "relay")
-        measured["relay: init"].append(init_ms)
+        measured[RELAY].append(init_ms)
         measured["relay: first POST"].append((_first_request_after(stage, began) - began) * 1000)
     return measured
 

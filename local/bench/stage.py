@@ -11,7 +11,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class Stage:
         emulator, result = self.deployment.emulator, self.state / "result.json"
         variables = {
             **emulator.environment,
-            **self._configured,
+            **self.deployment.variables(),
             "WEBHOOK_URL": self.endpoints[latency_ms],
             "SSL_CERT_FILE": str(emulator.ca_bundle),
             "REQUESTS_CA_BUNDLE": str(emulator.ca_bundle),
@@ -86,13 +85,6 @@ class Stage:
         measured: dict[str, Any] = json.loads(result.read_text())
         return measured
 
-    @cached_property
-    def _configured(self) -> dict[str, str]:
-        name = self.deployment.outputs["FunctionName"]
-        configuration = self.deployment.emulator.client("lambda").get_function_configuration(FunctionName=name)
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
-        return variables
-
     def bare_package(self) -> Path:
         """Return a package with the same libraries, without bytecode, and the bare function in the handler's place."""
         bare = self.state / "bare"
@@ -116,9 +108,7 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
         fastest = endpoints[min(latencies_ms)]
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})
         deployment.fill_secret(api_key, user_id)
-        emulator.client("lambda").update_event_source_mapping(
-            UUID=deployment.outputs["EventSourceMappingId"], Enabled=False
-        )
+        deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
             TableName="idempotency",
             BillingMode="PAY_PER_REQUEST",

@@ -93,7 +93,7 @@ def relay(table: str) -> Callable[[Any, Any], Any]:
 def cpu(rounds: int) -> dict[str, list[float]]:
     """Return the CPU seconds per result of each kind, a value for each round. The kinds take turns."""
     plain, with_ledger = relay(""), relay(os.environ["BENCH_LEDGER"])
-    kinds: dict[str, tuple[int, Callable[[int], Round]]] = {"one bare POST": (RESULTS, posts)}
+    kinds: dict[str, tuple[int, Callable[[int], Round]]] = {batches.POST: (RESULTS, posts)}
     for size in BATCHES:
         for name, function in (("relay", plain), ("relay with ledger", with_ledger)):
             kinds[f"{name}, batches of {size}"] = (RESULTS, partial(invocations, function, size))

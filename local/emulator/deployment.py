@@ -98,6 +98,18 @@ class Deployment:
         name: str = resource["StackResourceDetail"]["PhysicalResourceId"]
         return name
 
+    def variables(self) -> dict[str, str]:
+        """Return the function's environment variables."""
+        client = self.emulator.client("lambda")
+        configuration = client.get_function_configuration(FunctionName=self.outputs["FunctionName"])
+        variables: dict[str, str] = configuration["Environment"]["Variables"]
+        return variables
+
+    def poll(self, *, on: bool) -> None:
+        """Enable or disable the event source mapping."""
+        mapping = self.outputs["EventSourceMappingId"]
+        self.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+
     def allow_batch_actions(self) -> None:
         """Allow the role the emulator's batch action for each action of AWS that the template allows."""
         iam = self.emulator.client("iam")

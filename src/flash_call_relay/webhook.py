@@ -59,7 +59,7 @@ class Webhook:
             The endpoint's reply, or why there is none. A failure of the endpoint or the network raises nothing.
         """
         began = time.monotonic()
-        _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
+        _attempt.begin(self.timeout_s)
         connection = self._connection()
         try:
             reply = _exchange(connection, _request(self._target, result, credentials))
@@ -84,7 +84,7 @@ class Webhook:
         Raises:
             OSError: if that fails, or takes longer than `timeout_s`.
         """
-        _attempt.deadline, _attempt.received = Deadline.after(self.timeout_s), 0
+        _attempt.begin(self.timeout_s)
         connection = self._new_connection()
         connection.open()
         self._idle.append(connection)
@@ -233,6 +233,9 @@ def _no_reply(error: BaseException) -> NoReply:
 class _Attempt(threading.local):
     deadline = Deadline(math.inf)
     received = 0  # bytes
+
+    def begin(self, timeout_s: float) -> None:
+        self.deadline, self.received = Deadline.after(timeout_s), 0
 
 
 _attempt = _Attempt()

@@ -72,7 +72,7 @@ def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
         "SecurityGroupIds": "sg-0a1b2c3d",
     }
     for relay in _deployed(emulator, built, "permitted", parameters):
-        relay.poll(on=False)
+        relay.deployment.poll(on=False)
         yield relay
 
 

@@ -114,11 +114,11 @@ def test_the_emulator_enforces_none_of_the_other_permissions(permitted: Deployed
     with without(permitted, *NOT_ASKED_FOR):
         assert begin(permitted) == set()
         permitted.deployment.sqs.purge_queue(QueueUrl=permitted.deployment.outputs["ResultQueueUrl"])
-        permitted.poll(on=True)
+        permitted.deployment.poll(on=True)
         permitted.send_known(one)
         assert permitted.accepted(one) == pairs(one)
         permitted.settled()
-        permitted.poll(on=False)
+        permitted.deployment.poll(on=False)
 
 
 def split(relay: DeployedRelay, statement: dict[str, Any]) -> Iterator[Permission]:

@@ -91,7 +91,7 @@ class DeployedRelay:
     @contextlib.contextmanager
     def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
         """Run with this time-out and these further environment variables, in new execution environments."""
-        function, before = self.deployment.outputs["FunctionName"], self._environment()
+        function, before = self.deployment.outputs["FunctionName"], self.deployment.variables()
         self._reconfigure(function, timeout_s, before | environment)
         try:
             yield
@@ -107,17 +107,6 @@ class DeployedRelay:
             yield
         finally:
             client.delete_function_concurrency(FunctionName=function)
-
-    def poll(self, *, on: bool) -> None:
-        """Enable or disable the event source mapping."""
-        mapping = self.deployment.outputs["EventSourceMappingId"]
-        self.deployment.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
-
-    def _environment(self) -> dict[str, str]:
-        function = self.deployment.outputs["FunctionName"]
-        configuration = self.deployment.emulator.client("lambda").get_function_configuration(FunctionName=function)
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
-        return variables
 
     def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
         self.deployment.emulator.client("lambda").update_function_configuration(

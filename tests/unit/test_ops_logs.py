@@ -13,7 +13,7 @@ from ops.errors import CommandError
 
 def line(number: int) -> str:
     """Return a line of the log."""
-    return json.dumps({"timestamp": "2026-11-24T12:00:00Z", "uuid": "call", "number": number})
+    return json.dumps({"timestamp": "2026-11-24T12:00:00Z", "uuid": 'a "call"', "number": number})
 
 
 class Logs:
@@ -99,3 +99,9 @@ def test_a_slow_query_ends_the_command_with_advice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(logs, "PATIENCE_S", -1)
     with pytest.raises(CommandError, match="choose a later --since"):
         found(Logs(4, polls=1000))
+
+
+def test_a_line_with_another_value_is_left_out() -> None:
+    """On the local stack, whose logs ignore filters, an operator would see the lines of other calls."""
+    stack: Any = SimpleNamespace(client=lambda _: Logs(1), output=lambda _: "group")
+    assert list(logs.find(stack, "uuid", "another call", 1_000.0)) == []
