@@ -3,10 +3,10 @@
 import contextlib
 import queue
 import random
+import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from flash_call_relay import models, policy
 from flash_call_relay.budget import SETTLE_S, Deadline
@@ -65,7 +65,21 @@ class Delivery:
 
     def __init__(self, settings: Settings, credentials: CredentialsStore, gate: Gate, webhook: Webhook) -> None:
         self._settings, self._credentials, self._gate, self._webhook = settings, credentials, gate, webhook
-        self._threads = ThreadPoolExecutor(settings.connections_per_function, thread_name_prefix="lane")
+        self._work = queue.SimpleQueue[tuple[Lane, Deadline, Outbox] | None]()
+        # A ThreadPoolExecutor makes a future for each lane. That costs a tenth of a small batch.
+        self._threads = [
+            threading.Thread(target=self._run_lanes, name=f"lane-{number}", daemon=True)
+            for number in range(settings.connections_per_function)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads after the lanes that are left. Lambda never calls it: an environment just stops."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def blocked(self) -> NotAsked | None:
         """Return why nothing may be sent now, without a look at the secret; None if something may."""
@@ -110,9 +124,8 @@ class Delivery:
                 if uuid not in lanes:
                     lanes[uuid] = Lane(confirmed.get(uuid))
                 lanes[uuid].records.append((record, record.content))
-        waiting = deque(lanes.values())
-        for _ in range(min(len(lanes), self._settings.connections_per_function)):
-            self._threads.submit(self._run_lanes, waiting, last_moment, outbox)
+        for lane in lanes.values():
+            self._work.put((lane, last_moment, outbox))
         done: list[Record] = []
         while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
             done += [processed.record for processed in ready]
@@ -124,10 +137,9 @@ class Delivery:
                 if isinstance(record.content, FlashCallResult)
             ]
 
-    def _run_lanes(self, waiting: deque[Lane], last_moment: Deadline, outbox: Outbox) -> None:
-        with contextlib.suppress(IndexError):  # no lane is left
-            while True:
-                self._run(waiting.popleft(), last_moment, outbox)
+    def _run_lanes(self) -> None:
+        while work := self._work.get():
+            self._run(*work)
 
     def _run(self, lane: Lane, last_moment: Deadline, outbox: Outbox) -> None:
         for record, result in lane.records:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 from flash_call_relay.budget import LEDGER_S, Deadline
@@ -71,10 +71,10 @@ class Ledger:
             return _LedgerPage(self, {})
         confirmed: dict[str, Confirmed] = {}
         reading = self._thread.submit(self._read, sorted(set(uuids)), confirmed)
-        done, _ = wait([reading], timeout=LEDGER_S)
+        fault = _fault("read", reading, Deadline.after(LEDGER_S))
         page = _LedgerPage(self, dict(confirmed))
-        if reading not in done or reading.exception():
-            page.faults.append(_fault("read", reading))
+        if fault:
+            page.faults.append(fault)
         return page
 
     def connect(self) -> None:
@@ -108,12 +108,15 @@ class Ledger:
 
     def _write(self, results: dict[str, Status], at: float) -> list[str]:
         deadline = Deadline.after(LEDGER_S)
-        insert = f"INSERT INTO \"{self._table}\" VALUE {{'uuid': ?, 'status': ?, 'confirmed_at': ?, 'expires_at': ?}}"
-        times = [{"N": str(int(at))}, {"N": str(int(at + KEPT_S))}]
+        # Only the uuid is a parameter: botocore takes microseconds for each.
+        insert, times = f'INSERT INTO "{self._table}"', f"'confirmed_at': {int(at)}, 'expires_at': {int(at + KEPT_S)}"
         undone, there = results, dict[str, Confirmed]()
         while undone:
             statements: Any = [
-                {"Statement": insert, "Parameters": [{"S": uuid}, {"S": status}, *times]}
+                {
+                    "Statement": f"{insert} VALUE {{'uuid': ?, 'status': '{status}', {times}}}",
+                    "Parameters": [{"S": uuid}],
+                }
                 for uuid, status in undone.items()
             ]
             answers = self._dynamodb.batch_execute_statement(Statements=statements)["Responses"]
@@ -144,20 +147,25 @@ class _LedgerPage(Page):
         """Write the rest, after an exception, too. Waits for all writes, for a second at most."""
         if self._unwritten:
             self._write()
-        done, _ = wait(self._writes, timeout=LEDGER_S)
+        deadline = Deadline.after(LEDGER_S)
         for write in self._writes:
-            if write in done and not write.exception():
-                self.clashes += write.result()
+            if fault := _fault("write", write, deadline):
+                self.faults.append(fault)
             else:
-                self.faults.append(_fault("write", write))
+                self.clashes += write.result()
 
     def _write(self) -> None:
         self._writes.append(self._ledger.write(self._unwritten, at=time.time()))
         self._unwritten = {}
 
 
-def _fault(what: str, call: "Future[Any]") -> str:
-    return f"{what}: {error_code(call.exception() if call.done() else TimeoutError())}"
+def _fault(what: str, call: "Future[Any]", deadline: Deadline) -> str | None:
+    """Wait for a call until the deadline. Return why it failed, None if it did not."""
+    try:
+        error = call.exception(timeout=deadline.left_s)
+    except TimeoutError as late:
+        error = late
+    return f"{what}: {error_code(error)}" if error else None
 
 
 def _pause_before(undone: object, deadline: Deadline) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flash_call_relay import telemetry
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record
+from flash_call_relay.models import Deferred, Delivered, FlashCallResult, Processed, Reason, Record
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error
 from local.processes import wait_until
@@ -145,7 +145,7 @@ def test_a_schedule_that_uses_up_the_receives_is_warned_of(relay: InProcessRelay
 def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) -> None:
     """One odd outcome would hide the rest of its batch from the log and the metrics."""
     ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
-    good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Delivered(200), 1.0)
+    good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Deferred(Reason.THROTTLED, "detail", 10), 1.0)
     batch = telemetry.Invocation("request")
     with redirect_stdout(relay.printed):
         batch.log_outcomes([ageless, good])
@@ -153,7 +153,7 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) 
     assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}
     assert relay.lines("batch.settled")[0]["records"] == 2
-    assert relay.counted("CallsVerified") == [2]
+    assert [one.values for one in relay.metrics() if one.name == "ResultsDeferred"] == [[1]]
 
 
 def test_a_log_that_cannot_be_written_changes_no_outcome(

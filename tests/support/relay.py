@@ -4,7 +4,6 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
@@ -13,7 +12,7 @@ from typing import Any, cast
 import boto3
 import pytest
 
-from flash_call_relay import delivery, handler, telemetry
+from flash_call_relay import handler, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
@@ -70,7 +69,6 @@ class InProcessRelay:
         log: everything that the logger wrote.
         printed: everything written to standard output, which is the metrics.
         aws_calls: the function's calls to AWS, as (operation, parameters).
-        pools: the lanes' threads of each execution environment.
         name: the name of the secret and of the ledger's table, and the prefix of the queues' names.
     """
 
@@ -80,7 +78,6 @@ class InProcessRelay:
     log: io.StringIO = field(default_factory=io.StringIO)
     printed: io.StringIO = field(default_factory=io.StringIO)
     aws_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    pools: list[ThreadPoolExecutor] = field(default_factory=list)
     name: str = field(default_factory=lambda: f"relay-{uuid.uuid4().hex}")
 
     def __post_init__(self) -> None:
@@ -91,7 +88,6 @@ class InProcessRelay:
         places = {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
         self.configure(**self.emulator.environment, **variables | places | {"CREDENTIALS_SECRET_ARN": self.secret_id})
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
-        self.monkeypatch.setattr(delivery, "ThreadPoolExecutor", self._pool)
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
 
@@ -103,8 +99,8 @@ class InProcessRelay:
 
     def end_environment(self) -> None:
         """End the execution environment: wait for its lanes, and start a new environment with the next invocation."""
-        while self.pools:
-            self.pools.pop().shutdown()
+        if handler.wire.cache_info().currsize:
+            handler.wire().delivery.close()
         handler.wire.cache_clear()
 
     def add_ledger(self, **environ: str) -> None:
@@ -204,10 +200,6 @@ class InProcessRelay:
     def note(self, params: dict[str, Any], model: Any, **_: object) -> None:
         """Note a call to AWS by the function."""
         self.aws_calls.append((model.name, params))
-
-    def _pool(self, *args: Any, **options: Any) -> ThreadPoolExecutor:
-        self.pools.append(ThreadPoolExecutor(*args, **options))
-        return self.pools[-1]
 
     def _queue(self, kind: str) -> str:
         # Longer than any test: a message that comes back within a test was hidden by the relay.
