@@ -17,8 +17,10 @@ from local import ROOT, TOOLS
 from local.emulator.emulator import Emulator
 from local.processes import LocalError, start_session, tool
 
-# AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own.
+# AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own. It
+# knows no conditions on PutEvents.
 BATCH_ACTIONS = {
+    "events:PutEvents": "events:PutEvents",
     "dynamodb:PartiQLInsert": "dynamodb:BatchExecuteStatement",
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",

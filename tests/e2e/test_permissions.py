@@ -54,6 +54,7 @@ NEEDED: dict[Permission, tuple[Callable[[DeployedRelay], Signs], str]] = {
     ("sqs:ChangeMessageVisibility", "result queue"): (defer, "settle.failed hide"),
     ("sqs:SendMessage", "parked queue"): (park, "settle.failed park"),
     ("sqs:SendMessage", "result queue"): (requeue, "settle.failed requeue"),
+    ("events:PutEvents", "outcome bus"): (deliver, "outcome_event.failed PutEvents"),
 }
 
 # The permissions that Lambda or Secrets Manager uses on AWS, by its documentation. The emulator does not enforce them.
@@ -162,6 +163,7 @@ def name_of(relay: DeployedRelay, arn: str) -> str:
         f":table/{outputs['LedgerTableName']}": "ledger",
         f":log-group:{outputs['LogGroupName']}:*": "log group",
         ":key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11": "key",
+        ":event-bus/default": "outcome bus",
     }
     return names.get(arn) or next((name for end, name in ends.items() if arn.endswith(end)), arn)
 
@@ -203,7 +205,7 @@ def signs(relay: DeployedRelay, event: dict[str, Any]) -> Signs:
     wait_for(lambda: len(ends()) > len(before), "the end of the batch in the log")
     seen = set()
     for line in relay.deployment.log()[max(before, default=0) :]:
-        if line["message"] in ("settle.failed", "ledger.failed"):
+        if line["message"] in ("settle.failed", "ledger.failed", "outcome_event.failed"):
             what, _, code = str(line["detail"]).partition(": ")
             assert "AccessDenied" in code
             seen.add(f"{line['message']} {what}")
