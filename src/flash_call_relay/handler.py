@@ -112,17 +112,17 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     blocked = delivery.blocked()  # then neither the ledger nor the secret has to be read
     kept: list[str] = []
     failures: dict[str, str] = {}
-    with relay.outcome_bus.open() as events_out, relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
+    with relay.outcome_bus.open() as publication, relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
         for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
             invocation.log_outcomes(processed)
             invocation.log_gate(relay.gate.events())
             page.note(processed)
             settlement = queues.settle(processed, deadline=deadline)
-            events_out.note(processed, settlement.kept)
+            publication.note(processed, settlement.kept)
             kept += settlement.kept
             failures |= settlement.failures
     invocation.log_ledger(page.faults, page.clashes)
-    invocation.log_unpublished(events_out.unpublished)
+    invocation.log_unpublished(publication.unpublished)
     invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
