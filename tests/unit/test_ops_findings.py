@@ -139,11 +139,11 @@ def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.Mon
             raise refusal
 
     stack = FakeStack(
+        {"RetryHorizonSeconds": "86400"},
         get_event_source_mapping=lambda **_: {"State": next(states)},
         update_event_source_mapping=update,
         exceptions=SimpleNamespace(**exceptions),
         get_queue_attributes=counts(visible=3),
-        get_function_configuration={"Environment": {"Variables": {"RETRY_HORIZON_SECONDS": "86400"}}},
     )
     paused = CliRunner().invoke(pause.pause, obj=stack, standalone_mode=False)
     assert paused.output.startswith("a-stack is paused; 3 results waiting.")
