@@ -78,8 +78,18 @@ class Deployment:
     @cached_property
     def outputs(self) -> dict[str, str]:
         """The stack's outputs by name."""
-        described = self.emulator.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
-        return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+        return {output["OutputKey"]: output["OutputValue"] for output in self._description["Outputs"]}
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The stack's parameters by name."""
+        return {one["ParameterKey"]: one["ParameterValue"] for one in self._description["Parameters"]}
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        stacks = self.emulator.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        description: dict[str, Any] = stacks[0]
+        return description
 
     @cached_property
     def sqs(self) -> Any:

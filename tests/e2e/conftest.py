@@ -69,6 +69,7 @@ def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
         "CredentialsKmsKeyArn": "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11",
         "OutcomeBusName": "default",
         "PermissionsBoundaryArn": "arn:aws:iam::000000000000:policy/boundary",
+        "KmsKeyArn": emulator.client("kms").create_key()["KeyMetadata"]["Arn"],
         "SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
         "SecurityGroupIds": "sg-0a1b2c3d",
     }
