@@ -89,13 +89,23 @@ def test_the_visibility_timeout_is_6_function_timeouts_and_the_window() -> None:
     assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
-def test_only_the_rule_may_send_events() -> None:
-    """Any account's events could reach the queues, or SQS would refuse the rule's own without a trace."""
-    for name in ("ResultQueue", "DeadLetterQueue"):
-        (allowed,) = [one for one in statements(RESOURCES[f"{name}Policy"]["Properties"]) if one["Effect"] == "Allow"]
-        assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
-        assert allowed["Action"] == "sqs:SendMessage"
-        assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "ResultRule.Arn"}}}
+def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
+    """Any account's events could reach the queues, or SQS would refuse the rules' own without a trace."""
+    own, named = {"Fn::GetAtt": "ResultRule.Arn"}, {"Fn::Split": [",", {"Ref": "SenderRuleArns"}]}
+    given = {"Fn::Not": [{"Fn::Equals": [{"Ref": "SenderRuleArns"}, ""]}]}
+    assert template()["Conditions"]["TakesEventsOfYourRules"] == given
+    for name, rules in (
+        ("ResultQueue", {"TakesEvents": own, "TakesEventsOfYourRules": named}),
+        ("DeadLetterQueue", {"TakesEvents": own}),
+    ):
+        _, *conditional = RESOURCES[f"{name}Policy"]["Properties"]["PolicyDocument"]["Statement"]
+        allowed = {condition: statement for condition, statement, _ in (one["Fn::If"] for one in conditional)}
+        assert allowed.keys() == rules.keys()
+        for condition, rule in rules.items():
+            assert allowed[condition]["Effect"] == "Allow"
+            assert allowed[condition]["Principal"] == {"Service": "events.amazonaws.com"}
+            assert allowed[condition]["Action"] == "sqs:SendMessage"
+            assert allowed[condition]["Condition"] == {"ArnEquals": {"aws:SourceArn": rule}}
     (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
     assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
     assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
@@ -219,6 +229,12 @@ def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
         ("PermissionsBoundaryArn", "arn:aws:iam::aws:policy/PowerUserAccess", True),
         ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:role/boundary", False),
         ("PermissionsBoundaryArn", "boundary", False),
+        ("SenderRuleArns", "", True),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/a", True),
+        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a-bus/a"] * 10), True),
+        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a"] * 11), False),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/*", False),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:event-bus/a", False),
         ("SubnetIds", "", True),
         ("SubnetIds", "subnet-0a1b2c3d,subnet-0123456789abcdef0", True),
         ("SubnetIds", "subnet-0a1b2c3d, subnet-0a1b2c3e", False),
