@@ -192,10 +192,15 @@ def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Deploye
     """`doctor` would fail for an operator with fewer permissions."""
     relay.settled()
     keys = iam_user(emulator, "cloudformation:DescribeStacks", "sqs:GetQueueAttributes")
-    found = operator("--stack", relay.deployment.name, "doctor", environment=keys)
+    found = operator("--stack", relay.deployment.name, "doctor", "--probe", environment=keys)
     assert (found.status, found.err) == (0, "")
     assert "note   credentials: not checked: Not allowed to call GetSecretValue" in found.out
     assert "ok     result queue: empty" in found.out
+    assert "note   probe: not checked: Not allowed to call Invoke" in found.out
+    assert f"-> you need lambda:InvokeFunction on {relay.deployment.outputs['FunctionArn']}" in found.out
+    keys = iam_user(emulator, "cloudformation:DescribeStacks", "lambda:InvokeFunction")
+    found = operator("--stack", relay.deployment.name, "doctor", "--probe", environment=keys)
+    assert "ok     probe: " in found.out
 
 
 def test_a_view_needs_the_documented_permissions(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
