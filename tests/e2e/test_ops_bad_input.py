@@ -243,12 +243,12 @@ def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:
             "'no-such-reason' is not one of 'rejected'",
         ),
         (("dead", "replay", "--reason", "rejected"), "'rejected' is not one of 'receives_exhausted'"),
-        (("parked", "replay", "--rate", "0"), "0 is not in the range"),
-        (("watch", "--every", "0"), "0 is not in the range 1<=x<=3600"),
-        (("watch", "--count", "0"), "0 is not in the range x>=1"),
+        (("parked", "replay", "--rate", "0"), "0 is not a whole number from 1 to 1000"),
+        (("watch", "--every", "0"), "0 is not a whole number from 1 to 3600"),
+        (("watch", "--count", "0"), "0 is not a whole number of at least 1"),
         (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (("parked", "list", "--since", "yesterday"), "neither a duration (90min, 6h, 2d) nor a time"),
-        (("parked", "list", "--http-status", "many"), "'many' is not a valid integer"),
+        (("parked", "list", "--http-status", "many"), "'many' is not a whole number"),
         (("send", "--uuid", "one", "--status", "success"), "'success' is not one of 'Success', 'Failed'"),
         (("send",), "--uuid and --status, or --file"),
         (("send", "--uuid", "one"), "--uuid and --status, or --file"),
@@ -259,10 +259,7 @@ def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:
 )
 def test_a_mistyped_option_is_refused(operator: Operator, arguments: tuple[str, ...], says: str) -> None:
     """An operator who mistypes an option would get a traceback, or another command."""
-    wrong = operator("--stack", "relay", *arguments)
-    assert (wrong.status, wrong.out) == (2, "")
-    assert says in wrong.err.splitlines()[-1]
-    assert "Traceback" not in wrong.err
+    assert says in said(operator("--stack", "relay", *arguments), 2)
 
 
 @pytest.mark.parametrize(
