@@ -21,7 +21,7 @@ from flash_call_relay.models import Reason, error_code
 from flash_call_relay.settings import Settings, SettingsError
 from flash_call_relay.webhook import tls_context
 from ops import logs
-from ops.errors import EXPLAINED, NOT_ALLOWED, explain
+from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, explain
 from ops.output import DAY_S, count, duration
 from ops.queues import DEAD, NEARLY_ALL_IN_FLIGHT, PARKED, Depth, Queue, QueueKind
 from ops.stack import ONE_INVOCATION, Stack
@@ -87,6 +87,8 @@ def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
     except EXPLAINED as error:
         level = NOTE if error_code(error) in NOT_ALLOWED else WRONG  # a missing permission is no fault of the stack
         yield Finding(level, f"not checked: {explain(error)}")
+    except KeyRefusedError as error:
+        yield Finding(NOTE, f"not checked: {error}")
     except SettingsError as error:
         yield Finding(WRONG, f"the function's environment was changed: {error}", "deploy the stack again")
 
@@ -182,7 +184,8 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
     except CredentialsUnavailableError as error:
         yield Finding(WRONG, str(error), fill)
     except ClientError as error:
-        key = stack.parameters.get("CredentialsKmsKeyArn")
+        given = stack.parameters.get("CredentialsSecretArn")
+        key = stack.parameters.get("CredentialsKmsKeyArn" if given else "KmsKeyArn")
         if error_code(error) in NOT_ALLOWED and key:
             step = f"you need secretsmanager:GetSecretValue, and kms:Decrypt with {key}"
             yield Finding(NOTE, f"not checked: {explain(error)}", step)

@@ -11,7 +11,10 @@ from flash_call_relay.models import error_code
 EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, UnicodeEncodeError)
 
 SESSION_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-NOT_ALLOWED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"}
+NOT_ALLOWED = {
+    *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"),
+    "KMS.AccessDeniedException",  # by SQS, for the key of a queue
+}
 NOT_KNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "RequestThrottled"}
 
@@ -46,6 +49,10 @@ REFUSALS = (
 
 class CommandError(Exception):
     """The command cannot continue. The message says why, and what to do."""
+
+
+class KeyRefusedError(CommandError):
+    """A service cannot use a KMS key for this operator."""
 
 
 def explain(error: Exception) -> str:

@@ -26,7 +26,7 @@ def pause(stack: Stack) -> None:
         click.echo("The rule sends events to the result queue now.")
     _switch_mapping(stack, enabled=False)
     depth = Queue.of(stack, "ResultQueueUrl").depth()
-    horizon_s = int(stack.environment["RETRY_HORIZON_SECONDS"])
+    horizon_s = int(stack.parameters["RetryHorizonSeconds"])
     click.echo(
         f"{stack.name} is paused; {count(depth.total, 'result')} waiting. The queue keeps each result for "
         f"{duration(depth.retention_s)}. After `resume`, a result older than {duration(horizon_s)} gets one attempt, "

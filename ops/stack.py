@@ -8,7 +8,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.models import error_code
-from ops.errors import CommandError
+from ops.errors import CommandError, KeyRefusedError
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
 CLIENTS = Config(
@@ -112,9 +112,19 @@ class Stack:
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """The function's environment variables: its settings."""
+        """The function's environment variables: its settings.
+
+        Raises:
+            KeyRefusedError: if Lambda cannot decrypt them for this operator.
+        """
         configuration = self.client("lambda").get_function_configuration(FunctionName=self.output("FunctionName"))
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
+        environment = configuration["Environment"]
+        if error := environment.get("Error"):
+            raise KeyRefusedError(
+                f"Lambda cannot decrypt the function's environment variables for you ({error.get('ErrorCode')}): "
+                f"you need kms:Decrypt with {self.parameters.get('KmsKeyArn')}, and the key must be enabled."
+            )
+        variables: dict[str, str] = environment["Variables"]
         return variables
 
     def _relays(self) -> list[str]:

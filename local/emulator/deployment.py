@@ -17,8 +17,10 @@ from local import ROOT, TOOLS
 from local.emulator.emulator import Emulator
 from local.processes import LocalError, start_session, tool
 
-# AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own.
+# AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own. It
+# knows no conditions on PutEvents.
 BATCH_ACTIONS = {
+    "events:PutEvents": "events:PutEvents",
     "dynamodb:PartiQLInsert": "dynamodb:BatchExecuteStatement",
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
@@ -76,8 +78,18 @@ class Deployment:
     @cached_property
     def outputs(self) -> dict[str, str]:
         """The stack's outputs by name."""
-        described = self.emulator.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
-        return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+        return {output["OutputKey"]: output["OutputValue"] for output in self._description["Outputs"]}
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The stack's parameters by name."""
+        return {one["ParameterKey"]: one["ParameterValue"] for one in self._description["Parameters"]}
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        stacks = self.emulator.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        description: dict[str, Any] = stacks[0]
+        return description
 
     @cached_property
     def sqs(self) -> Any:

@@ -85,6 +85,7 @@ class Call:
         found: the uuids that the ledger's reply holds.
         written: the pairs that the call wrote into the ledger.
         delays: the new visibility timeouts, in seconds.
+        published: the details of the events that EventBridge took.
         leaks: whether the call contains a credential of the endpoint.
     """
 
@@ -97,6 +98,7 @@ class Call:
     found: frozenset[str] = frozenset()
     written: frozenset[Pair] = frozenset()
     delays: tuple[int, ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
     leaks: bool = False
 
 

@@ -6,6 +6,7 @@ results they hit, since the relay works in parallel.
 
 import json
 import random
+import re
 import ssl
 import sys
 import threading
@@ -47,6 +48,7 @@ FAULTS: Mapping[str, Sequence[Fault]] = {
     "BatchExecuteStatement": (Fault.ERROR, Fault.THROTTLED, Fault.SLOW, Fault.LOST, Fault.PARTLY),
     "ChangeMessageVisibilityBatch": (Fault.ERROR, Fault.THROTTLED, Fault.LOST, Fault.PARTLY),
     "SendMessageBatch": (Fault.ERROR, Fault.THROTTLED, Fault.LOST, Fault.PARTLY),
+    "PutEvents": (Fault.ERROR, Fault.THROTTLED, Fault.SLOW, Fault.LOST, Fault.PARTLY),
 }
 ERRORS = {
     Fault.ERROR: (500, "InternalServerError"),
@@ -194,13 +196,21 @@ class FaultyAws:
             said["UnprocessedKeys"] = {table: {**holder, "Keys": failed}}
         elif operation == "BatchExecuteStatement":
             error = {"Error": {"Code": "ThrottlingError", "Message": "injected"}}
-            answers = iter(said.get("Responses", ()))
-            both = range(len(taken) + len(failed))
-            said["Responses"] = [error if number % 2 == 0 else next(answers) for number in both]
+            said["Responses"] = _merged(entries, error, said.get("Responses", ()))
+        elif operation == "PutEvents":
+            refused = {"ErrorCode": "ThrottlingException", "ErrorMessage": "injected"}
+            said["Entries"] = _merged(entries, refused, said.get("Entries", ()))
+            said["FailedEntryCount"] = len(failed)
         else:
-            refused = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in failed]
-            said["Failed"] = [*said.get("Failed", ()), *refused]
+            failures = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in failed]
+            said["Failed"] = [*said.get("Failed", ()), *failures]
         return status, passed, json.dumps(said).encode()
+
+
+def _merged(entries: list[Any], error: object, answers: Sequence[object]) -> list[object]:
+    """Return the answers to all entries, of which every other one failed."""
+    taken = iter(answers)
+    return [error if number % 2 == 0 else next(taken) for number in range(len(entries))]
 
 
 def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
@@ -213,12 +223,19 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
             "found": frozenset(item["uuid"]["S"] for item in items),
         }
     if operation == "BatchExecuteStatement":
-        pairs: list[Pair] = [(s["Parameters"][0]["S"], s["Parameters"][1]["S"]) for s in asked["Statements"]]
+        status = re.compile("'status': '([^']*)'")
+        pairs: list[Pair] = [
+            (one["Parameters"][0]["S"], status.findall(one["Statement"])[0]) for one in asked["Statements"]
+        ]
         answers = said.get("Responses", ())
         written = frozenset(pair for pair, answer in zip(pairs, answers, strict=False) if "Error" not in answer)
         return {"asked": frozenset(uuid for uuid, _ in pairs), "written": written}
     if operation == "ChangeMessageVisibilityBatch":
         return {"delays": tuple(int(entry["VisibilityTimeout"]) for entry in asked["Entries"])}
+    if operation == "PutEvents":
+        answers = said.get("Entries", ())
+        taken = [e for e, answer in zip(asked["Entries"], answers, strict=False) if "ErrorCode" not in answer]
+        return {"published": tuple(json.loads(entry["Detail"]) for entry in taken)}
     if operation == "SendMessageBatch":
         attributes = [entry.get("MessageAttributes", {}) for entry in asked["Entries"]]
         sources = (a["source_message_id"]["StringValue"] for a in attributes if "source_message_id" in a)

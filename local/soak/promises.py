@@ -371,6 +371,27 @@ def _observability_changes_nothing(view: _View, line: Line) -> None:
             line.checked += 1
             if (count := logged[(*_id(invocation), message_id)]) != 1:
                 line.broken.append(f"{message_id} has {count} outcome lines in invocation {_id(invocation)}")
+    _events_tell_the_facts(view, line)
+
+
+def _events_tell_the_facts(view: _View, line: Line) -> None:
+    published = {(e["message_id"], e["outcome"]) for call in view.facts.calls for e in call.published}
+    for message_id, outcome in published:
+        line.checked += 1
+        sent = view.sent_as.get(message_id)
+        true = sent and sent.pair in view.accepted if outcome == DELIVERED else message_id in view.parked
+        if not true:
+            line.broken.append(f"an event says that {message_id} is {outcome}")
+    unpublished = {(e["message_id"], e["event"]) for e in view.facts.log if e.get("message") == "outcome_event.failed"}
+    ended = {_id(invocation) for invocation in view.facts.invocations if not invocation.error}
+    unsettled = {e["message_id"] for e in view.facts.log if e.get("message") == "settle.failed"}
+    for entry in view.facts.log:
+        told = entry.get("message_id"), entry.get("outcome")
+        final = entry.get("message") in ("result.delivered", "result.parked")
+        if final and (entry["environment"], entry["invocation"]) in ended and told[0] not in unsettled:
+            line.checked += 1
+            if told not in published and told not in unpublished:
+                line.broken.append(f"{told[0]} was {told[1]}, and no event and no line says so")
 
 
 PROMISES: dict[str, Callable[[_View, Line], None]] = {

@@ -37,6 +37,7 @@ PARAMETERS: dict[str, str | int] = {
     "RetryHorizonSeconds": HORIZON_S,
     "UnknownCallGraceSeconds": GRACE_S,
     "MaxReceiveCount": 1000,
+    "OutcomeBusName": "default",
 }
 REFUSED_S, OUTAGE_S, ROTATION_LIMIT_S = 1.0, 3.0, 10.0
 MOST_QUEUED = 3000  # the emulator is slow with more

@@ -1,6 +1,6 @@
 """How an invocation spends its time, and how much of it is reserved for which work. All in seconds.
 
-start ── ledger read ── attempts ──────────────┬─ the last calls of SQS ── ledger write ── report ── time-out
+start ── ledger read ── attempts ──────────────┬─ the last calls of SQS ── ledger write ── events ── report ── time-out
                                last moment ────┘   SETTLE_S before the time-out
 """
 
@@ -56,12 +56,13 @@ class Call(NamedTuple):
 
 
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
-LEDGER_CALL = Call(connect=0.3, read=0.5)
+SHORT_CALL = Call(connect=0.3, read=0.5)  # to DynamoDB or EventBridge
 LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
+EVENTS_S = 1.0  # an invocation waits this long at most for the outcome bus
 CALLS_S = 2.0  # for the SQS calls before the last one; enough for dozens of normal calls
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 
 # No call to SQS starts when less than this is left, so that even the slowest one ends in time.
-LAST_CALL_S = AWS_CALL.worst + LEDGER_S + REPORT_S
+LAST_CALL_S = AWS_CALL.worst + LEDGER_S + EVENTS_S + REPORT_S
 # Each attempt is over this long before the time-out.
 SETTLE_S = CALLS_S + LAST_CALL_S

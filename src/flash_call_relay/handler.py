@@ -17,6 +17,7 @@ from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Ledger, NoLedger
+from flash_call_relay.outcome_bus import NoOutcomeBus, OutcomeBus
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import USER_AGENT, Webhook
@@ -35,8 +36,8 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
-# Validating the parameters and building its own user agent take botocore up to a third of a call's CPU.
-DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT)
+# To DynamoDB and EventBridge. Validation and building a user agent take botocore up to a third of a call's CPU.
+SHORT_CALLS = _bounded(budget.SHORT_CALL, parameter_validation=False, user_agent=USER_AGENT)
 
 WARM_UP_S = 2.0  # Lambda gives the init phase 10 s in all
 MAX_WARM_CONNECTIONS = 10  # the default batch needs no more
@@ -56,6 +57,7 @@ class Relay(NamedTuple):
     delivery: Delivery
     queues: Queues
     ledger: Ledger | NoLedger
+    outcome_bus: OutcomeBus | NoOutcomeBus
 
 
 @functools.cache
@@ -67,12 +69,17 @@ def wire() -> Relay:
     delivery = Delivery(settings, credentials, gate, webhook)
     queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
     ledger = (
-        Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
+        Ledger(boto3.client("dynamodb", config=SHORT_CALLS), settings.ledger_table_name)
         if settings.ledger_table_name
         else NoLedger()
     )
+    outcome_bus = (
+        OutcomeBus(boto3.client("events", config=SHORT_CALLS), settings.outcome_bus_name, telemetry.SERVICE)
+        if settings.outcome_bus_name
+        else NoOutcomeBus()
+    )
     telemetry.log_start(settings)
-    return Relay(settings, credentials, webhook, gate, delivery, queues, ledger)
+    return Relay(settings, credentials, webhook, gate, delivery, queues, ledger, outcome_bus)
 
 
 def warm_up(relay: Relay) -> None:
@@ -111,15 +118,17 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, Any]:
     blocked = delivery.blocked()  # then neither the ledger nor the secret has to be read
     kept: list[str] = []
     failures: dict[str, str] = {}
-    with relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
+    with relay.outcome_bus.open() as publication, relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
         for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
             invocation.log_outcomes(processed)
             invocation.log_gate(relay.gate.events())
             page.note(processed)
             settlement = queues.settle(processed, deadline=deadline)
+            publication.note(processed, settlement.kept)
             kept += settlement.kept
             failures |= settlement.failures
     invocation.log_ledger(page.faults, page.clashes)
+    invocation.log_unpublished(publication.unpublished)
     invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")

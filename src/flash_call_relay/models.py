@@ -222,6 +222,27 @@ class Processed:
     age_s: float
     duration_ms: float | None = None
 
+    @property
+    def name(self) -> str:
+        """The outcome's name: delivered, duplicate, deferred or parked."""
+        return type(self.outcome).__name__.lower()
+
+    def fields(self) -> dict[str, object]:
+        """Return what a log line or an event says of it."""
+        record, outcome, content = self.record, self.outcome, self.record.content
+        result = content if isinstance(content, FlashCallResult) else None
+        fields = {
+            "uuid": result and result.uuid,
+            "status": result and result.status,
+            "outcome": self.name,
+            **{key: getattr(outcome, key, None) for key in ("reason", "detail", "http_status", "retry_in_s")},
+            "receive_count": record.receive_count,
+            "duration_ms": None if self.duration_ms is None else round(self.duration_ms, 1),
+            "age_s": round(self.age_s, 1),
+            "message_id": record.message_id,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 class GateEvent(StrEnum):
     """A change of what the gate lets through, its value is its name in the log."""

@@ -20,6 +20,7 @@ _RANGES = {
     "visibility_timeout_seconds": range(43_201),
     "unknown_call_grace_seconds": range(86_401),
 }
+_OPTIONAL = {"ledger_table_name", "outcome_bus_name"}
 
 
 class SettingsError(ValueError):
@@ -46,6 +47,7 @@ class Settings:
     visibility_timeout_seconds: int
     ledger_table_name: str  # empty: no deduplication
     unknown_call_grace_seconds: int
+    outcome_bus_name: str  # empty: no events
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
@@ -56,7 +58,7 @@ class Settings:
         """
         values: dict[str, Any] = {field.name: environ.get(field.name.upper(), "") for field in fields(cls)}
         for name, text in values.items():
-            if not text and name != "ledger_table_name":
+            if not text and name not in _OPTIONAL:
                 raise SettingsError(f"{name.upper()} must be set")
         for name, allowed in _RANGES.items():
             text = values[name]

@@ -95,16 +95,15 @@ class Invocation:
         """Put the invocation's id on every line that follows."""
         logger.append_keys(function_request_id=request_id)
         self._processed: list[Processed] = []
-        self._faults = self._clashes = 0
+        self._faults = self._clashes = self._unpublished = 0
 
     def log_outcomes(self, processed: Sequence[Processed]) -> None:
         """Log each record's outcome, a line each."""
         self._processed += processed
         for one in processed:
             with _harmless:
-                name = _name_of(one)
                 log = {Deferred: logger.warning, Parked: logger.error}.get(type(one.outcome), logger.info)
-                log(f"result.{name}", extra=_fields(one, name))  # the logger leaves out None
+                log(f"result.{one.name}", extra=one.fields())
 
     def log_probe(self, call: str, answer: Mapping[str, object]) -> None:
         """Log the answer to a probe, in one field, because queries count lines by the fields of a result."""
@@ -127,6 +126,18 @@ class Invocation:
             for uuid in clashes:
                 logger.error("ledger.conflict", extra={"uuid": uuid})
 
+    def log_unpublished(self, unpublished: Sequence[tuple[Processed, str]]) -> None:
+        """Log the events that the outcome bus did not take, a line each, with the reason."""
+        self._unpublished = len(unpublished)
+        for one, code in unpublished:
+            with _harmless:
+                # No `outcome` and no `duration_ms`: queries count outcomes and attempts by these.
+                named = {
+                    name: value for name, value in one.fields().items() if name in ("uuid", "status", "message_id")
+                }
+                event = {"event": one.name, "detail": f"PutEvents: {code}"}
+                logger.error("outcome_event.failed", extra={**named, **event})
+
     def close(self, failures: Mapping[str, str], *, failing: bool, late_after_s: float) -> None:
         """Log the calls that SQS did not carry out and the batch's counts; emit the metrics.
 
@@ -138,7 +149,7 @@ class Invocation:
         with _harmless:
             for message_id, failure in failures.items():
                 logger.error("settle.failed", extra={"message_id": message_id, "detail": failure})
-            counts = Counter(map(_name_of, self._processed))
+            counts = Counter(one.name for one in self._processed)
             logger.info("batch.settled", extra={"records": len(self._processed), **counts})
         with _harmless:
             _emit(self._metrics(failing=failing, late_after_s=late_after_s))
@@ -172,6 +183,7 @@ class Invocation:
                 EndpointFailing=int(failing or deferred[Reason.ENDPOINT_FAILING] > 0),
                 LedgerErrors=int(self._faults > 0),
                 ConfirmedLate=sum(age_s >= late_after_s > 0 for age_s in confirmed),
+                OutcomeEventsFailed=self._unpublished,
                 CallsVerified=calls["Success"],
                 CallsFailed=calls["Failed"],
             ),
@@ -186,27 +198,9 @@ class Invocation:
         return Counter((outcome.reason, names[type(outcome)]) for outcome in open_ones)
 
 
-def _name_of(processed: Processed) -> str:
-    return type(processed.outcome).__name__.lower()
-
-
 def _status(processed: Processed) -> str | None:
     content = processed.record.content
     return content.status if isinstance(content, FlashCallResult) else None
-
-
-def _fields(processed: Processed, name: str) -> dict[str, object]:
-    record, outcome, content = processed.record, processed.outcome, processed.record.content
-    return {
-        "uuid": content.uuid if isinstance(content, FlashCallResult) else None,
-        "status": _status(processed),
-        "outcome": name,
-        **{key: getattr(outcome, key, None) for key in ("reason", "detail", "http_status", "retry_in_s")},
-        "receive_count": record.receive_count,
-        "duration_ms": None if processed.duration_ms is None else round(processed.duration_ms, 1),
-        "age_s": round(processed.age_s, 1),
-        "message_id": record.message_id,
-    }
 
 
 def _counts(**counts: int) -> Metrics:

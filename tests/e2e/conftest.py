@@ -11,7 +11,7 @@ from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import free_port
 from local.soak.run import PARAMETERS
-from tests.support.deployed import SOAK_SOURCE, DeployedRelay, SoakStage
+from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, DeployedRelay, SoakStage
 from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {
@@ -45,8 +45,9 @@ def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
 
 @pytest.fixture(scope="session")
 def relay(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
-    """Deploy the relay with events routed to the queue."""
-    yield from _deployed(emulator, built, "relay", {"EventRoute": "queue"})
+    """Deploy the relay with events routed to the queue, and with two more rules that may send to it."""
+    arns = ",".join(f"arn:aws:events:eu-central-1:000000000000:rule/{name}" for name in SENDER_RULES)
+    yield from _deployed(emulator, built, "relay", {"EventRoute": "queue", "SenderRuleArns": arns})
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,9 @@ def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
     parameters = {
         "EventRoute": "none",
         "CredentialsKmsKeyArn": "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11",
+        "OutcomeBusName": "default",
         "PermissionsBoundaryArn": "arn:aws:iam::000000000000:policy/boundary",
+        "KmsKeyArn": emulator.client("kms").create_key()["KeyMetadata"]["Arn"],
         "SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
         "SecurityGroupIds": "sg-0a1b2c3d",
     }

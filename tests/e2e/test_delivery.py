@@ -3,8 +3,9 @@
 import json
 import uuid as uuids
 
+from local import ROOT
 from local.endpoint.behaviour import error, hang
-from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.deployed import SENDER_RULES, DeployedRelay, wait_for
 from tests.support.payloads import pairs, result
 
 
@@ -29,6 +30,31 @@ def test_an_event_on_the_bus_is_delivered(relay: DeployedRelay) -> None:
     relay.endpoint.issue(*(one["uuid"] for one in events))
     relay.put_events(*events)
     assert relay.accepted(*events) == pairs(*events)
+
+
+def test_events_of_another_shape_are_delivered_by_the_documented_rules(relay: DeployedRelay) -> None:
+    """A company that copies the rules from the documentation would lose its events, or report the wrong status."""
+    verified, failed = result(), result(status="Failed")
+    relay.endpoint.issue(verified["uuid"], failed["uuid"])
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    section = page[page.index("\n## Events of another shape") :]
+    cloudformation = relay.deployment.emulator.client("cloudformation")
+    queue = {"ParameterKey": "ResultQueueArn", "ParameterValue": relay.deployment.outputs["ResultQueueArn"]}
+    cloudformation.create_stack(
+        StackName="acme", TemplateBody=section.split("```yaml\n")[1].split("```")[0], Parameters=[queue]
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="acme", WaiterConfig={"Delay": 1})
+    common = {"Source": "acme.verification", "DetailType": "Verification Ended"}
+    details = [{"callId": one["uuid"], "verified": one["status"] == "Success"} for one in (verified, failed)]
+    relay.deployment.bus.put_events(Entries=[{**common, "Detail": json.dumps(detail)} for detail in details])
+    assert relay.accepted(verified, failed) == pairs(verified, failed)
+
+    # EventBridge in the emulator does not ask the queue's policy.
+    asked = {"QueueUrl": relay.deployment.outputs["ResultQueueUrl"], "AttributeNames": ["Policy"]}
+    policy = json.loads(relay.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["Policy"])
+    (allowed,) = [one for one in policy["Statement"] if one["Sid"] == "AcceptEventsOfYourRules"]
+    arns = [relay.deployment.bus.describe_rule(Name=name)["Arn"] for name in SENDER_RULES]
+    assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": arns}}
 
 
 def test_each_record_of_a_mixed_batch_gets_its_own_outcome(relay: DeployedRelay) -> None:

@@ -54,6 +54,7 @@ NEEDED: dict[Permission, tuple[Callable[[DeployedRelay], Signs], str]] = {
     ("sqs:ChangeMessageVisibility", "result queue"): (defer, "settle.failed hide"),
     ("sqs:SendMessage", "parked queue"): (park, "settle.failed park"),
     ("sqs:SendMessage", "result queue"): (requeue, "settle.failed requeue"),
+    ("events:PutEvents", "outcome bus"): (deliver, "outcome_event.failed PutEvents"),
 }
 
 # The permissions that Lambda or Secrets Manager uses on AWS, by its documentation. The emulator does not enforce them.
@@ -62,7 +63,9 @@ NOT_ASKED_FOR: dict[Permission, str] = {
     ("sqs:DeleteMessage", "result queue"): "AWSLambdaSQSQueueExecutionRole: and deletes settled messages",
     ("sqs:GetQueueAttributes", "result queue"): "AWSLambdaSQSQueueExecutionRole: and reads the queue's settings",
     ("sqs:SendMessage", "dead-letter queue"): "Lambda, dead-letter queues: Lambda sends with the function's role",
-    ("kms:Decrypt", "key"): "Secrets Manager, encryption: decrypts a secret under the reader's permissions",
+    ("kms:Decrypt", "key of a given secret"): "Secrets Manager, encryption: decrypts under the reader's permissions",
+    ("kms:Decrypt", "key of the stack"): "SQS, key management: a consumer needs it, and so does a producer",
+    ("kms:GenerateDataKey", "key of the stack"): "SQS, key management: a producer needs it",
     ("logs:CreateLogStream", "log group"): "AWSLambdaBasicExecutionRole: a stream for each execution environment",
     ("logs:PutLogEvents", "log group"): "AWSLambdaBasicExecutionRole: the function's log lines",
 }
@@ -99,6 +102,24 @@ def test_subnets_without_security_groups_are_refused_in_words(emulator: Emulator
         sam_deploy(emulator, "half-a-vpc", built, {"EventRoute": "none", "SubnetIds": "subnet-0a1b2c3d"})
 
 
+def test_what_the_stack_stores_is_under_the_given_key(permitted: DeployedRelay) -> None:
+    """A company would find data under a key that it does not control, or the relay could not work with the key.
+
+    The emulator ignores the key of the table and the key of the variables.
+    """
+    deployment, key = permitted.deployment, permitted.deployment.parameters["KmsKeyArn"]
+    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+        asked = {"QueueUrl": deployment.outputs[queue], "AttributeNames": ["All"]}
+        attributes = deployment.sqs.get_queue_attributes(**asked)["Attributes"]
+        assert (attributes["KmsMasterKeyId"], attributes["KmsDataKeyReusePeriodSeconds"]) == (key, "300")
+        assert attributes.get("SqsManagedSseEnabled", "false") == "false"
+    client, secret = deployment.emulator.client, deployment.outputs["CredentialsSecretArn"]
+    assert client("secretsmanager").describe_secret(SecretId=secret)["KmsKeyId"] == key
+    (group,) = client("logs").describe_log_groups(logGroupNamePrefix=deployment.outputs["LogGroupName"])["logGroups"]
+    assert group["kmsKeyId"] == key
+    poll_and_deliver(permitted)
+
+
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
 def test_the_relay_fails_visibly_without_the_permission(permitted: DeployedRelay, permission: Permission) -> None:
     """The role would allow more than the relay does, or the relay would hide a missing permission."""
@@ -110,15 +131,20 @@ def test_the_relay_fails_visibly_without_the_permission(permitted: DeployedRelay
 
 def test_the_emulator_enforces_none_of_the_other_permissions(permitted: DeployedRelay) -> None:
     """A permission that a test could show to be needed would go without such a test."""
-    one = result()
     with without(permitted, *NOT_ASKED_FOR):
         assert begin(permitted) == set()
-        permitted.deployment.sqs.purge_queue(QueueUrl=permitted.deployment.outputs["ResultQueueUrl"])
-        permitted.deployment.poll(on=True)
-        permitted.send_known(one)
-        assert permitted.accepted(one) == pairs(one)
-        permitted.settled()
-        permitted.deployment.poll(on=False)
+        poll_and_deliver(permitted)
+
+
+def poll_and_deliver(relay: DeployedRelay) -> None:
+    """Let the emulator poll the queue as Lambda does, and have one result delivered that way."""
+    one = result()
+    relay.deployment.sqs.purge_queue(QueueUrl=relay.deployment.outputs["ResultQueueUrl"])
+    relay.deployment.poll(on=True)
+    relay.send_known(one)
+    assert relay.accepted(one) == pairs(one)
+    relay.settled()
+    relay.deployment.poll(on=False)
 
 
 def split(relay: DeployedRelay, statement: dict[str, Any]) -> Iterator[Permission]:
@@ -161,7 +187,9 @@ def name_of(relay: DeployedRelay, arn: str) -> str:
     ends = {
         f":table/{outputs['LedgerTableName']}": "ledger",
         f":log-group:{outputs['LogGroupName']}:*": "log group",
-        ":key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11": "key",
+        ":key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11": "key of a given secret",
+        relay.deployment.parameters["KmsKeyArn"]: "key of the stack",
+        ":event-bus/default": "outcome bus",
     }
     return names.get(arn) or next((name for end, name in ends.items() if arn.endswith(end)), arn)
 
@@ -203,7 +231,7 @@ def signs(relay: DeployedRelay, event: dict[str, Any]) -> Signs:
     wait_for(lambda: len(ends()) > len(before), "the end of the batch in the log")
     seen = set()
     for line in relay.deployment.log()[max(before, default=0) :]:
-        if line["message"] in ("settle.failed", "ledger.failed"):
+        if line["message"] in ("settle.failed", "ledger.failed", "outcome_event.failed"):
             what, _, code = str(line["detail"]).partition(": ")
             assert "AccessDenied" in code
             seen.add(f"{line['message']} {what}")

@@ -17,7 +17,8 @@ NOISE_S = 20  # a test machine can pause for seconds
 CALLS = {
     "sqs": (handler.AWS_CLIENTS, budget.AWS_CALL, "list_queues", {}),
     "secretsmanager": (handler.AWS_CLIENTS, budget.AWS_CALL, "get_secret_value", {"SecretId": "none"}),
-    "dynamodb": (handler.DYNAMODB, budget.LEDGER_CALL, "list_tables", {}),
+    "dynamodb": (handler.SHORT_CALLS, budget.SHORT_CALL, "list_tables", {}),
+    "events": (handler.SHORT_CALLS, budget.SHORT_CALL, "list_rules", {}),
 }
 
 

@@ -23,6 +23,7 @@ UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
     **dict.fromkeys(("DuplicateResults", "ConflictingResults", "CredentialsRejected"), "Count"),
     **dict.fromkeys(("EndpointFailing", "LedgerErrors", "ConfirmedLate", "CallsVerified", "CallsFailed"), "Count"),
+    "OutcomeEventsFailed": "Count",
     "PostLatency": "Milliseconds",
     "ConfirmationAge": "Seconds",
     "OldestPendingAge": "Seconds",

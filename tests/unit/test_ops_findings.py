@@ -31,6 +31,7 @@ from tests.unit.test_ops_queues import counts
 
 SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb")
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
+OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
 OUTPUTS = (
     *("FunctionName", "FunctionArn", "EventSourceMappingId", "CredentialsSecretArn"),
     *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl", "LogGroupName"),
@@ -141,11 +142,11 @@ def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.Mon
             raise refusal
 
     stack = FakeStack(
+        {"RetryHorizonSeconds": "86400"},
         get_event_source_mapping=lambda **_: {"State": next(states)},
         update_event_source_mapping=update,
         exceptions=SimpleNamespace(**exceptions),
         get_queue_attributes=counts(visible=3),
-        get_function_configuration={"Environment": {"Variables": {"RETRY_HORIZON_SECONDS": "86400"}}},
     )
     paused = CliRunner().invoke(pause.pause, obj=stack, standalone_mode=False)
     assert paused.output.startswith("a-stack is paused; 3 results waiting.")
@@ -160,9 +161,17 @@ def test_a_result_queue_near_the_in_flight_limit_is_noted(hidden: int, wanted: s
     assert ("120,000" in says) == (wanted == "note")
 
 
-def test_a_refused_secret_with_its_own_key_names_both_permissions() -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"CredentialsSecretArn": "a-secret", "CredentialsKmsKeyArn": KEY, "KmsKeyArn": OTHER_KEY},
+        {"CredentialsSecretArn": "", "CredentialsKmsKeyArn": "", "KmsKeyArn": KEY},
+    ],
+    ids=["a given secret", "the stack's secret"],
+)
+def test_a_refused_secret_with_its_own_key_names_both_permissions(parameters: dict[str, str]) -> None:
     """An operator with access to the secret, and not to its key, would not know which permission to ask for."""
-    level, _, next_step = finding(FakeStack({"CredentialsKmsKeyArn": KEY}), "credentials")
+    level, _, next_step = finding(FakeStack(parameters), "credentials")
     assert level == "note"
     assert f"kms:Decrypt with {KEY}" in next_step
 
@@ -219,6 +228,15 @@ def test_an_answer_to_a_probe_is_judged(answer: dict[str, object], wanted: str, 
     assert ("docs/deploying.md#check-the-functions-routes" in next_step) == ("timeout" in says)
 
 
+def test_variables_that_the_key_hides_are_a_note() -> None:
+    """An operator without the key would see a traceback instead of the other checks."""
+    error = {"ErrorCode": "AccessDeniedException", "Message": "Lambda was unable to decrypt"}
+    stack = FakeStack({"KmsKeyArn": KEY}, get_function_configuration={"Environment": {"Error": error}})
+    level, says, _ = finding(stack, "webhook")
+    assert level == "note"
+    assert f"you need kms:Decrypt with {KEY}" in says
+
+
 def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
     """IAM would refuse the policy, or a command would lack a permission."""
     (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operating.md").read_text(), re.DOTALL)
@@ -238,8 +256,8 @@ def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
         xform_name(name) for service in SERVICES for name in models.get_service_model(service).operation_names
     }
     asked = {name.removesuffix("_batch") for name in called & everything}  # IAM has no actions for batches
-    # Called by a paginator and by Secrets Manager, and a name without an underscore.
-    assert asked | {"list_stack_resources", "decrypt", "invoke"} == wanted
+    # Called by a paginator, by services for the operator, and a name without an underscore.
+    assert asked | {"list_stack_resources", "decrypt", "generate_data_key", "invoke"} == wanted
 
 
 def lax_certificate() -> tuple[ssl.SSLContext, bytes]:

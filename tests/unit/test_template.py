@@ -1,5 +1,6 @@
 """Facts of the template that the emulator cannot check, or that no change may break unnoticed."""
 
+import json
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ RESOURCES = template()["Resources"]
 QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 DAY_S = 86_400
 NOTHING = {"Ref": "AWS::NoValue"}
+WITH_KEY = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
 # IAM's names of services whose resource types have another name. SAM's types are functions and nested stacks.
 SERVICES = {"Serverless": "lambda"}
 
@@ -28,7 +30,10 @@ def test_a_queue_outlives_the_stack_and_is_encrypted(name: str) -> None:
     """Deleting the stack would delete results, or SQS would store them unencrypted."""
     queue = RESOURCES[name]
     assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert queue["Properties"]["SqsManagedSseEnabled"] is True
+    assert queue["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", NOTHING, True]}
+    assert queue["Properties"]["KmsMasterKeyId"] == WITH_KEY
+    # SQS uses a data key this long, and a disabled key as long. It is also DynamoDB's time, so both end together.
+    assert queue["Properties"]["KmsDataKeyReusePeriodSeconds"] == {"Fn::If": ["HasKey", 300, NOTHING]}
 
 
 def test_the_secret_outlives_the_stack() -> None:
@@ -73,7 +78,6 @@ def test_the_ledgers_entries_expire_after_any_message() -> None:
     table = RESOURCES["LedgerTable"]["Properties"]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
-    assert "SSESpecification" not in table, "DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges"
     kept_s = sum(RESOURCES[name]["Properties"]["MessageRetentionPeriod"] for name in ("ResultQueue", "ParkedQueue"))
     assert kept_s < ledger.KEPT_S
 
@@ -85,13 +89,23 @@ def test_the_visibility_timeout_is_6_function_timeouts_and_the_window() -> None:
     assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
-def test_only_the_rule_may_send_events() -> None:
-    """Any account's events could reach the queues, or SQS would refuse the rule's own without a trace."""
-    for name in ("ResultQueue", "DeadLetterQueue"):
-        (allowed,) = [one for one in statements(RESOURCES[f"{name}Policy"]["Properties"]) if one["Effect"] == "Allow"]
-        assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
-        assert allowed["Action"] == "sqs:SendMessage"
-        assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "ResultRule.Arn"}}}
+def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
+    """Any account's events could reach the queues, or SQS would refuse the rules' own without a trace."""
+    own, named = {"Fn::GetAtt": "ResultRule.Arn"}, {"Fn::Split": [",", {"Ref": "SenderRuleArns"}]}
+    given = {"Fn::Not": [{"Fn::Equals": [{"Ref": "SenderRuleArns"}, ""]}]}
+    assert template()["Conditions"]["TakesEventsOfYourRules"] == given
+    for name, rules in (
+        ("ResultQueue", {"TakesEvents": own, "TakesEventsOfYourRules": named}),
+        ("DeadLetterQueue", {"TakesEvents": own}),
+    ):
+        _, *conditional = RESOURCES[f"{name}Policy"]["Properties"]["PolicyDocument"]["Statement"]
+        allowed = {condition: statement for condition, statement, _ in (one["Fn::If"] for one in conditional)}
+        assert allowed.keys() == rules.keys()
+        for condition, rule in rules.items():
+            assert allowed[condition]["Effect"] == "Allow"
+            assert allowed[condition]["Principal"] == {"Service": "events.amazonaws.com"}
+            assert allowed[condition]["Action"] == "sqs:SendMessage"
+            assert allowed[condition]["Condition"] == {"ArnEquals": {"aws:SourceArn": rule}}
     (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
     assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
     assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
@@ -149,14 +163,78 @@ def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
     assert assertion["AssertDescription"].startswith("A function in a VPC needs both SubnetIds and SecurityGroupIds.")
 
 
+def test_the_ledger_the_secret_the_log_and_the_variables_take_the_key() -> None:
+    """A company would find data under a key that it does not control, or pay for a key that it did not ask for."""
+    assert template()["Conditions"]["HasKey"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]}
+    named = {"RelayFunction": "KmsKeyArn", "RelayLogGroup": "KmsKeyId", "CredentialsSecret": "KmsKeyId"}
+    assert {name: RESOURCES[name]["Properties"][key] for name, key in named.items()} == dict.fromkeys(named, WITH_KEY)
+    # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
+    assert RESOURCES["LedgerTable"]["Properties"]["SSESpecification"] == {"Fn::If": ["HasKey", own, NOTHING]}
+
+
+def test_the_alarms_do_not_depend_on_the_key() -> None:
+    """Nobody would learn of a disabled key, since its alarm needs the key, too."""
+    topic = template("monitoring")["Resources"]["AlarmTopic"]["Properties"]
+    assert "KmsMasterKeyId" not in topic
+
+
+@pytest.mark.parametrize(
+    ("logical_id", "through"),
+    [("RelayRole", ["sqs", "logs", "secretsmanager", "dynamodb"]), ("ProducerPolicy", ["sqs"])],
+)
+def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, through: list[str]) -> None:
+    """The relay or a producer could not use an encrypted queue, or could decrypt other data of the company."""
+    properties = RESOURCES[logical_id]["Properties"]
+    policy = properties["Policies"][0] if logical_id == "RelayRole" else properties
+    (found,) = [
+        one["Fn::If"]
+        for one in policy["PolicyDocument"]["Statement"]
+        if "Fn::If" in one and one["Fn::If"][1].get("Resource") == {"Ref": "KmsKeyArn"}
+    ]
+    condition, statement, otherwise = found
+    assert (condition, otherwise) == ("HasKey", NOTHING)
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert list(statement["Condition"]) == ["StringEquals"]
+    assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
+    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    plain = [one["Fn::If"][1] if "Fn::If" in one else one for one in (services if through[1:] else [services])]
+    assert plain == [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in through]
+
+
+def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
+    """KMS would refuse the policy, SQS would refuse the rule's events, or CloudWatch would store no logs."""
+    section = (ROOT / "docs" / "deploying.md").read_text().partition("## A key of your own\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    account, events, logs = json.loads(text)["Statement"]
+    assert account["Principal"] == {"AWS": "arn:aws:iam::111122223333:root"}
+    assert events["Principal"] == {"Service": "events.amazonaws.com"}
+    assert events["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert logs["Principal"] == {"Service": "logs.eu-central-1.amazonaws.com"}
+    context = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
+    assert context == "arn:aws:logs:eu-central-1:111122223333:log-group:flash-call-relay-*"
+    assert all(f"`{one['Sid']}`" in section for one in (account, events, logs))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "taken"),
     [
+        ("KmsKeyArn", "", True),
+        ("KmsKeyArn", "arn:aws:kms:eu-central-1:111122223333:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11", True),
+        ("KmsKeyArn", "arn:aws:kms:eu-central-1:111122223333:key/mrk-0b5d4a9e7d2c4c5e9d0f5b1f0a3c6e11", True),
+        ("KmsKeyArn", "arn:aws:kms:eu-central-1:111122223333:alias/relay", False),
+        ("KmsKeyArn", "alias/aws/sqs", False),
         ("PermissionsBoundaryArn", "", True),
         ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:policy/teams/boundary", True),
         ("PermissionsBoundaryArn", "arn:aws:iam::aws:policy/PowerUserAccess", True),
         ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:role/boundary", False),
         ("PermissionsBoundaryArn", "boundary", False),
+        ("SenderRuleArns", "", True),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/a", True),
+        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a-bus/a"] * 10), True),
+        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a"] * 11), False),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/*", False),
+        ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:event-bus/a", False),
         ("SubnetIds", "", True),
         ("SubnetIds", "subnet-0a1b2c3d,subnet-0123456789abcdef0", True),
         ("SubnetIds", "subnet-0a1b2c3d, subnet-0a1b2c3e", False),
