@@ -42,8 +42,8 @@ check: ready lint types ## Do the same without the set-up
 quick: ready ## Lint, types and unit tests, in seconds
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit
 
-soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED=)
-	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED))
+soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED= KEEP=)
+	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep "$(KEEP)")
 
 bench: $(STACK_TOOLS) .venv/runtime/ready .venv/bench/ready ## Measure CPU, rate and cold start beside the alternatives
 	@PYTHONPATH=src $(DEV)/python -m local.bench

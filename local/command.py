@@ -1,4 +1,4 @@
-"""The parts that the local commands share: signals, exit codes, port options and progress lines."""
+"""The parts that the local commands share: options, signals, exit codes and progress lines."""
 
 import argparse
 import signal
@@ -6,8 +6,30 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from local.processes import ENDINGS, LocalError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of options that ends the command with one sentence and exit code 2 if they are wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error, and where to look."""
+        self.exit(2, f"{message.removeprefix('argument ')}; see `{self.prog} --help`.\n")
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number in this range."""
+    expected = f"from {least} to {most}" if most else f"of at least {least}"
+
+    def read(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+        if number < least or (most and number > most):
+            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text[:40]!r}")
+        return number
+
+    return read
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -43,8 +65,9 @@ def stopwatch(show: Callable[[str], object]) -> Callable[[str], None]:
 
 def add_ports(parser: argparse.ArgumentParser) -> None:
     """Add the options for the ports of the emulator and the endpoint."""
-    parser.add_argument("--emulator-port", type=int, default=4566, help="on 127.0.0.1 (default %(default)s)")
-    parser.add_argument("--endpoint-port", type=int, default=8787, help="on 127.0.0.1 (default %(default)s)")
+    port = whole(1, 65_535)
+    parser.add_argument("--emulator-port", type=port, default=4566, help="on 127.0.0.1 (default %(default)s)")
+    parser.add_argument("--endpoint-port", type=port, default=8787, help="on 127.0.0.1 (default %(default)s)")
 
 
 def require_ports(options: argparse.Namespace) -> None:
@@ -57,8 +80,6 @@ def require_ports(options: argparse.Namespace) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-            except OverflowError:
-                raise LocalError(f"{variable} must be a port from 1 to 65535, not {port}.") from None
             except OSError:
                 raise LocalError(
                     f"Port {port}, meant for {user}, is taken. If an earlier `make up` has it, `make down` ends that. "

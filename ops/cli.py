@@ -69,10 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UNUSABLE
-    except (CommandError, *EXPLAINED) as error:
+    except (CommandError, click.UsageError, *EXPLAINED) as error:
         return _fail(explain(error), UNUSABLE)
     except (KeyboardInterrupt, click.Abort):
         return _fail("Interrupted. Nothing is lost.", INTERRUPTED)
@@ -110,6 +110,8 @@ def _common_first(arguments: Sequence[str]) -> list[str]:
     for word in words:
         if word in COMMON:
             first += [word, *itertools.islice(words, 1)]
+            if first[-1] is word:  # else click would take the command for the value
+                raise click.BadOptionUsage(word, f"Option {word!r} requires an argument.")
         elif word.partition("=")[0] in COMMON:
             first.append(word)
         else:

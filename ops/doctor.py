@@ -16,15 +16,15 @@ import click
 from botocore.exceptions import ClientError
 from urllib3.util import parse_url
 
-from flash_call_relay.credentials import Credentials, CredentialsUnavailableError, parse
-from flash_call_relay.models import FlashCallResult, NoReply, error_code
+from flash_call_relay.credentials import CredentialsUnavailableError, parse
+from flash_call_relay.models import Reason, error_code
 from flash_call_relay.settings import Settings, SettingsError
-from flash_call_relay.webhook import Webhook, tls_context
+from flash_call_relay.webhook import tls_context
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, explain
 from ops.output import DAY_S, count, duration
 from ops.queues import DEAD, NEARLY_ALL_IN_FLIGHT, PARKED, Depth, Queue, QueueKind
-from ops.stack import Stack
+from ops.stack import ONE_INVOCATION, Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
@@ -48,7 +48,7 @@ Check = Callable[[Stack], Iterator[Finding]]
 
 
 @click.command()
-@click.option("--probe", is_flag=True, help="POST the result of a call that does not exist, and check the answer.")
+@click.option("--probe", is_flag=True, help="Let the function POST the result of a call that does not exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per finding and line.")
 @click.pass_obj
 def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
@@ -179,7 +179,8 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
     arn = stack.output("CredentialsSecretArn")
     fill = f"aws secretsmanager put-secret-value --secret-id {arn} --secret-string file://credentials.json"
     try:
-        _read_credentials(stack)
+        secret = stack.client("secretsmanager").get_secret_value(SecretId=arn)
+        parse(secret.get("SecretString"))
     except CredentialsUnavailableError as error:
         yield Finding(WRONG, str(error), fill)
     except ClientError as error:
@@ -194,11 +195,6 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
             raise
     else:
         yield Finding(OK, "the secret holds api_key and user_id")
-
-
-def _read_credentials(stack: Stack) -> Credentials:
-    secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
-    return parse(secret.get("SecretString"))
 
 
 def _check_result_queue(stack: Stack) -> Iterator[Finding]:
@@ -295,45 +291,70 @@ def _check_webhook(stack: Stack) -> Iterator[Finding]:
             with tls_context().wrap_socket(connection, server_hostname=host) as tls:
                 certificate = tls.getpeercert() or {}
     except (socket.gaierror, UnicodeError) as error:
-        yield Finding(WRONG, f"{host} has no address: {error}", "check WebhookUrl")
+        yield Finding(WRONG, f"{host} has no address on this machine: {error}", "check WebhookUrl")
     except ssl.SSLCertVerificationError as error:
         yield Finding(WRONG, f"the certificate of {host} is not valid: {error.verify_message}", "tell BetaTel")
     except OSError as error:
-        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {error}", "try from another machine")
+        step = "try from another machine; with --probe the function tries"
+        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {error}", step)
     else:
         left_s = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
         level = OK if left_s > CERTIFICATE_S else NOTE
-        yield Finding(level, f"{host} resolves to {address}; its certificate expires in {duration(left_s)}")
+        yield Finding(level, f"{host} is {address} on this machine; its certificate expires in {duration(left_s)}")
 
 
 def _check_probe(stack: Stack) -> Iterator[Finding]:
+    call, function = f"probe-{uuid.uuid4()}", stack.output("FunctionArn")
     try:
-        credentials = _read_credentials(stack)
-    except (CredentialsUnavailableError, ClientError):
-        yield Finding(WRONG, "no POST was sent, because there are no credentials")
+        reply = stack.client("lambda", ONE_INVOCATION).invoke(
+            FunctionName=function, Payload=json.dumps({"probe": call})
+        )
+    except ClientError as error:
+        if error_code(error) not in NOT_ALLOWED:
+            raise
+        yield Finding(NOTE, f"not checked: {explain(error)}", f"you need lambda:InvokeFunction on {function}")
         return
-    call = f"probe-{uuid.uuid4()}"
-    webhook = Webhook(Settings.from_environment(stack.environment))
-    answer = webhook.post(FlashCallResult(call, "Failed"), credentials)
-    if isinstance(answer, NoReply):
-        yield Finding(WRONG, f"no answer: {answer.reason}, {answer.detail}", "check WebhookUrl")
-        return
-    status, is_object = answer.http_status, answer.json_object is not None
-    said = f"HTTP {status}" + (f": {answer.message}" if answer.message else "")
-    if status == 404 and is_object:
-        yield Finding(OK, f"path and credentials are good: the endpoint does not know the call {call} ({said})")
-    elif status == 404:
-        yield Finding(WRONG, f"the API is not at this path ({said})", "check the path of WebhookUrl")
-    elif status in (401, 403):
-        step = "put the credentials that BetaTel gave you into the secret"
-        yield Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
+    answer = json.loads(reply["Payload"].read())
+    if "FunctionError" in reply:
+        yield _failed_probe(answer)
+    elif "http_status" in answer:
+        yield _judge(call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
     else:
-        kind = "a JSON object" if is_object else "not a JSON object"
-        says = f"expected HTTP 404 for a call that does not exist; the endpoint answered {said} ({kind})"
-        if 200 <= status < 300:
-            yield Finding(NOTE, says)
-        else:
-            yield Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
+        yield _no_answer(answer["reason"], answer["detail"])
+
+
+def _failed_probe(error: dict[str, str]) -> Finding:
+    kind = error.get("errorType") or error.get("errorMessage", "no error type")
+    if kind == "UnsupportedEventError":
+        return Finding(WRONG, "the function is older than this command and knows no probe", "deploy the stack again")
+    return Finding(WRONG, f"the function failed: {kind}", "read its log: docs/runbook.md#function-errors")
+
+
+def _no_answer(reason: str, detail: str) -> Finding:
+    routes = "in a VPC check the function's routes (docs/deploying.md#check-the-functions-routes)"
+    steps: dict[str, str] = {
+        Reason.CREDENTIALS_UNAVAILABLE: f"check the secret and that the function's role may read it; {routes}",
+        Reason.OUT_OF_TIME: "restore the function's time-out of 60 s: deploy the stack again",
+    }
+    asked = "the function sent no POST" if reason in steps else "the function got no answer"
+    return Finding(WRONG, f"{asked}: {reason}, {detail}", steps.get(reason, f"check WebhookUrl; {routes}"))
+
+
+def _judge(call: str, status: int, message: str, *, is_object: bool) -> Finding:
+    said = f"HTTP {status}" + (f": {message}" if message else "")
+    if status == 404 and is_object:
+        says = f"route, path and credentials of the function are good: the endpoint does not know the call {call}"
+        return Finding(OK, f"{says} ({said})")
+    if status == 404:
+        return Finding(WRONG, f"the API is not at this path ({said})", "check the path of WebhookUrl")
+    if status in (401, 403):
+        step = "put the credentials that BetaTel gave you into the secret"
+        return Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
+    body = "a JSON object" if is_object else "not a JSON object"
+    says = f"expected HTTP 404 for a call that does not exist; the endpoint answered {said} ({body})"
+    if 200 <= status < 300:
+        return Finding(NOTE, says)
+    return Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (

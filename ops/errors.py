@@ -2,6 +2,7 @@
 
 import re
 
+import click
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
@@ -63,6 +64,8 @@ def explain(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, click.UsageError):
+        return _usage(error)
     if isinstance(error, aws.ClientError):
         return _refusal(error)
     if isinstance(error, UnicodeEncodeError):  # an argument of the command holds bytes of another encoding
@@ -71,6 +74,26 @@ def _sentence(error: Exception) -> str:
         if isinstance(error, kinds):
             return sentence.format(error=str(error).rstrip("."))
     return f"{type(error).__name__}: {error}"
+
+
+def _usage(error: click.UsageError) -> str:
+    """Return click's message with what was expected, the nearest words, or the help to look at."""
+    said = error.format_message()
+    if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
+        return f"{error.message.rstrip('.')}: did you mean {' or '.join(map(repr, error.possibilities))}?"
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        kind = error.param.type if error.param else None
+        whole = isinstance(kind, click.types.IntParamType)
+        return f"{said.rpartition(' is not ')[0]} is not {_whole_number(kind)}." if whole else said
+    said = said.partition(". Choose from")[0].rstrip(".")
+    return f"{said}: see `{error.ctx.command_path} --help`." if error.ctx else f"{said}."
+
+
+def _whole_number(kind: object) -> str:
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    if most is not None:
+        return f"a whole number from {least} to {most}"
+    return "a whole number" if least is None else f"a whole number of at least {least}"
 
 
 def _refusal(error: aws.ClientError) -> str:

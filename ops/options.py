@@ -47,7 +47,10 @@ def filter_options(kind: QueueKind) -> list[click.Parameter]:
         click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
         click.Option(["--status", "statuses"], multiple=True, type=STATUS, help="Repeatable."),
         click.Option(
-            ["--http-status", "http_statuses"], multiple=True, type=int, help="Of the last reply. Repeatable."
+            ["--http-status", "http_statuses"],
+            multiple=True,
+            type=click.IntRange(100, 999),
+            help="Of the last reply. Repeatable.",
         ),
         click.Option(["--uuid", "uuids"], multiple=True, help="Repeatable."),
         click.Option(["--message-id", "message_ids"], multiple=True, help="As --json shows it. Repeatable."),

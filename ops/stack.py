@@ -18,6 +18,8 @@ CLIENTS = Config(
     max_pool_connections=20,
     user_agent_extra="flash-call-relay-ops",
 )
+# Longer than the function's time-out, and without a retry, which would run the function twice.
+ONE_INVOCATION = CLIENTS.merge(Config(read_timeout=70, retries={"total_max_attempts": 1}, tcp_keepalive=True))
 
 
 class Stack:
@@ -25,7 +27,7 @@ class Stack:
 
     def __init__(self, name: str, *, region: str | None = None, profile: str | None = None) -> None:
         self.name, self._region, self._profile = name, region or None, profile or None
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, Config], Any] = {}
 
     @property
     def region(self) -> str:
@@ -42,20 +44,20 @@ class Stack:
     def _session(self) -> Any:
         return boto3.Session(region_name=self._region, profile_name=self._profile)
 
-    def client(self, service: str) -> Any:
-        """Return the client of a service; the same one at each call.
+    def client(self, service: str, config: Config = CLIENTS) -> Any:
+        """Return the client of a service; the same one at each call with this configuration.
 
         Raises:
             CommandError: if `AWS_ENDPOINT_URL` is not a URL.
         """
-        if service not in self._clients:
+        if (service, config) not in self._clients:
             try:
-                self._clients[service] = self._session.client(service, config=CLIENTS)
+                self._clients[service, config] = self._session.client(service, config=config)
             except BotoCoreError:
                 raise
             except ValueError as error:
                 raise CommandError(f"{error}: check AWS_ENDPOINT_URL.") from None
-        return self._clients[service]
+        return self._clients[service, config]
 
     @cached_property
     def description(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`make bench`: measure, show the tables, write them into docs/performance.md. Exit code 1 if a target is missed."""
 
-import argparse
 import platform
 import statistics
 import sys
@@ -17,7 +16,7 @@ from rich.table import Table
 from local import ROOT
 from local.bench import batches, coldstart
 from local.bench.stage import CPUS, Stage, staged
-from local.command import run_command, stopwatch
+from local.command import Parser, run_command, stopwatch, whole
 
 REPORT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- make bench writes from here -->\n", "<!-- to here -->\n"
@@ -82,8 +81,8 @@ Tables = dict[tuple[str, str], list[Row]]  # by title, and by the base of the sh
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m local.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each kind (default %(default)s)")
+    parser = Parser(prog="python -m local.bench", description=__doc__)
+    parser.add_argument("--rounds", type=whole(1), default=9, help="rounds of each kind (default %(default)s)")
     options = parser.parse_args()
     return run_command(lambda: bench(options.rounds))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.command import add_ports, require_ports, run_command, stopwatch
+from local.command import Parser, add_ports, require_ports, run_command, stopwatch, whole
 from local.demo.report import show
 from local.demo.run import PARAMETERS, Run
 from local.demo.scenario import Scenario
@@ -18,18 +18,18 @@ from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 
-LEAST_RESULTS = 40
+LEAST_RESULTS = 40  # to hold each kind of result
 MOST_FAULTS = 20
 
 
 def main() -> int:
     """Parse the options and run the demo."""
-    parser = argparse.ArgumentParser(prog="python -m local.demo", description="The relay end to end on this machine.")
-    parser.add_argument("--results", type=int, default=400, help="how many to send (default %(default)s)")
+    parser = Parser(prog="python -m local.demo", description="The relay end to end on this machine.")
+    parser.add_argument(
+        "--results", type=whole(LEAST_RESULTS), default=400, help="how many to send (default %(default)s)"
+    )
     add_ports(parser)
     options = parser.parse_args()
-    if options.results < LEAST_RESULTS:
-        parser.error(f"--results must be at least {LEAST_RESULTS}, to hold each kind of result")
     return run_command(lambda: demonstrate(options))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import urllib3
 
 from local import ROOT, TOOLS
-from local.command import add_ports, require_ports, run_command, stopwatch
+from local.command import Parser, add_ports, require_ports, run_command, stopwatch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH
@@ -40,7 +40,7 @@ FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do u
 
 def main() -> int:
     """Parse the options and run the command."""
-    parser = argparse.ArgumentParser(prog="python -m local.demo.playground", description="The relay, to try out.")
+    parser = Parser(prog="python -m local.demo.playground", description="The relay, to try out.")
     commands = parser.add_subparsers(dest="command", required=True)
     add_ports(commands.add_parser("up", help="deploy the relay on this machine and leave it running"))
     commands.add_parser("down", help="end the processes of `up`")

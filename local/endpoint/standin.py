@@ -16,7 +16,6 @@ It also runs as a process (`python -m local.endpoint.standin --help`), which is 
     POST /_standin/heal                                     keep the contract again
 """
 
-import argparse
 import asyncio
 import contextlib
 import hmac
@@ -34,6 +33,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, cast
 
+from local.command import Parser, whole
 from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply, late
 from local.endpoint.connection import Connection, Turn, reset_on_close
 
@@ -400,13 +400,11 @@ def _text(value: object, key: str) -> str | None:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local.endpoint.standin", description="A stand-in for BetaTel's endpoint."
-    )
-    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
+    parser = Parser(prog="python -m local.endpoint.standin", description="A stand-in for BetaTel's endpoint.")
+    parser.add_argument("--port", type=whole(1, 65_535), required=True, help="on 127.0.0.1")
     parser.add_argument("--credentials", type=Path, required=True, help='JSON file with "api_key" and "user_id"')
     parser.add_argument("--every-call-exists", action="store_true", help="know each call")
-    parser.add_argument("--latency-ms", type=int, default=0, help="answer so many milliseconds late")
+    parser.add_argument("--latency-ms", type=whole(0), default=0, help="answer so many milliseconds late")
     parser.add_argument("--certificate", type=Path, help="PEM, for https; with --key")
     parser.add_argument("--key", type=Path, help="PEM")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.command import run_command, stopwatch
+from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
@@ -24,22 +24,22 @@ from local.soak.plan import Plan
 from local.soak.report import show
 from local.soak.run import PARAMETERS, Outcome, Soak
 
-LEAST_RESULTS = 300
+LEAST_RESULTS = 300  # to meet each fault
 RESULTS_PER_STORM = 10_000
 
 
 def main() -> int:
     """Parse the options and run the soak."""
-    parser = argparse.ArgumentParser(prog="python -m local.soak", description="The relay under every fault together.")
-    parser.add_argument("--results", type=int, default=10_000, help="about how many to send (default %(default)s)")
+    parser = Parser(prog="python -m local.soak", description="The relay under every fault together.")
+    parser.add_argument(
+        "--results", type=whole(LEAST_RESULTS), default=10_000, help="about how many to send (default %(default)s)"
+    )
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeats a plan (default: a new one)")
     parser.add_argument(
-        "--concurrency", type=int, default=4, help="the most invocations at a time (default %(default)s)"
+        "--concurrency", type=whole(1), default=4, help="the most invocations at a time (default %(default)s)"
     )
-    parser.add_argument("--keep", type=Path, help="a directory for the function's log and all facts")
+    parser.add_argument("--keep", type=_directory, help="a directory for the function's log and all facts")
     options = parser.parse_args()
-    if options.results < LEAST_RESULTS:
-        parser.error(f"--results must be at least {LEAST_RESULTS}, to meet each fault")
     return run_command(lambda: soak(options))
 
 
@@ -67,8 +67,15 @@ def soak(options: argparse.Namespace) -> int:
     return 0 if outcome.good else 1
 
 
+def _directory(text: str) -> Path:
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a directory to write, got {text!r} ({error.strerror})") from None
+    return Path(text)
+
+
 def _keep(outcome: Outcome, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "runtime.log").write_text("\n".join(outcome.facts.raw_log))
     # `promises.check` can check these facts again. The credentials in them were made up.
     (directory / "facts.pickle").write_bytes(pickle.dumps(outcome.facts))

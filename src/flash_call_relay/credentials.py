@@ -50,6 +50,10 @@ class CredentialsStore:
         """The last good credentials, without a call to Secrets Manager; None before the first."""
         return self._good
 
+    def fresh(self) -> "CredentialsStore":
+        """Return a store of the same secret that has not read it yet."""
+        return CredentialsStore(self._client, self._secret_id, clock=self._clock)
+
     def connect(self) -> None:
         """Read the secret early. If that fails, the next thread that needs the credentials reads it without a delay."""
         with self._lock:

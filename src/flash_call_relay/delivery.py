@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from flash_call_relay import models, policy
-from flash_call_relay.budget import SETTLE_S, Deadline
+from flash_call_relay.budget import AWS_CALL, REPORT_S, SETTLE_S, Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import (
@@ -84,6 +84,24 @@ class Delivery:
     def blocked(self) -> NotAsked | None:
         """Return why nothing may be sent now, without a look at the secret; None if something may."""
         return self._gate.blocked(self._credentials.known)
+
+    def probe(self, call: str, *, deadline: Deadline) -> dict[str, object]:
+        """Ask the endpoint about a call that it does not know; return what it answered, for an operator.
+
+        The secret is read again and the connection is a new one, because those of the results hide a broken route. The
+        gate is not asked and does not learn.
+        """
+        if deadline.left_s < AWS_CALL.worst + self._webhook.timeout_s + REPORT_S:
+            return {"reason": OUT_OF_TIME.reason, "detail": OUT_OF_TIME.detail}
+        try:
+            credentials = self._credentials.fresh().current()
+        except CredentialsUnavailableError as error:
+            return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": models.printable(str(error))}
+        answer = Webhook(self._settings).post(FlashCallResult(call, "Failed"), credentials)
+        if isinstance(answer, models.NoReply):
+            return {"reason": answer.reason, "detail": models.printable(answer.detail)}
+        is_object = answer.json_object is not None
+        return {"http_status": answer.http_status, "is_json_object": is_object, "message": answer.message}
 
     def to_look_up(self, records: Sequence[Record], blocked: NotAsked | None) -> list[str]:
         """Return the uuids to look up in the ledger: those of results that may be sent, or given up, now."""

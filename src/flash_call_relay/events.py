@@ -51,6 +51,15 @@ def read(event: object, *, now: float) -> list[Record]:
     )
 
 
+def probed_call(event: object) -> str | None:
+    """Return the call that an operator's probe made up, `{"probe": "probe-..."}` and no other key; else None.
+
+    The prefix keeps a probe from reporting a real call.
+    """
+    call = event.get("probe") if isinstance(event, Mapping) and len(event) == 1 else None
+    return call if isinstance(call, str) and call.startswith("probe-") and not _uuid_fault(call) else None
+
+
 def _from_sqs(record: Mapping[str, Any]) -> Record:
     try:
         message_id, handle, body = _text(record, "messageId"), _text(record, "receiptHandle"), _text(record, "body")

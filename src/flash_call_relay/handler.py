@@ -97,8 +97,10 @@ def warm_up(relay: Relay) -> None:
         threads.shutdown(wait=False)
 
 
-def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[dict[str, str]]]:
+def lambda_handler(event: object, context: "LambdaContext") -> dict[str, Any]:
     """Relay the results of an SQS batch or an EventBridge event; return the messages that must stay on the queue.
+
+    For an operator's probe, return what the endpoint answered.
 
     Raises:
         UnsupportedEventError: if the event carries no results.
@@ -106,6 +108,10 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, list[di
     """
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
     invocation = telemetry.Invocation(context.aws_request_id)
+    if call := events.probed_call(event):
+        answer = wire().delivery.probe(call, deadline=deadline)
+        invocation.log_probe(call, answer)
+        return answer
     records = events.read(event, now=time.time())
     relay = wire()
     delivery, queues = relay.delivery, relay.queues

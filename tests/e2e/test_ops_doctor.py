@@ -44,7 +44,10 @@ def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
     assert swept.user_id not in found.out
     probe = swept.endpoint.requests[-1]
     assert (probe.uuid or "").startswith("probe-")
+    assert (probe.uuid or "") in found.out
     assert probe.answer == 404
+    (line,) = [line for line in swept.deployment.log() if line.get("probe") == probe.uuid]
+    assert line["answer"]["http_status"] == 404, "the function sent it, and not this machine"
 
 
 def test_an_outage_is_noted_without_a_probe(swept: DeployedRelay, operator: Operator) -> None:
@@ -129,6 +132,15 @@ def half_a_secret(relay: DeployedRelay) -> Iterator[None]:
 
 
 @contextmanager
+def unreadable_secret(relay: DeployedRelay) -> Iterator[None]:
+    """Take the permission to read the secret from the function's role; the operator still has it."""
+    policy = relay.role_policy()
+    less = [statement for statement in policy["Statement"] if statement["Sid"] != "ReadCredentials"]
+    with relay.with_role_policy("relay", {**policy, "Statement": less}):
+        yield
+
+
+@contextmanager
 def no_concurrency(relay: DeployedRelay) -> Iterator[None]:
     """Set the reserved concurrency to 0."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
@@ -166,7 +178,8 @@ def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
     [
         (refused_credentials, {"probe"}, "refuses the credentials (HTTP 401"),
         (half_a_secret, {"credentials", "probe"}, "the secret has no user_id"),
-        (no_concurrency, {"function"}, "aws lambda delete-function-concurrency"),
+        (unreadable_secret, {"probe"}, "the function sent no POST: credentials_unavailable, Secrets Manager answers"),
+        (no_concurrency, {"function", "probe"}, "aws lambda delete-function-concurrency"),
         (disabled_rule, {"events"}, "aws events enable-rule"),
         (nobody_listening, {"webhook", "probe"}, "connection_failed"),
     ],

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.command import Parser, whole
 from tests.fuzz import targets
 
 WORK = Path(".fuzz")
@@ -34,9 +35,9 @@ class Ran:
 
 def main() -> int:
     """Fuzz all targets, or the named ones; return the number of targets that broke a promise."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--seconds", type=int, default=300, help="for all targets together (default %(default)s)")
-    parser.add_argument("targets", nargs="*", default=[*targets.TARGETS], metavar="target")
+    parser = Parser(prog="python -m tests.fuzz", description=main.__doc__)
+    parser.add_argument("--seconds", type=whole(1), default=300, help="for all targets together (default %(default)s)")
+    parser.add_argument("targets", type=_target, nargs="*", default=[*targets.TARGETS], metavar="target")
     options = parser.parse_args()
     share_s = max(1, options.seconds // len(options.targets))
     runs = {target: fuzz(target, share_s) for target in options.targets}
@@ -44,6 +45,12 @@ def main() -> int:
     for target, ran in runs.items():
         print(f"{target:12} {ran.inputs:>10,} {ran.edges:>6}  {ran.found or 'nothing'}")
     return sum(bool(ran.found) for ran in runs.values())
+
+
+def _target(name: str) -> str:
+    if name not in targets.TARGETS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(targets.TARGETS)}, got {name[:40]!r}")
+    return name
 
 
 def fuzz(target: str, seconds: int) -> Ran:

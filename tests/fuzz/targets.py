@@ -102,7 +102,7 @@ def body(data: bytes) -> None:
 def event(data: bytes) -> None:
     """Check that a trigger event becomes one record per message, each with its own body, or a short error.
 
-    A direct event reads the same when it comes back from the queue.
+    A direct event reads the same when it comes back from the queue. A probe has no records, and names no real call.
     """
     try:
         document = json.loads(to_text(data))
@@ -113,7 +113,11 @@ def event(data: bytes) -> None:
     except events.UnsupportedEventError as refused:
         words = str(refused)
         assert 1 <= len(words) <= 512, "an endless error"
+        if call := events.probed_call(document):
+            assert re.fullmatch("probe-[!-~]{0,122}", call), "a probe of a real call"
+            assert document == {"probe": call}, "a probe with other keys"
         return
+    assert not events.probed_call(document), "a probe with records"
     for record in records:
         _check_content(record.content)
         again = events.parse_body(record.body)

@@ -43,6 +43,9 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
             relay.endpoint.always(uuid, behaviour)
             relay.invoke_with(relay.send(result(uuid)))
         assert {request.uuid for request in relay.endpoint.requests} == {"good", *behaviours}
+        for uuid, behaviour in behaviours.items():
+            relay.endpoint.always(f"probe-{uuid}", behaviour)
+        answers = [relay.probe(f"probe-{uuid}") for uuid in behaviours]
         assert elsewhere.connections == 0, "the relay follows no redirect"
 
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -54,9 +57,9 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
 
     parked = relay.parked(2)
     assert {message["given"]["reason"] for message in parked} == {"rejected"}
-    written = heard() + json.dumps(parked)
+    written = heard() + json.dumps([parked, answers])
     reasons = ("rejected", "unknown_call", "contradicted", "endpoint_misconfigured", "throttled", "tls_failed")
-    for expected in ("this is heard", "result.delivered", *reasons):
+    for expected in ("this is heard", "result.delivered", "probe.answered", *reasons):
         assert expected in written
     for secret in (KEY, USER):
         assert secret.lower() not in written.lower()

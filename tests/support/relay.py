@@ -172,6 +172,13 @@ class InProcessRelay:
         """Invoke the function with an SQS batch; return the ids of the messages that it keeps on the queue."""
         return self.invoke({"Records": records}, context)
 
+    def probe(self, call: str, context: Context | None = None) -> dict[str, Any]:
+        """Invoke the function with a probe; return its answer, as the caller of Lambda reads it."""
+        with redirect_stdout(self.printed):
+            answer = handler.lambda_handler({"probe": call}, cast("Any", context or Context()))
+        read: dict[str, Any] = json.loads(json.dumps(answer))
+        return read
+
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the relay's log lines whose message begins with this text."""
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]

@@ -270,32 +270,51 @@ class TestSentences:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "says"),
     [
-        ["nonsense"],
-        ["parked", "nonsense"],
-        ["parked", "list", "--reason", "throttled"],  # a reason that defers
-        ["dead", "list", "--reason", "rejected"],
-        ["parked", "list", "--since", "yesterday"],
-        ["parked", "list", "--hold", "1"],
-        ["parked", "replay", "--rate", "0"],
-        ["watch", "--every", "0"],
-        ["watch", "--every", "3601"],
-        ["watch", "--every", "soon"],
-        ["watch", "--count", "0"],
-        ["completion", "powershell"],
-        ["completion"],
-        ["send", "--uuid", "a", "--status", "success"],
-        ["story"],
+        ("nonsense", "No such command 'nonsense': see `flash-call-relay --help`."),
+        ("parked nonsense", "No such command 'nonsense': see `flash-call-relay parked --help`."),
+        ("parkd list", "No such command 'parkd': did you mean 'parked'?"),
+        ("doctor --prob", "No such option '--prob': did you mean '--probe'?"),
+        ("send --stat x", "No such option '--stat': did you mean '--status' or '--rate'?"),
+        ("doctor --zzzz", "No such option '--zzzz': see `flash-call-relay doctor --help`."),
+        ("doctor extra", "Got unexpected extra argument (extra): see `flash-call-relay doctor --help`."),
+        # `throttled` is a reason that defers.
+        ("parked list --reason throttled", "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
+        (
+            "dead list --reason rejected",
+            "Invalid value for '--reason': 'rejected' is not one of 'receives_exhausted', ",
+        ),
+        ("parked list --since yesterday", "Invalid value for '--since': 'yesterday' is neither a duration (90min, "),
+        ("parked list --hold 1", "Invalid value for '--hold': 1 is not a whole number from 5 to 43200."),
+        ("parked list --limit=-1", "Invalid value for '--limit': -1 is not a whole number of at least 0."),
+        (
+            "parked list --http-status 99",
+            "Invalid value for '--http-status': 99 is not a whole number from 100 to 999.",
+        ),
+        ("parked list --limit", "Option '--limit' requires an argument."),
+        ("parked replay --rate 0", "Invalid value for '--rate': 0 is not a whole number from 1 to 1000."),
+        ("watch --every 0", "Invalid value for '--every': 0 is not a whole number from 1 to 3600."),
+        ("watch --every 3601", "Invalid value for '--every': 3601 is not a whole number from 1 to 3600."),
+        ("watch --every 'it is not a'", "Invalid value for '--every': 'it is not a' is not a whole number from 1 to "),
+        ("watch --count 0", "Invalid value for '--count': 0 is not a whole number of at least 1."),
+        ("completion powershell", "Invalid value for '{bash|zsh|fish}': 'powershell' is not one of 'bash', 'zsh', "),
+        ("completion", "Missing argument '{bash|zsh|fish}': see `flash-call-relay completion --help`."),
+        ("send --uuid a --status success", "Invalid value for '--status': 'success' is not one of 'Success', "),
+        ("story", "Missing argument 'UUID': see `flash-call-relay story --help`."),
+        ("--stack", "Option '--stack' requires an argument."),
+        ("doctor --stack", "Option '--stack' requires an argument."),
     ],
 )
-def test_an_invalid_command_line_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistyped command would do something else, or a script would treat it as done."""
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    assert captured.err.startswith("Usage: ")
+def test_an_invalid_command_line_is_refused_in_one_sentence(sentence: Sentence, words: str, says: str) -> None:
+    """A mistyped command would do something else, or an operator would search its help for the mistake."""
+    assert sentence(*shlex.split(words)).startswith(says)
+
+
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """An operator who tries `parked` would not learn its commands, or a script would treat it as done."""
+    assert main(["parked"]) == 2
+    assert "  replay " in capsys.readouterr().err
 
 
 class TestSendWithoutAStack:

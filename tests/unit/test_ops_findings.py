@@ -1,5 +1,6 @@
 """`doctor` and `pause` on replies that only AWS gives, the policy to paste, and the check of certificates."""
 
+import io
 import json
 import re
 import socket
@@ -13,6 +14,7 @@ import botocore.session
 import pytest
 import trustme
 from botocore import xform_name
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from cryptography import x509
@@ -31,7 +33,7 @@ SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
 OUTPUTS = (
-    *("FunctionName", "EventSourceMappingId", "CredentialsSecretArn"),
+    *("FunctionName", "FunctionArn", "EventSourceMappingId", "CredentialsSecretArn"),
     *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl", "LogGroupName"),
 )
 REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
@@ -74,14 +76,14 @@ class FakeStack(Stack):
             ]
         }
 
-    def client(self, _service: str) -> Any:
+    def client(self, _service: str, _config: Config | None = None) -> Any:
         """Return the client of every service."""
         return self.aws
 
 
 def finding(stack: Stack, check: str) -> tuple[str, str, str]:
-    """Return the level, the description and the next step that `doctor` prints for a check."""
-    lines = CliRunner().invoke(doctor, obj=stack, standalone_mode=False).output.splitlines()
+    """Return the level, the description and the next step that `doctor --probe` prints for a check."""
+    lines = CliRunner().invoke(doctor, ["--probe"], obj=stack, standalone_mode=False).output.splitlines()
     (number,) = [number for number, line in enumerate(lines) if line[7:].startswith(f"{check}: ")]
     level, says = lines[number].split(maxsplit=1)
     following = lines[number + 1].split("-> ") if number + 1 < len(lines) else [""]
@@ -174,6 +176,58 @@ def test_a_refused_secret_with_its_own_key_names_both_permissions(parameters: di
     assert f"kms:Decrypt with {KEY}" in next_step
 
 
+def test_a_probe_without_permission_is_a_note() -> None:
+    """`doctor --probe` would fail for an operator who may only read, or would not name the permission."""
+    level, says, next_step = finding(FakeStack(), "probe")
+    assert (level, next_step) == ("note", "you need lambda:InvokeFunction on FunctionArn")
+    assert says.startswith("not checked: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "step"),
+    [
+        ({"errorType": "UnsupportedEventError"}, "the function is older than this command", "deploy the stack again"),
+        ({"errorType": "SettingsError", "errorMessage": "text"}, "the function failed: SettingsError", "runbook.md#"),
+        ({"errorMessage": "Task timed out after 60.00 seconds"}, "the function failed: Task timed out", "runbook.md#"),
+    ],
+)
+def test_a_probe_that_the_function_fails_on_is_wrong(error: dict[str, str], says: str, step: str) -> None:
+    """An operator would read a traceback, or blame the endpoint for a fault of the function."""
+    reply = {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(error).encode())}
+    level, found, next_step = finding(FakeStack(invoke=reply), "probe")
+    assert (level, found.startswith(says), step in next_step) == ("WRONG", True, True)
+
+
+def test_a_probe_that_lambda_throttles_is_wrong() -> None:
+    """A throttled probe would look like a fault of the endpoint, or of the operator's permissions."""
+    throttled = ClientError({"Error": {"Code": "TooManyRequestsException", "Message": "no"}}, "Invoke")
+    level, says, _ = finding(FakeStack(invoke=throttled), "probe")
+    assert (level, says.startswith("not checked: AWS throttles Invoke")) == ("WRONG", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "part"),
+    [
+        ({"http_status": 404, "is_json_object": False, "message": ""}, "WRONG", "the API is not at this path"),
+        ({"http_status": 403, "is_json_object": True, "message": "no"}, "WRONG", "refuses the credentials (HTTP 403:"),
+        ({"http_status": 200, "is_json_object": True, "message": ""}, "note", "the endpoint answered HTTP 200 (a JSON"),
+        (
+            {"http_status": 503, "is_json_object": False, "message": ""},
+            "WRONG",
+            "answered HTTP 503 (not a JSON object)",
+        ),
+        ({"reason": "timeout", "detail": "late"}, "WRONG", "the function got no answer: timeout, late"),
+        ({"reason": "out_of_time", "detail": "short"}, "WRONG", "the function sent no POST: out_of_time, short"),
+    ],
+)
+def test_an_answer_to_a_probe_is_judged(answer: dict[str, object], wanted: str, part: str) -> None:
+    """A page of a proxy, refused credentials or a closed route would pass for a good endpoint."""
+    reply = {"Payload": io.BytesIO(json.dumps(answer).encode())}
+    level, says, next_step = finding(FakeStack(invoke=reply), "probe")
+    assert (level, part in says) == (wanted, True)
+    assert ("docs/deploying.md#check-the-functions-routes" in next_step) == ("timeout" in says)
+
+
 def test_variables_that_the_key_hides_are_a_note() -> None:
     """An operator without the key would see a traceback instead of the other checks."""
     error = {"ErrorCode": "AccessDeniedException", "Message": "Lambda was unable to decrypt"}
@@ -191,6 +245,7 @@ def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
         for statement in json.loads(text)["Statement"]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
+    allowed = allowed - {"lambda:InvokeFunction"} | {"lambda:Invoke"}  # IAM's name of it, and the API's
     models = botocore.session.get_session()
     for service, action in (one.split(":") for one in allowed):
         assert action in models.get_service_model(service).operation_names, action
@@ -201,8 +256,8 @@ def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
         xform_name(name) for service in SERVICES for name in models.get_service_model(service).operation_names
     }
     asked = {name.removesuffix("_batch") for name in called & everything}  # IAM has no actions for batches
-    # called by a paginator, and by services for the operator
-    assert asked | {"list_stack_resources", "decrypt", "generate_data_key"} == wanted
+    # Called by a paginator, by services for the operator, and a name without an underscore.
+    assert asked | {"list_stack_resources", "decrypt", "generate_data_key", "invoke"} == wanted
 
 
 def lax_certificate() -> tuple[ssl.SSLContext, bytes]:

@@ -45,6 +45,9 @@ def sqs_record_without(key: str) -> dict[str, Any]:
         ),
         ({"detail": {"uuid": "hunter2"}}, "an object with the keys: detail"),
         ({"detail-type": "hunter2"}, "an object with the keys: detail-type"),
+        ({"probe": "hunter2"}, "an object with the keys: probe"),
+        ({"probe": ["probe-hunter2"]}, "an object with the keys: probe"),
+        ({"probe": "probe-hunter2", "status": "Failed"}, "an object with the keys: probe, status"),
         ({"\ud800\n": "hunter2"}, r"an object with the keys: \ud800"),
     ],
 )

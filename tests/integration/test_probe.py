@@ -1,0 +1,111 @@
+"""A probe tells an operator what the function meets on its way to the endpoint, and concerns no result."""
+
+import json
+
+import pytest
+
+from flash_call_relay import budget, handler
+from local.endpoint.behaviour import Behaviour, answer, error, hang, redirect
+from local.processes import free_port
+from tests.support.payloads import result
+from tests.support.relay import Context, InProcessRelay
+
+CALL = "probe-5d0f2c7e"
+UNKNOWN = {"http_status": 404, "is_json_object": True, "message": "The flash call does not exist"}
+
+
+def test_a_probe_asks_the_endpoint_and_leaves_no_result(relay: InProcessRelay) -> None:
+    """A probe would raise an alarm, count as a result, or leave one on a queue or in the ledger."""
+    relay.add_ledger()
+    assert relay.probe(CALL) == UNKNOWN
+    (request,) = relay.endpoint.requests
+    assert (request.uuid, request.status, request.answer) == (CALL, "Failed", 404)
+    assert [operation for operation, _ in relay.aws_calls] == ["GetSecretValue"]
+    (line,) = relay.lines()
+    assert (line["message"], line["level"]) == ("probe.answered", "INFO")
+    assert (line["probe"], line["answer"]) == (CALL, UNKNOWN)
+    assert not line.keys() & {"uuid", "status", "outcome", "reason", "http_status", "detail"}
+    assert relay.blobs() == []
+    assert relay.ledger_entries() == {}
+    empty = {"visible": 0, "hidden": 0, "delayed": 0}
+    assert (relay.depths(relay.results_url), relay.depths(relay.parked_url)) == (empty, empty)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "found"),
+    [
+        (error(401), {"http_status": 401, "is_json_object": True, "message": "Unauthorized"}),
+        (error(404, html=True), {"http_status": 404, "is_json_object": False, "message": ""}),
+        (answer(200, "<p>login</p>"), {"http_status": 200, "is_json_object": False, "message": ""}),
+        (redirect(302, "https://example.com/"), {"http_status": 302, "is_json_object": False, "message": ""}),
+        (hang(), {"reason": "timeout", "detail": "no whole answer in time (TimeoutError)"}),
+    ],
+)
+def test_a_probe_returns_what_it_met(relay: InProcessRelay, behaviour: Behaviour, found: dict[str, object]) -> None:
+    """An operator would read an error of Lambda instead of the endpoint's answer."""
+    relay.endpoint.always(CALL, behaviour)
+    assert relay.probe(CALL) == found
+
+
+def test_a_probe_without_a_route_says_so(relay: InProcessRelay) -> None:
+    """An operator could not tell a closed route from an endpoint that fails."""
+    relay.configure(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/")
+    assert relay.probe(CALL)["reason"] == "connection_failed"
+
+
+def test_a_probe_takes_a_new_connection_and_reads_the_secret_again(relay: InProcessRelay) -> None:
+    """After a change of routes or a rotation, a probe would still find the old ones, and all would look well."""
+    relay.endpoint.issue("before")
+    assert relay.invoke_with(relay.send(result("before"))) == []
+    rotated = {"api_key": "key-rotated", "user_id": "user-rotated"}
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(rotated))
+    relay.endpoint.rotate(**rotated)
+    assert relay.probe(CALL) == UNKNOWN
+    assert relay.endpoint.connections == 2
+
+
+@pytest.mark.parametrize("secret", ['{"api_key": "hunter2"}', None], ids=["half", "unreachable"])
+def test_a_probe_without_credentials_sends_nothing(relay: InProcessRelay, secret: str | None) -> None:
+    """An operator would look for the fault at the endpoint, or see a part of the secret."""
+    if secret:
+        relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=secret)
+    else:
+        relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=f"https://localhost:{free_port()}")
+    answer = relay.probe(CALL)
+    assert answer["reason"] == "credentials_unavailable"
+    assert ("the secret has no user_id" if secret else "cannot be reached") in answer["detail"]
+    assert "hunter2" not in str(answer)
+    assert relay.endpoint.connections == 0
+
+
+def test_a_failing_endpoint_is_probed_and_the_gate_learns_nothing(relay: InProcessRelay) -> None:
+    """During an outage a probe would not ask, or would let all waiting results through; or probes would cause one."""
+    relay.endpoint.issue("good")
+    relay.endpoint.always(CALL, error(503))
+    for _ in range(6):
+        assert relay.probe(CALL)["http_status"] == 503
+    assert not handler.wire().gate.failing
+    assert relay.invoke_with(relay.send(result("good"))) == []
+    relay.endpoint.spell(error(503))
+    relay.invoke_with(relay.send(*(result(f"fails-{number}") for number in range(5))))
+    relay.endpoint.heal()
+    assert relay.probe(CALL) == UNKNOWN
+    assert handler.wire().gate.failing
+    assert relay.lines("endpoint.recovered") == []
+
+
+def test_a_probe_that_may_not_end_in_time_is_not_begun(relay: InProcessRelay) -> None:
+    """Lambda would cut the function off, and an operator would learn nothing."""
+    needed_s = budget.AWS_CALL.worst + 1 + budget.REPORT_S  # the time-out is 1 s
+    assert relay.probe(CALL, Context(int(needed_s * 1000) - 500))["reason"] == "out_of_time"
+    assert (relay.aws_calls, relay.endpoint.connections) == ([], 0)
+    assert relay.probe(CALL, Context(int(needed_s * 1000) + 5000)) == UNKNOWN
+
+
+def test_a_message_that_looks_like_a_probe_is_parked(relay: InProcessRelay) -> None:
+    """A producer could have the function POST, or the message would be lost."""
+    event = {"source": "s", "detail-type": "Flash Call Result", "detail": {"probe": CALL}, "id": "one"}
+    assert relay.invoke_with(relay.send({"probe": CALL})) == []
+    assert relay.invoke(event) == []
+    assert [message["given"]["reason"] for message in relay.parked(2)] == ["invalid_event"] * 2
+    assert relay.endpoint.connections == 0

@@ -1,0 +1,52 @@
+"""Wrong options of the local commands get one sentence."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local.bench.__main__ import main as bench
+from local.demo.__main__ import main as demo
+from local.demo.playground import main as playground
+from local.endpoint.standin import main as standin
+from local.soak.__main__ import main as soak
+from tests.fuzz.__main__ import main as fuzz
+
+FILE = str(Path(__file__))
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "says"),
+    [
+        (soak, ["--results", "0"], "--results: expected a whole number of at least 300, got '0'"),
+        (soak, ["--results", "many"], "--results: expected a whole number of at least 300, got 'many'"),
+        (soak, ["--concurrency", "0"], "--concurrency: expected a whole number of at least 1, got '0'"),
+        (soak, ["--keep", FILE], f"--keep: expected a directory to write, got '{FILE}' (File exists)"),
+        (soak, ["--seed"], "--seed: expected one argument"),
+        (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
+        (demo, ["--emulator-port", "0"], "--emulator-port: expected a whole number from 1 to 65535, got '0'"),
+        (playground, ["up", "--endpoint-port", "65536"], "--endpoint-port: expected a whole number from 1 to 65535, "),
+        (playground, ["upp"], "command: invalid choice: 'upp'"),
+        (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
+        (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
+        (standin, ["--port", "x"], "--port: expected a whole number from 1 to 65535, got 'x'"),
+        (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
+        (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, http, got 'bodies'"),
+    ],
+)
+def test_a_wrong_option_gets_one_sentence(
+    main: Callable[[], object],
+    words: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A command would end in a traceback, or start a run of minutes that cannot work."""
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.out) == (2, "")
+    assert captured.err.startswith(says)
+    assert captured.err.count("\n") == 1
