@@ -331,7 +331,7 @@ def _failed_probe(error: dict[str, str]) -> Finding:
 
 
 def _no_answer(reason: str, detail: str) -> Finding:
-    routes = "in a VPC check the function's routes (docs/deploying.md#check-the-functions-routes)"
+    routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
     steps: dict[str, str] = {
         Reason.CREDENTIALS_UNAVAILABLE: f"check the secret and that the function's role may read it; {routes}",
         Reason.OUT_OF_TIME: "restore the function's time-out of 60 s: deploy the stack again",

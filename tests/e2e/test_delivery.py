@@ -36,7 +36,7 @@ def test_events_of_another_shape_are_delivered_by_the_documented_rules(relay: De
     """A company that copies the rules from the documentation would lose its events, or report the wrong status."""
     verified, failed = result(), result(status="Failed")
     relay.endpoint.issue(verified["uuid"], failed["uuid"])
-    page = (ROOT / "docs" / "deploying.md").read_text()
+    page = (ROOT / "docs" / "integrating.md").read_text()
     section = page[page.index("\n## Events of another shape") :]
     cloudformation = relay.deployment.emulator.client("cloudformation")
     queue = {"ParameterKey": "ResultQueueArn", "ParameterValue": relay.deployment.outputs["ResultQueueArn"]}

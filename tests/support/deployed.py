@@ -11,7 +11,7 @@ from local.endpoint.standin import StandIn
 from local.processes import wait_until
 
 SOAK_SOURCE = "tests.soak"
-# The rules of docs/deploying.md, "Events of another shape".
+# The rules of docs/integrating.md, "Events of another shape".
 SENDER_RULES = ("acme-verified", "acme-not-verified")
 
 

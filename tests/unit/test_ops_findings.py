@@ -225,7 +225,7 @@ def test_an_answer_to_a_probe_is_judged(answer: dict[str, object], wanted: str, 
     reply = {"Payload": io.BytesIO(json.dumps(answer).encode())}
     level, says, next_step = finding(FakeStack(invoke=reply), "probe")
     assert (level, part in says) == (wanted, True)
-    assert ("docs/deploying.md#check-the-functions-routes" in next_step) == ("timeout" in says)
+    assert ("docs/integrating.md#check-the-functions-routes" in next_step) == ("timeout" in says)
 
 
 def test_variables_that_the_key_hides_are_a_note() -> None:
