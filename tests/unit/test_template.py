@@ -204,7 +204,9 @@ def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, throu
 
 def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
     """KMS would refuse the policy, SQS would refuse the rule's events, or CloudWatch would store no logs."""
-    section = (ROOT / "docs" / "integrating.md").read_text().partition("## A key of your own\n")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "docs" / "integrating.md").read_text().partition("## A key of your own\n")[2].partition("\n## ")[0]
+    )
     (text,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
     account, events, logs = json.loads(text)["Statement"]
     assert account["Principal"] == {"AWS": "arn:aws:iam::111122223333:root"}
