@@ -8,7 +8,7 @@ import pytest
 
 from flash_call_relay import ledger
 from flash_call_relay.settings import Settings
-from local import ROOT
+from local import ROOT, TOOLS
 from tests.support.template import defaults, environment, monitoring, template
 
 RESOURCES = template()["Resources"]
@@ -16,8 +16,6 @@ QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 DAY_S = 86_400
 NOTHING = {"Ref": "AWS::NoValue"}
 WITH_KEY = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
-# IAM's names of services whose resource types have another name. SAM's types are functions and nested stacks.
-SERVICES = {"Serverless": "lambda"}
 
 
 def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
@@ -251,13 +249,50 @@ def test_the_template_accepts_only_ids_that_can_exist(name: str, value: str, tak
     assert bool(re.search(template()["Parameters"][name]["AllowedPattern"], value)) is taken
 
 
-def test_the_deployers_permissions_cover_each_resource_type() -> None:
-    """A person who writes the deploying role's policy by the table would lack a service."""
-    text = (ROOT / "docs" / "deploying.md").read_text()
-    table = text[text.index("## The role that deploys") :]
-    named = {service for row in table.splitlines() if row.startswith("|") for service in re.findall(r"`(\w+):", row)}
-    types = {one["Type"] for name in ("template", "monitoring") for one in template(name)["Resources"].values()}
-    assert {SERVICES.get(of := kind.split("::")[1], of.lower()) for kind in types} <= named
+# Actions that AWS's schemas name for properties which the template does not set, and for the key of `KmsKeyArn`.
+UNUSED = (
+    "cloudformation:SetStackPolicy|cloudformation:UpdateTerminationProtection",
+    r"dynamodb:(Associate|Create)TableReplica|dynamodb:\w*Item|dynamodb:(Query|Scan)|iam:CreateServiceLinkedRole",
+    "dynamodb:(ImportTable|DescribeImport)|s3:GetObjectMetadata|logs:(CreateLogStream|PutLogEvents|DescribeLogStreams)",
+    r"dynamodb:(Enable|Disable|Update)Kinesis\w+|kinesis:\w+",
+    "dynamodb:(Put|Delete)ResourcePolicy|dynamodb:Update(ContinuousBackups|ContributorInsights)",
+    r"iam:(Attach|Detach)\w+",
+    r"kms:\w+",
+    r"lambda:(Put|Pass)\w+|lambda:DeleteFunction(CodeSigningConfig|Concurrency)|lambda:GetLayerVersion",
+    "lambda:(AssociateRuntimeAlias|PublishVersion)|elasticfilesystem:DescribeMountTargets|s3files:ListMountTargets",
+    r"logs:(Put|Delete)(DataProtection|Resource)Policy|logs:CreateLogDelivery|firehose:\w+|s3:REST.PUT.OBJECT",
+    "logs:(PutBearerTokenAuthentication|PutLogGroupDeletionProtection)",
+    "secretsmanager:(GetRandomPassword|GetSecretValue|ReplicateSecretToRegions|RemoveRegionsFromReplication)",
+    "sns:PutDataProtectionPolicy",
+)
+# SAM's types, as CloudFormation sees them.
+EXPANDED = {
+    "AWS::Serverless::Function": {"AWS::Lambda::Function", "AWS::Lambda::EventSourceMapping"},
+    "AWS::Serverless::Application": {"AWS::CloudFormation::Stack"},
+}
+
+
+def test_the_deployers_policy_has_the_actions_that_aws_names_for_the_resources() -> None:
+    """A deployment would fail for want of an action, or the deploying role could do more than it needs."""
+    kinds = {one["Type"] for name in ("template", "monitoring") for one in template(name)["Resources"].values()}
+    expanded = {kind for one in kinds for kind in EXPANDED.get(one, {one})}
+    files = TOOLS.glob("sam/lib/*/site-packages/cfnlint/data/schemas/resources/*")
+    schemas = [json.loads(file.read_text()) for file in files]
+    handlers = {one["typeName"]: one["handlers"] for one in schemas if one["typeName"] in expanded}
+    assert handlers.keys() == expanded
+    of_aws = {
+        action
+        for handler in handlers.values()
+        for name in ("create", "read", "update", "delete")
+        for action in handler.get(name, {}).get("permissions", ())
+    }
+    text = (ROOT / "docs" / "deployer-policy.json").read_text()
+    actions = [one["Action"] for one in json.loads(text)["Statement"]]
+    granted = {action for one in actions for action in ([one] if isinstance(one, str) else one)}
+    assert {action for action in of_aws - granted if not re.fullmatch("|".join(UNUSED), action)} == set()
+    by_sam = {action for action in granted if action.startswith(("cloudformation:", "s3:"))}
+    assert granted - of_aws == by_sam - of_aws
+    assert len(re.sub(r"\s", "", text)) <= 6144, "IAM's limit for a managed policy"
 
 
 def test_the_event_source_mapping_takes_partial_failures() -> None:
