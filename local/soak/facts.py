@@ -85,7 +85,7 @@ class Call:
         found: the uuids that the ledger's reply holds.
         written: the pairs that the call wrote into the ledger.
         delays: the new visibility timeouts, in seconds.
-        published: the details of the events that EventBridge took.
+        published: the details of the events that EventBridge took, each with its detail-type.
         leaks: whether the call contains a credential of the endpoint.
     """
 

@@ -235,7 +235,7 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
     if operation == "PutEvents":
         answers = said.get("Entries", ())
         taken = [e for e, answer in zip(asked["Entries"], answers, strict=False) if "ErrorCode" not in answer]
-        return {"published": tuple(json.loads(entry["Detail"]) for entry in taken)}
+        return {"published": tuple({"detail-type": e["DetailType"], **json.loads(e["Detail"])} for e in taken)}
     if operation == "SendMessageBatch":
         attributes = [entry.get("MessageAttributes", {}) for entry in asked["Entries"]]
         sources = (a["source_message_id"]["StringValue"] for a in attributes if "source_message_id" in a)

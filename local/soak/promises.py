@@ -7,9 +7,10 @@ only where the log reports a failure, and compares the rest of it with the other
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from local.emulator.runtime import Invocation
 from local.endpoint.standin import WEBHOOK_PATH, Request
@@ -18,6 +19,7 @@ from local.soak.facts import DEAD, DELIVERED, OTHER, Call, Facts, Held, Pair, Se
 HEADERS = frozenset(
     {"host", "accept-encoding", "content-length", "content-type", "x-api-key", "x-user-id", "user-agent"}
 )
+DETAIL_TYPES = {DELIVERED: "Flash Call Result Confirmed", "parked": "Flash Call Result Parked"}
 MAX_RETRY_AFTER_S = 900
 RECOVERY_S = 120.0  # from the endpoint's recovery to the next attempt of each fresh result
 ROUNDING_S = 1.0  # the clocks of SQS and of this machine may differ, and ages are whole seconds
@@ -66,8 +68,12 @@ class _View:
                 if (sent := self.sent_as.get(message_id)) and sent.pair:
                     self.of_uuid[sent.pair[0]].append(invocation)
         self.asked_at: dict[str, list[float]] = defaultdict(list)  # by uuid: the times of the attempts
+        self.confirmed_at: dict[Pair, float] = {}  # the time of the first attempt that may have been confirmed
         for request in facts.requests:
             self.asked_at[request.uuid or ""].append(request.at)
+            if not isinstance(request.answer, int) or 200 <= request.answer < 300:
+                pair = request.uuid or "", request.status or ""
+                self.confirmed_at[pair] = min(request.at, self.confirmed_at.get(pair, math.inf))
         self.reads: dict[int, list[Call]] = defaultdict(list)  # of the ledger, by environment
         self.written: dict[Pair, float] = {}  # the times of the ledger's entries
         for call in facts.calls:
@@ -375,23 +381,54 @@ def _observability_changes_nothing(view: _View, line: Line) -> None:
 
 
 def _events_tell_the_facts(view: _View, line: Line) -> None:
-    published = {(e["message_id"], e["outcome"]) for call in view.facts.calls for e in call.published}
-    for message_id, outcome in published:
-        line.checked += 1
-        sent = view.sent_as.get(message_id)
-        true = sent and sent.pair in view.accepted if outcome == DELIVERED else message_id in view.parked
-        if not true:
-            line.broken.append(f"an event says that {message_id} is {outcome}")
-    unpublished = {(e["message_id"], e["event"]) for e in view.facts.log if e.get("message") == "outcome_event.failed"}
-    ended = {_id(invocation) for invocation in view.facts.invocations if not invocation.error}
-    unsettled = {e["message_id"] for e in view.facts.log if e.get("message") == "settle.failed"}
+    lines = defaultdict(list)
     for entry in view.facts.log:
-        told = entry.get("message_id"), entry.get("outcome")
-        final = entry.get("message") in ("result.delivered", "result.parked")
-        if final and (entry["environment"], entry["invocation"]) in ended and told[0] not in unsettled:
+        if entry.get("message") in ("result.delivered", "result.parked"):
+            lines[entry["message_id"], entry["outcome"]].append(entry)
+    published = set()
+    for call in view.facts.calls:
+        for event in call.published:
             line.checked += 1
-            if told not in published and told not in unpublished:
-                line.broken.append(f"{told[0]} was {told[1]}, and no event and no line says so")
+            told = event["message_id"], event["outcome"]
+            published.add(told)
+            if not _is_true(view, event, call.ended):
+                line.broken.append(f"an event says too early or wrongly that {told[0]} is {told[1]}")
+            elif not any(_says(event, entry) for entry in lines[told]):
+                line.broken.append(f"the event that {told[0]} is {told[1]} differs from its line in the log")
+    unpublished = {(e["message_id"], e["event"]) for e in view.facts.log if e.get("message") == "outcome_event.failed"}
+    if unpublished and not published:
+        line.broken.append("no event was published")
+    ended = {_id(invocation) for invocation in view.facts.invocations if not invocation.error}
+    unsettled = {_of(e) for e in view.facts.log if e.get("message") == "settle.failed"}
+    for told, entries in lines.items():
+        final = [e for e in entries if (e["environment"], e["invocation"]) in ended and _of(e) not in unsettled]
+        line.checked += len(final)
+        if final and told not in published | unpublished:
+            line.broken.append(f"{told[0]} was {told[1]}, and no event and no line says so")
+
+
+def _of(entry: Mapping[str, Any]) -> tuple[int, int, str]:
+    return entry["environment"], entry["invocation"], entry["message_id"]
+
+
+def _is_true(view: _View, event: Mapping[str, Any], at: float) -> bool:
+    """Return whether the facts at this time agree with an event."""
+    message_id, pair = event["message_id"], (event.get("uuid"), event.get("status"))
+    sent = view.sent_as.get(message_id)
+    if (
+        sent is None
+        or event["detail-type"] != DETAIL_TYPES.get(event["outcome"])
+        or (sent.pair or (None, None)) != pair
+    ):
+        return False
+    if event["outcome"] == DELIVERED:
+        return sent.pair is not None and view.confirmed_at.get(sent.pair, math.inf) <= at and pair in view.accepted
+    return any(held.parked_at <= at + ROUNDING_S for held in view.parked.get(message_id, ()))
+
+
+def _says(event: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Return whether the fields of an event are those of a line of the log."""
+    return all(entry.get(name) == value for name, value in event.items() if name not in ("detail-type", "relay"))
 
 
 PROMISES: dict[str, Callable[[_View, Line], None]] = {

@@ -4,6 +4,7 @@ Such an event is a notice: SQS and the ledger keep the facts. The relay logs and
 publish, and does not try it again in a later invocation.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -85,7 +86,9 @@ class OutcomeBus:
         if not refused:
             return []
         time.sleep(PAUSE_S)
-        return list(self._put([one for one, _ in refused]))
+        with contextlib.suppress(Exception):  # then only what EventBridge refused before is unpublished
+            refused = list(self._put([one for one, _ in refused]))
+        return refused
 
     def _put(self, processed: Sequence[Processed]) -> Iterator[Unpublished]:
         entries: Any = [

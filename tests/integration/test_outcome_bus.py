@@ -11,7 +11,7 @@ from local.endpoint.behaviour import answer, error
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import free_port
 from tests.support.payloads import result
-from tests.support.relay import KEY, USER, InProcessRelay
+from tests.support.relay import KEY, USER, InProcessRelay, session
 from tests.support.template import template
 
 
@@ -159,4 +159,27 @@ def test_an_event_that_eventbridge_refuses_is_tried_once_more_and_logged(relay: 
     assert first == again
     (line,) = relay.lines("outcome_event.failed")
     assert line["detail"] == "PutEvents: ThrottlingException"
+    assert relay.counted("OutcomeEventsFailed") == [1]
+
+
+def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcessRelay) -> None:
+    """A failure to repeat one refused event would report events that the backend has."""
+    relay.endpoint.issue("call", "other")
+    refusal = {"ErrorCode": "InternalFailure", "ErrorMessage": "once more"}
+    with StandIn(api_key=KEY, user_id=USER) as eventbridge:
+
+        def fail_the_next_call(**_: object) -> None:
+            eventbridge.spell(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
+
+        eventbridge.spell(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
+        place = eventbridge.url.removesuffix(WEBHOOK_PATH)
+        relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
+        session().events.register("after-call.eventbridge.PutEvents", fail_the_next_call)
+        try:
+            assert relay.invoke_with(relay.send(result("call"), result("other"))) == []
+        finally:
+            session().events.unregister("after-call.eventbridge.PutEvents", fail_the_next_call)
+    (line,) = relay.lines("outcome_event.failed")
+    assert json.loads(relay.calls_of("PutEvents")[-1]["Entries"][0]["Detail"])["uuid"] == line["uuid"]
+    assert line["detail"] == "PutEvents: InternalFailure"
     assert relay.counted("OutcomeEventsFailed") == [1]

@@ -58,7 +58,29 @@ def request(at: float, uuid: str, answer: int | str = 200, status: str = "Succes
 def line(invocation_number: int, message_id: str, outcome: str, uuid: str, **fields: Any) -> dict[str, Any]:
     """Return an outcome line of the log."""
     origin = {"environment": 0, "invocation": invocation_number, "message_id": message_id}
-    return {"uuid": uuid, "status": "Success", "outcome": outcome, **origin, **fields}
+    message = f"result.{outcome}"
+    return {"message": message, "uuid": uuid, "status": "Success", "outcome": outcome, **origin, **fields}
+
+
+def events(at: float, told: str, *lines: Mapping[str, Any], **changes: Any) -> Call:
+    """Return a call that published an event of the kind `told` for each of these lines of the log."""
+    kind = {"detail-type": f"Flash Call Result {told}"}
+    kept = [{name: one[name] for name in one.keys() - {"message", "environment", "invocation"}} for one in lines]
+    return Call(at, at + 0.1, 0, "PutEvents", published=tuple({**kind, **one, **changes} for one in kept))
+
+
+def without_events(facts: Facts) -> Facts:
+    """Take the events away."""
+    return replace(facts, calls=[call for call in facts.calls if not call.published])
+
+
+def unpublished(facts: Facts) -> Facts:
+    """Take the events away, and log each as failed."""
+    final = [one for one in facts.log if one["outcome"] in ("delivered", "parked")]
+    failures = [
+        {"message": "outcome_event.failed", "message_id": f["message_id"], "event": f["outcome"]} for f in final
+    ]
+    return replace(without_events(facts), log=[*facts.log, *failures])
 
 
 def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> Call:
@@ -79,6 +101,8 @@ def correct_facts() -> Facts:
     third = invocation(2, 30, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)), kept=("m6", "m7"))
     last = invocation(3, 200, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)))
     crashed = replace(invocation(4, 300, ("m8", body(POISON))), reply=None, error="Runtime.ExitError: killed")
+    malformed = line(1, "m5", "parked", GOOD)
+    del malformed["uuid"], malformed["status"]
     return Facts(
         sent=[
             sent("m1", GOOD),
@@ -111,6 +135,10 @@ def correct_facts() -> Facts:
             read(30.1, DOOMED, UNKNOWN),
             Call(30.5, 30.6, 0, "ChangeMessageVisibilityBatch", delays=(1, 5)),
             read(200.1, DOOMED, UNKNOWN),
+            events(10.9, "Confirmed", line(0, "m1", "delivered", GOOD), line(0, "m2", "delivered", EVENT)),
+            events(20.9, "Parked", line(1, "m4", "parked", GOOD, status="Failed")),
+            events(20.9, "Parked", malformed),
+            events(200.9, "Parked", line(3, "m6", "parked", DOOMED), line(3, "m7", "parked", UNKNOWN)),
         ],
         parked=[
             Held("m4", body(GOOD, "Failed"), "conflicting_status", parked_at=20.5, age_s=1),
@@ -125,7 +153,7 @@ def correct_facts() -> Facts:
             line(0, "m2", "delivered", EVENT),
             line(1, "m3", "duplicate", GOOD),
             line(1, "m4", "parked", GOOD, status="Failed"),
-            line(1, "m5", "parked", "-"),
+            malformed,
             line(2, "m6", "deferred", DOOMED),
             line(2, "m7", "deferred", UNKNOWN),
             line(3, "m6", "parked", DOOMED),
@@ -261,6 +289,43 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     (OBSERVED, "an invocation raised", lambda f: failed(f, 0, "ValueError: no log")),
     (OBSERVED, "an outcome was not logged", lambda f: replace(f, log=f.log[1:])),
     (OBSERVED, "an outcome was logged twice", lambda f: more(f, log=f.log[0])),
+    (OBSERVED, "no event and no line", without_events),
+    (OBSERVED, "no event, and a line for each", unpublished),
+    (
+        OBSERVED,
+        "no event of a message that the relay could not hide once before",
+        lambda f: replace(
+            f,
+            calls=[*f.calls[:-1], events(200.9, "Parked", f.log[8])],
+            log=[*f.log, {"message": "settle.failed", "environment": 0, "invocation": 2, "message_id": "m6"}],
+        ),
+    ),
+    (
+        OBSERVED,
+        "an event for a duplicate",
+        lambda f: more(f, calls=events(21, "Confirmed", f.log[2], outcome=DELIVERED)),
+    ),
+    (
+        OBSERVED,
+        "an event after an attempt that failed",
+        lambda f: more(
+            f, requests=request(10.1, GOOD, 500), calls=replace(events(10.1, "Confirmed", f.log[0]), ended=10.15)
+        ),
+    ),
+    (OBSERVED, "an event before the attempt", lambda f: more(f, calls=events(9, "Confirmed", f.log[0]))),
+    (OBSERVED, "an event before the result is parked", lambda f: more(f, calls=events(30, "Parked", f.log[7]))),
+    (OBSERVED, "an event of another call", lambda f: more(f, calls=events(11, "Confirmed", f.log[0], uuid=EVENT))),
+    (
+        OBSERVED,
+        "an event with another status",
+        lambda f: more(f, calls=events(11, "Confirmed", f.log[0], status="Failed")),
+    ),
+    (OBSERVED, "an event with another reason", lambda f: more(f, calls=events(201, "Parked", f.log[7], reason="none"))),
+    (
+        OBSERVED,
+        "a parked result with the confirmations' detail-type",
+        lambda f: more(f, calls=events(201, "Confirmed", f.log[7])),
+    ),
 ]
 
 

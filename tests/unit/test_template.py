@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flash_call_relay import ledger
+from flash_call_relay import ledger, outcome_bus
 from flash_call_relay.settings import Settings
 from local import ROOT, TOOLS
 from tests.support.template import defaults, environment, monitoring, template
@@ -107,6 +107,14 @@ def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
     (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
     assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
     assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
+
+
+def test_the_role_puts_the_relays_own_events_only() -> None:
+    """A flaw in the relay could put results on the bus that feeds it."""
+    policy, _ = RESOURCES["RelayRole"]["Properties"]["Policies"]
+    (statement,) = [one for one in statements(policy) if one["Action"] == "events:PutEvents"]
+    own = {"events:source": outcome_bus.SOURCE, "events:detail-type": [*outcome_bus.DETAIL_TYPES.values()]}
+    assert statement["Condition"] == {"StringEquals": own}
 
 
 def test_the_role_names_each_action_and_resource() -> None:
