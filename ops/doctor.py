@@ -175,6 +175,20 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, f"the rule {rule} sends events to {targets}", "deploy the stack again")
 
 
+def _check_outcome_bus(stack: Stack) -> Iterator[Finding]:
+    if not (bus := stack.parameters.get("OutcomeBusName")):
+        return
+    try:
+        stack.client("events").describe_event_bus(Name=bus)
+    except ClientError as error:
+        if error_code(error) != "ResourceNotFoundException":
+            raise
+        step = "make the bus, or deploy with another OutcomeBusName"
+        yield Finding(WRONG, f"there is no bus {bus}: EventBridge drops the events about outcomes", step)
+    else:
+        yield Finding(OK, f"the bus {bus} exists")
+
+
 def _check_credentials(stack: Stack) -> Iterator[Finding]:
     arn = stack.output("CredentialsSecretArn")
     fill = f"aws secretsmanager put-secret-value --secret-id {arn} --secret-string file://credentials.json"
@@ -363,6 +377,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("concurrency", _check_concurrency),
     ("intake", _check_intake),
     ("events", _check_events),
+    ("outcome bus", _check_outcome_bus),
     ("credentials", _check_credentials),
     ("result queue", _check_result_queue),
     ("deferred", _check_deferred),

@@ -15,7 +15,7 @@ from ops.queues import DEAD, PARKED, QueueKind
 from ops.stack import Stack
 
 HOLD_S = 60
-SHOWN = ("reason", "detail", "http_status", "duration_ms", "retry_in_s", "receive_count", "message_id")
+SHOWN = ("reason", "event", "detail", "http_status", "duration_ms", "retry_in_s", "receive_count", "message_id")
 
 
 @dataclass(order=True)

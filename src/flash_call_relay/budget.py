@@ -56,7 +56,8 @@ class Call(NamedTuple):
 
 
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
-SHORT_CALL = Call(connect=0.3, read=0.5)  # to DynamoDB or EventBridge
+LEDGER_CALL = Call(connect=0.3, read=0.5)
+EVENTS_CALL = Call(connect=0.3, read=0.5, attempts=1)  # a slow call must not take the next invocation's time
 LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
 EVENTS_S = 1.0  # an invocation waits this long at most for the outcome bus
 CALLS_S = 2.0  # for the SQS calls before the last one; enough for dozens of normal calls

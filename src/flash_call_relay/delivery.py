@@ -163,7 +163,7 @@ class Delivery:
         for record, result in lane.records:
             try:
                 processed = self._process(record, result, lane, last_moment)
-            except Exception as error:  # noqa: BLE001 - a bug must cost a retry of this record, not of the batch
+            except BaseException as error:  # noqa: BLE001 - a bug must cost a retry of this record, not of the batch
                 bug = f"a bug in the relay: {type(error).__name__}"
                 processed = self._processed(record, Deferred(Reason.RELAY_ERROR, bug, retry_in_s=None))
             outbox.put(processed)

@@ -36,8 +36,9 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
-# To DynamoDB and EventBridge. Validation and building a user agent take botocore up to a third of a call's CPU.
-SHORT_CALLS = _bounded(budget.SHORT_CALL, parameter_validation=False, user_agent=USER_AGENT)
+# Validation and building a user agent take botocore up to a third of a call's CPU.
+DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT)
+EVENTBRIDGE = _bounded(budget.EVENTS_CALL, parameter_validation=False, user_agent=USER_AGENT)
 
 WARM_UP_S = 2.0  # Lambda gives the init phase 10 s in all
 MAX_WARM_CONNECTIONS = 10  # the default batch needs no more
@@ -69,12 +70,12 @@ def wire() -> Relay:
     delivery = Delivery(settings, credentials, gate, webhook)
     queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
     ledger = (
-        Ledger(boto3.client("dynamodb", config=SHORT_CALLS), settings.ledger_table_name)
+        Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
         if settings.ledger_table_name
         else NoLedger()
     )
     outcome_bus = (
-        OutcomeBus(boto3.client("events", config=SHORT_CALLS), settings.outcome_bus_name, telemetry.SERVICE)
+        OutcomeBus(boto3.client("events", config=EVENTBRIDGE), settings.outcome_bus_name, telemetry.SERVICE)
         if settings.outcome_bus_name
         else NoOutcomeBus()
     )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SOURCE = "flash-call-relay"
 DETAIL_TYPES = {Delivered: "Flash Call Result Confirmed", Parked: "Flash Call Result Parked"}
 MAX_ENTRIES = 10  # EventBridge's limit for one call
-THREADS = 4  # a call takes about 10 ms, so one thread would be slower than 100 connections to the endpoint
-PAUSE_S = 0.05  # before the relay repeats the entries that EventBridge refused
+THREADS = 10  # as many as botocore keeps connections, so that a batch of 1,000 parked results is published in time
+PAUSE_S = 0.05  # before the relay repeats what failed
 
 Unpublished = tuple[Processed, str]  # an outcome, and why EventBridge did not take its event
 
@@ -82,13 +82,16 @@ class OutcomeBus:
         return self._threads.submit(self._publish, processed)
 
     def _publish(self, processed: Sequence[Processed]) -> list[Unpublished]:
-        refused = list(self._put(processed))
-        if not refused:
-            return []
-        time.sleep(PAUSE_S)
-        with contextlib.suppress(Exception):  # then only what EventBridge refused before is unpublished
-            refused = list(self._put([one for one, _ in refused]))
-        return refused
+        end = Deadline.after(EVENTS_S)
+        try:
+            failed = list(self._put(processed))
+        except Exception as error:  # noqa: BLE001 - it costs these events only
+            failed = [(one, error_code(error)) for one in processed]
+        if failed and end.left_s > PAUSE_S:
+            time.sleep(PAUSE_S)
+            with contextlib.suppress(Exception):  # the first reason stands
+                failed = list(self._put([one for one, _ in failed]))
+        return failed
 
     def _put(self, processed: Sequence[Processed]) -> Iterator[Unpublished]:
         entries: Any = [

@@ -237,6 +237,21 @@ def test_variables_that_the_key_hides_are_a_note() -> None:
     assert f"you need kms:Decrypt with {KEY}" in says
 
 
+@pytest.mark.parametrize(
+    ("reply", "wanted", "part"),
+    [
+        ({}, "ok", "the bus acme exists"),
+        (ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "DescribeEventBus"), "WRONG", "no bus acme"),
+        (ClientError({"Error": {"Code": "AccessDeniedException"}}, "DescribeEventBus"), "note", "not checked"),
+    ],
+)
+def test_a_missing_outcome_bus_is_wrong(reply: object, wanted: str, part: str) -> None:
+    """EventBridge would drop all events, answer that it took them, and nobody would know."""
+    level, says, _ = finding(FakeStack({"OutcomeBusName": "acme"}, describe_event_bus=reply), "outcome bus")
+    assert level == wanted
+    assert part in says
+
+
 def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
     """IAM would refuse the policy, or a command would lack a permission."""
     (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operating.md").read_text(), re.DOTALL)
