@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+# For what outlasts an invocation: Lambda may stop the monotonic clock between invocations (docs/decisions.md).
+wall_clock = time.time
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:

@@ -3,12 +3,13 @@
 import json
 import math
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from flash_call_relay.budget import wall_clock
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -37,7 +38,7 @@ class CredentialsStore:
     """The current credentials, for many threads: one of them fetches, the others wait for it."""
 
     def __init__(
-        self, client: "SecretsManagerClient", secret_id: str, *, clock: Callable[[], float] = time.monotonic
+        self, client: "SecretsManagerClient", secret_id: str, *, clock: Callable[[], float] = wall_clock
     ) -> None:
         self._client, self._secret_id, self._clock = client, secret_id, clock
         self._lock = threading.Lock()

@@ -1,10 +1,9 @@
 """Decide whether an attempt may start now: is there time, are the credentials good, does the endpoint answer?"""
 
 import threading
-import time
 from collections.abc import Callable
 
-from flash_call_relay.budget import Deadline
+from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import GateEvent, NotAsked, Reason
 
@@ -22,7 +21,7 @@ class Gate:
     fails, the gate blocks for `timeout_s`; if it still refuses the credentials, for another 30 s.
     """
 
-    def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeout_s: float, *, clock: Callable[[], float] = wall_clock) -> None:
         """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
         self._lock = threading.Lock()

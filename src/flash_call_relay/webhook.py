@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
-from flash_call_relay.budget import Deadline
+from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
 from flash_call_relay.settings import Settings
@@ -130,7 +130,7 @@ def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResp
     # Not by the connection's own `request` and `getresponse`: they take a third of a POST's CPU (docs/decisions.md).
     if not connection.is_connected:
         connection.open()
-    connection.used_at = time.monotonic()
+    connection.used_at = wall_clock()
     connection.send(request)  # in one piece: two would be two TLS records
     response = http.client.HTTPResponse(connection.sock, method="POST")
     response.begin()
@@ -282,13 +282,13 @@ def _connect(kind: Sequence[int], address: Any, timeout_s: float) -> socket.sock
 
 
 class _Connection(HTTPConnection):
-    used_at = -math.inf  # in seconds of time.monotonic
+    used_at = -math.inf  # in seconds of the wall clock
 
     def open(self) -> None:
         """Connect, with the rest of the attempt's time."""
         self.close()
         self.connect()
-        self.used_at = time.monotonic()
+        self.used_at = wall_clock()
 
     def __del__(self) -> None:
         self.close()
@@ -314,7 +314,7 @@ class _Connection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Whether the next attempt can use the connection."""
-        if self.sock is None or time.monotonic() - self.used_at > MAX_IDLE_S:
+        if self.sock is None or not 0 <= wall_clock() - self.used_at <= MAX_IDLE_S:
             return False
         if not isinstance(self.sock, ssl.SSLSocket):
             return super().is_connected

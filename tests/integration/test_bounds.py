@@ -25,13 +25,17 @@ from local.processes import free_port
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, webhook_settings
 
 
-def test_a_connection_idle_for_a_minute_is_replaced(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("passed_s", [61, -1], ids=["after a minute", "the clock was put back"])
+def test_a_connection_idle_for_a_minute_is_replaced(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, passed_s: float
+) -> None:
     """The next result would wait for its time-out on a connection that a NAT gateway has dropped."""
     webhook = Webhook(webhook_settings(standin.url))
     for _ in range(3):
         assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == 1
-    monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)  # as if a minute had passed
+    now = time.time()
+    monkeypatch.setattr(module, "wall_clock", lambda: now + passed_s)
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == 2
 

@@ -1,11 +1,14 @@
 """The gate, with a clock that the test moves."""
 
+import inspect
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import pytest
 
 from flash_call_relay.budget import Deadline
-from flash_call_relay.credentials import Credentials
+from flash_call_relay.credentials import Credentials, CredentialsStore
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Reason
 
@@ -49,6 +52,12 @@ def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None
     """Let `times` attempts fail."""
     for _ in range(times):
         gate.learn(reason, NEW)
+
+
+@pytest.mark.parametrize("kind", [Gate, CredentialsStore])
+def test_a_time_that_outlasts_an_invocation_is_of_the_wall_clock(kind: Any) -> None:
+    """In an environment that Lambda keeps suspended, the gate would spare an endpoint for hours after its recovery."""
+    assert inspect.signature(kind).parameters["clock"].default is time.time
 
 
 def test_an_attempt_that_cannot_end_in_time_is_not_admitted(gate: Gate, clock: Clock) -> None:
