@@ -40,6 +40,8 @@ def list_command(kind: QueueKind) -> click.Command:
         if limit is None and len(selection.messages) > ROWS:
             more = len(selection.messages) - ROWS
             click.echo(f"\n... and {more:,} more: --limit 0 shows all, --json shows each in full.")
+        if selection.messages:
+            click.echo(f"\nWhat to do, by reason: {kind.section}")
 
     return list_messages
 
