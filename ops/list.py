@@ -56,8 +56,8 @@ def show(selection: Selection, rows: int | None) -> None:
         click.echo(f"No visible messages on {selection.where}.")
     if selection.hidden:
         click.echo(
-            f"About {selection.hidden:,} more are hidden: another command holds them, or was killed. They become "
-            "visible again within its --hold seconds."
+            f"About {selection.hidden:,} more have just arrived, or another command holds them. If that was killed, "
+            "they become visible again within its --hold seconds."
         )
     if selection.beyond:
         click.echo(
