@@ -1,6 +1,7 @@
 """`doctor`: check a stack; each finding has a level, and a next step where something is wrong."""
 
 import json
+import shlex
 import socket
 import ssl
 import time
@@ -58,7 +59,7 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
     """
     _ = stack.description  # fails if there is no stack to check
     worst = OK
-    for name, check in CHECKS + ((("probe", _check_probe),) if probe else ()):
+    for name, check in _checks(probe=probe):
         for finding in _findings(check, stack):
             worst = max(worst, finding.level, key=(OK, NOTE, WRONG).index)
             (_print_json if as_json else _print)(name, finding)
@@ -90,11 +91,8 @@ def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
     except KeyRefusedError as error:
         yield Finding(NOTE, f"not checked: {error}")
     except SettingsError as error:
-        yield Finding(WRONG, f"the function's environment was changed: {error}", "deploy the stack again")
-
-
-def _command(stack: Stack, words: str) -> str:
-    return f"flash-call-relay --stack {stack.name} {words}"
+        step = "restore it as docs/runbook.md#function-errors says"
+        yield Finding(WRONG, f"the function's environment was changed: {error}", step)
 
 
 def _check_stack(stack: Stack) -> Iterator[Finding]:
@@ -142,7 +140,7 @@ def _check_concurrency(stack: Stack) -> Iterator[Finding]:
 def _check_intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
     state, reason = mapping["State"], mapping.get("StateTransitionReason") or "no reason given"
-    resume = _command(stack, "resume")
+    resume = stack.command("resume")
     if state == "Enabled":
         last = mapping.get("LastProcessingResult") or "nothing processed yet"
         yield Finding(OK, f"the event source mapping is Enabled ({last})")
@@ -169,7 +167,7 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
     elif wanted in arns:
         yield Finding(OK, f"the rule {rule} is ENABLED and sends events to the {route}")
     elif stack.output("ResultQueueArn") in arns:
-        yield Finding(NOTE, "the rule sends events to the result queue, because of `pause`", _command(stack, "resume"))
+        yield Finding(NOTE, "the rule sends events to the result queue, because of `pause`", stack.command("resume"))
     else:
         targets = ", ".join(arns) or "no target"
         yield Finding(WRONG, f"the rule {rule} sends events to {targets}", "deploy the stack again")
@@ -230,7 +228,7 @@ def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
     if depth.total:
         messages = count(depth.visible + depth.hidden, "message")
         says = f"{messages}{_age_of_oldest(stack, kind.output, depth)}"
-        yield Finding(NOTE, says, _command(stack, f"{kind.group} list"))
+        yield Finding(NOTE, says, stack.command(f"{kind.group} list"))
     else:
         yield Finding(OK, "empty")
 
@@ -256,15 +254,19 @@ def _age_of_oldest(stack: Stack, output: str, depth: Depth) -> str:
     return ""
 
 
-def _check_deferred(stack: Stack) -> Iterator[Finding]:
-    since = (datetime.now(UTC) - logs.RECENT).timestamp()
-    lines = logs.find(stack, "message", "result.deferred", since)
-    reasons = Counter(str(line.get("reason")) for line in lines)
-    if reasons:
-        counts = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
-        yield Finding(NOTE, f"in the last 15 minutes: {counts}", _command(stack, "doctor --probe"))
-    else:
+def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    lines = list(logs.find(stack, "message", "result.deferred", (now - logs.RECENT).timestamp()))
+    if not lines:
         yield Finding(OK, "no result in the last 15 minutes")
+        return
+    reasons = Counter(str(line.get("reason")) for line in lines)
+    counts = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
+    ago_s = (now - datetime.fromisoformat(max(line["timestamp"] for line in lines))).total_seconds()
+    # A result that was deferred without an attempt shows nothing of the endpoint's answer.
+    latest = max(lines, key=lambda line: (line.get("reason") != Reason.ENDPOINT_FAILING, line["timestamp"]))
+    step = f"story {shlex.quote(str(latest.get('uuid')))}" if probe else "doctor --probe"
+    yield Finding(NOTE, f"in the last 15 minutes: {counts}; the latest {duration(ago_s)} ago", stack.command(step))
 
 
 def _check_alarms(stack: Stack) -> Iterator[Finding]:
@@ -332,7 +334,7 @@ def _check_probe(stack: Stack) -> Iterator[Finding]:
     if "FunctionError" in reply:
         yield _failed_probe(answer)
     elif "http_status" in answer:
-        yield _judge(call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
+        yield _judge(stack, call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
     else:
         yield _no_answer(answer["reason"], answer["detail"])
 
@@ -354,7 +356,7 @@ def _no_answer(reason: str, detail: str) -> Finding:
     return Finding(WRONG, f"{asked}: {reason}, {detail}", steps.get(reason, f"check WebhookUrl; {routes}"))
 
 
-def _judge(call: str, status: int, message: str, *, is_object: bool) -> Finding:
+def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: bool) -> Finding:
     said = f"HTTP {status}" + (f": {message}" if message else "")
     if status == 404 and is_object:
         says = f"route, path and credentials of the function are good: the endpoint does not know the call {call}"
@@ -362,27 +364,31 @@ def _judge(call: str, status: int, message: str, *, is_object: bool) -> Finding:
     if status == 404:
         return Finding(WRONG, f"the API is not at this path ({said})", "check the path of WebhookUrl")
     if status in (401, 403):
-        step = "put the credentials that BetaTel gave you into the secret"
+        step = "put the credentials that BetaTel gave you into the secret: docs/runbook.md#rotate-the-key"
         return Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
     body = "a JSON object" if is_object else "not a JSON object"
     says = f"expected HTTP 404 for a call that does not exist; the endpoint answered {said} ({body})"
+    if 200 <= status < 300 and not is_object and stack.parameters.get("Confirmation") != "http-status":
+        step = "something other than the API answers, such as a proxy: docs/runbook.md#replies-doubtful"
+        return Finding(WRONG, says, step)
     if 200 <= status < 300:
         return Finding(NOTE, says)
     return Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
 
 
-CHECKS: tuple[tuple[str, Check], ...] = (
-    ("stack", _check_stack),
-    ("function", _check_function),
-    ("concurrency", _check_concurrency),
-    ("intake", _check_intake),
-    ("events", _check_events),
-    ("outcome bus", _check_outcome_bus),
-    ("credentials", _check_credentials),
-    ("result queue", _check_result_queue),
-    ("deferred", _check_deferred),
-    ("parked queue", partial(_check_queue_is_empty, kind=PARKED)),
-    ("dead-letter queue", partial(_check_queue_is_empty, kind=DEAD)),
-    ("alarms", _check_alarms),
-    ("webhook", _check_webhook),
-)
+def _checks(*, probe: bool) -> Iterator[tuple[str, Check]]:
+    yield "stack", _check_stack
+    yield "function", _check_function
+    yield "concurrency", _check_concurrency
+    yield "intake", _check_intake
+    yield "events", _check_events
+    yield "outcome bus", _check_outcome_bus
+    yield "credentials", _check_credentials
+    yield "result queue", _check_result_queue
+    yield "deferred", partial(_check_deferred, probe=probe)
+    yield "parked queue", partial(_check_queue_is_empty, kind=PARKED)
+    yield "dead-letter queue", partial(_check_queue_is_empty, kind=DEAD)
+    yield "alarms", _check_alarms
+    yield "webhook", _check_webhook
+    if probe:
+        yield "probe", _check_probe

@@ -40,6 +40,8 @@ def list_command(kind: QueueKind) -> click.Command:
         if limit is None and len(selection.messages) > ROWS:
             more = len(selection.messages) - ROWS
             click.echo(f"\n... and {more:,} more: --limit 0 shows all, --json shows each in full.")
+        if selection.messages:
+            click.echo(f"\nWhat to do, by reason: {kind.section}")
 
     return list_messages
 
@@ -54,8 +56,8 @@ def show(selection: Selection, rows: int | None) -> None:
         click.echo(f"No visible messages on {selection.where}.")
     if selection.hidden:
         click.echo(
-            f"About {selection.hidden:,} more are hidden: another command holds them, or was killed. They become "
-            "visible again within its --hold seconds."
+            f"About {selection.hidden:,} more have just arrived, or another command holds them. If that was killed, "
+            "they become visible again within its --hold seconds."
         )
     if selection.beyond:
         click.echo(

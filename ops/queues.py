@@ -264,6 +264,11 @@ class QueueKind:
     output: str
     reasons: tuple[str, ...]
 
+    @property
+    def section(self) -> str:
+        """The runbook's section about the messages on this queue."""
+        return f"docs/runbook.md#{self.title.replace(' ', '-')}-not-empty"
+
     def of(self, stack: Stack, hold_s: int = HOLD_S) -> Queue:
         """Return this queue of a stack."""
         return Queue(stack.client("sqs"), stack.output(self.output), dead=self == DEAD, hold_s=hold_s)

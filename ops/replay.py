@@ -19,7 +19,7 @@ from ops.stack import Stack
 def replay_command(kind: QueueKind) -> click.Command:
     """Return the `replay` command of a queue."""
 
-    @click.command("replay", params=filter_options(kind))
+    @click.command("replay", short_help="Send messages to the result queue again.", params=filter_options(kind))
     @limit_option
     @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="Messages per second.")
     @click.option("--set-status", type=STATUS, help="Report this status instead.")

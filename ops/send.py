@@ -50,8 +50,8 @@ def send(
     if lines.copies:
         click.echo(f"{count(lines.copies, 'repeated line')} left out.", err=True)
     if bad and not skip_bad:
-        whole = count(len(good) + len(bad), "line")
-        click.echo(f"Nothing was sent: {len(bad):,} of {whole} are bad. Fix them, or add --skip-bad.", err=True)
+        whole, verb = count(len(good) + len(bad), "line"), "is" if len(bad) == 1 else "are"
+        click.echo(f"Nothing was sent: {len(bad):,} of {whole} {verb} bad. Fix them, or add --skip-bad.", err=True)
         return 1
     if dry_run:
         click.echo(f"Dry run: {count(len(good), 'result')} would be sent.")

@@ -40,6 +40,10 @@ class Stack:
         """The name and the region of the stack, for a sentence."""
         return f"{self.name} ({self.region})"
 
+    def command(self, words: str) -> str:
+        """Return an operator's command for this stack, to copy and paste."""
+        return f"flash-call-relay --stack {self.name} {words}"
+
     @cached_property
     def _session(self) -> Any:
         return boto3.Session(region_name=self._region, profile_name=self._profile)

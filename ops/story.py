@@ -1,6 +1,7 @@
 """`story`: the events of one result in order, from the logs, the ledger, the parked and the dead-letter queue."""
 
 import json
+import shlex
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -66,7 +67,7 @@ def story(stack: Stack, *, uuid: str, since: float, as_json: bool) -> int:
             click.echo(json.dumps(line))
         return 0
     table(("when", "where", "what"), [(timestamp(one.at), one.where, one.what) for one in sorted(events)])
-    click.echo(f"\n{_verdict(uuid, lines, events)}")
+    click.echo(f"\n{_verdict(stack, uuid, lines, events)}")
     return 0
 
 
@@ -114,12 +115,12 @@ def _queue_events(stack: Stack, kind: QueueKind, uuid: str) -> list[Event]:
     return events
 
 
-def _verdict(uuid: str, lines: list[dict[str, Any]], events: list[Event]) -> str:
+def _verdict(stack: Stack, uuid: str, lines: list[dict[str, Any]], events: list[Event]) -> str:
     places = {event.where for event in events}
     for kind in (PARKED, DEAD):
         if kind.title in places:
-            group = kind.group
-            return f"It needs a person: see `{group} list --uuid {uuid}`, then `{group} replay` or `{group} discard`."
+            command = stack.command(f"{kind.group} list --uuid {shlex.quote(uuid)}")
+            return f"It needs a person: {kind.section} says what to do. First: {command}"
     outcomes = [line for line in lines if "outcome" in line]
     if "ledger" in places or any(line["outcome"] == "delivered" for line in outcomes):
         return "It is confirmed."

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from botocore.exceptions import ClientError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flash_call_relay.models import Reason
+from flash_call_relay.models import Reason, error_code
 from ops import logs
-from ops.errors import EXPLAINED, explain
+from ops.errors import EXPLAINED, NOT_ALLOWED, explain
 from ops.output import duration, on_terminal, timestamp
 from ops.queues import DEAD, PARKED, Queue
 from ops.stack import Stack
@@ -27,6 +28,7 @@ METRICS_EVERY_S = 60  # CloudWatch has one value a minute, and charges for each 
 METRICS = {
     "received": ("ResultsReceived", "Sum"),
     "delivered": ("ResultsDelivered", "Sum"),
+    "duplicate": ("DuplicateResults", "Sum"),
     "deferred": ("ResultsDeferred", "Sum"),
     "parked": ("ResultsParked", "Sum"),
     "oldest_s": ("OldestPendingAge", "Maximum"),
@@ -59,6 +61,7 @@ class Recent:
         source: `metrics` or `logs`.
         received: receives of results.
         delivered: confirmed results.
+        duplicate: copies of confirmed results.
         deferred: deferrals; a result may have many.
         parked: results that the relay parked.
         deferred_by_reason: deferrals by reason, the most frequent first.
@@ -68,6 +71,7 @@ class Recent:
     source: str
     received: int
     delivered: int
+    duplicate: int
     deferred: int
     parked: int
     deferred_by_reason: dict[str, int]
@@ -76,9 +80,17 @@ class Recent:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One refresh; `at` is a UTC time."""
+    """One refresh.
+
+    Attributes:
+        at: a UTC time.
+        intake: the state of the event source mapping, such as Enabled, or Disabled during a pause; None if unknown.
+        queues: the depths of the queues.
+        recent: the recent outcomes.
+    """
 
     at: str
+    intake: str | None
     queues: Depths
     recent: Recent
 
@@ -135,7 +147,17 @@ class Source:
         if not results.total:
             recent = replace(recent, oldest_s=None)
         depths = Depths(results.visible, results.hidden + results.delayed, parked, dead)
-        return Snapshot(timestamp(now.timestamp()), depths, recent)
+        return Snapshot(timestamp(now.timestamp()), self._intake(), depths, recent)
+
+    def _intake(self) -> str | None:
+        mapping = self._stack.output("EventSourceMappingId")
+        try:
+            state: str = self._stack.client("lambda").get_event_source_mapping(UUID=mapping)["State"]
+        except ClientError as error:
+            if error_code(error) in NOT_ALLOWED:  # the rest of the view needs no such permission
+                return None
+            raise
+        return state
 
 
 def from_metrics(stack: Stack, now: datetime) -> Recent | None:
@@ -169,7 +191,7 @@ def from_logs(stack: Stack, now: datetime) -> Recent:
     since = (now - logs.RECENT).timestamp()
     counts = Counter[str]()
     for line in logs.find(stack, "message", "batch.settled", since):
-        counts.update({key: line.get(key, 0) for key in ("records", "delivered", "deferred", "parked")})
+        counts.update({key: line.get(key, 0) for key in ("records", "delivered", "duplicate", "deferred", "parked")})
     reasons, oldest_s = Counter[str](), 0.0
     for line in logs.find(stack, "message", "result.deferred", since):
         reasons[str(line.get("reason"))] += 1
@@ -180,7 +202,7 @@ def from_logs(stack: Stack, now: datetime) -> Recent:
 
 
 def _recent(source: str, counts: dict[str, int], reasons: Counter[str], oldest_s: float) -> Recent:
-    totals = {key: counts[key] for key in ("received", "delivered", "deferred", "parked")}
+    totals = {key: counts[key] for key in ("received", "delivered", "duplicate", "deferred", "parked")}
     by_reason = {reason: times for reason, times in reasons.most_common() if times}
     return Recent(source, **totals, deferred_by_reason=by_reason, oldest_s=oldest_s or None)
 
@@ -218,7 +240,9 @@ def _view(title: str, snapshot: Snapshot) -> Group:
 
 def _queue_rows(snapshot: Snapshot) -> list[tuple[str, str, str | None]]:
     depths = snapshot.queues
+    paused = (snapshot.intake or "").startswith("Disabl")
     return [
+        *([("intake", "PAUSED: results wait", "yellow")] if paused else []),
         ("waiting", f"{depths.waiting:,}", None),
         ("hidden", f"{depths.hidden:,}", None),
         ("parked", f"{depths.parked:,}", "yellow" if depths.parked else None),
@@ -232,6 +256,7 @@ def _rows(snapshot: Snapshot) -> list[tuple[str, str, str | None]]:
     return [
         ("received", f"{recent.received:,}", None),
         ("delivered", f"{recent.delivered:,}", None),
+        ("duplicate", f"{recent.duplicate:,}", None),
         ("deferred", f"{recent.deferred:,}" + (f" ({reasons})" if reasons else ""), None),
         ("parked", f"{recent.parked:,}", None),
         ("oldest", "none" if recent.oldest_s is None else duration(recent.oldest_s), None),

@@ -101,7 +101,7 @@ class Reply:
     Attributes:
         http_status: as on the status line, 100 to 999.
         json_object: the body, if it is a JSON object.
-        message: the reply's own `message`: printable, free of credentials, at most 120 characters.
+        message: the JSON object's `message` or a page's title: printable, free of credentials, at most 120 characters.
         retry_after: the `Retry-After` header, as sent.
         duration_ms: time from the attempt's start to the reply's end, in milliseconds.
     """

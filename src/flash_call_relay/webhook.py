@@ -63,7 +63,8 @@ class Webhook:
         connection = self._connection()
         try:
             reply = _exchange(connection, _request(self._target, result, credentials))
-            json_object = _json_object(_body(reply))
+            body = _body(reply)
+            json_object = _json_object(body)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             connection.close()  # the rest of this reply must not answer the next request
             return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
@@ -75,7 +76,7 @@ class Webhook:
             json_object=json_object,
             duration_ms=(time.monotonic() - began) * 1000,
             retry_after=reply.headers.get("Retry-After"),
-            message=_message(json_object, credentials),
+            message=_message(json_object, body, credentials),
         )
 
     def connect(self) -> None:
@@ -180,9 +181,17 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unambiguous)
 
 
-def _message(json_object: dict[str, Any] | None, credentials: Credentials) -> str:
-    message = (json_object or {}).get("message")
-    if not isinstance(message, str):
+_TITLE = re.compile(r"<title\b[^<>]{0,100}>([^<]+)", re.IGNORECASE)
+
+
+def _message(json_object: dict[str, Any] | None, body: bytes, credentials: Credentials) -> str:
+    """Return the API's own message, or the title of a page that came instead; free of credentials."""
+    if json_object is not None:
+        message = json_object.get("message")
+    else:
+        title = _TITLE.search(body.decode(errors="replace"))
+        message = title and title[1].strip()
+    if not message or not isinstance(message, str):
         return ""
     echo, runs = _echoes(credentials)
     # Made printable first, because a line break becomes a space, and a credential may hold a space.

@@ -148,7 +148,8 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     assert f"parked {parked['status']}: reason=rejected" in lines[1]
     assert "not like this" in lines[2]
     assert f"holds {parked['status']}: rejected" in lines[2]
-    assert lines[-1].startswith(f"It needs a person: see `parked list --uuid {parked['uuid']}`")
+    assert lines[-1].startswith("It needs a person: docs/runbook.md#parked-queue-not-empty ")
+    assert lines[-1].endswith(f" flash-call-relay --stack relay parked list --uuid {parked['uuid']}")
 
     relay.endpoint.heal()
     relay.accepted(deferred)

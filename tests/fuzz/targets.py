@@ -148,7 +148,7 @@ def reply(data: bytes) -> None:
         assert key != "uuid" or re.fullmatch(RESULT.uuid, value, re.IGNORECASE | re.ASCII), "another uuid confirms"
         assert key != "status" or value.lower() != OTHER[RESULT.status].lower(), "the other status confirms"
     for credentials in CREDENTIALS:
-        _check_words(_message(said, credentials), credentials, limit=120)
+        _check_words(_message(said, data, credentials), credentials, limit=120)
 
 
 def retry_after(data: bytes) -> None:

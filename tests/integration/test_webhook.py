@@ -215,6 +215,26 @@ def test_an_echo_that_becomes_the_key_when_made_printable_is_masked(standin: Sta
 
 @over_http
 @pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<!doctype html><HTML><head><TITLE lang=en>\n Sign in\n</TITLE></head><p>No", "Sign in"),
+        ("<title>Blocked for ***KEY***</title>", "Blocked for ***"),
+        ("<title>" + "y" * 200, "y" * 117 + "..."),
+        (f"<title>{KEY[:10]}</title>", "(withheld)"),
+        ("<title> </title>", ""),
+        ("<title", ""),
+        ("<title " * 9000, ""),
+    ],
+    ids=["a title", "an echo", "a long title", "a cut echo", "empty", "cut", "many"],
+)
+def test_a_page_is_told_by_its_title(standin: StandIn, webhook: Webhook, page: str, message: str) -> None:
+    """An engineer would not know what answers instead of the API, or would find the key in the log."""
+    standin.misbehave(UUID, answer(200, page.replace("***KEY***", KEY)))
+    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, None, message)
+
+
+@over_http
+@pytest.mark.parametrize(
     "words",
     [f"no key: {KEY[:10]}...", f"user%20{USER[3:]}", f"&quot;{KEY[4:].upper()}&quot;"],
     ids=["cut", "URL", "HTML"],

@@ -283,7 +283,7 @@ def test_an_alarms_text_has_its_meaning_first_command_and_runbook_link(alarm: di
     assert len(text) <= 1024
     assert re.match(r"[A-Z][^.]+[.:]", text)
     assert "Nothing is lost" in text
-    assert re.search(r"First: flash-call-relay --stack a-stack (doctor|(parked|dead) list) ", text)
+    assert re.search(r"First: flash-call-relay --stack a-stack (doctor --probe|(parked|dead) list) ", text)
     assert text.endswith(f" Runbook: docs/runbook.md#{slug(alarm)}")
 
 

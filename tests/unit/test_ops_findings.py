@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -212,6 +213,11 @@ def test_a_probe_that_lambda_throttles_is_wrong() -> None:
         ({"http_status": 403, "is_json_object": True, "message": "no"}, "WRONG", "refuses the credentials (HTTP 403:"),
         ({"http_status": 200, "is_json_object": True, "message": ""}, "note", "the endpoint answered HTTP 200 (a JSON"),
         (
+            {"http_status": 200, "is_json_object": False, "message": ""},
+            "WRONG",
+            "answered HTTP 200 (not a JSON object)",
+        ),
+        (
             {"http_status": 503, "is_json_object": False, "message": ""},
             "WRONG",
             "answered HTTP 503 (not a JSON object)",
@@ -226,6 +232,30 @@ def test_an_answer_to_a_probe_is_judged(answer: dict[str, object], wanted: str, 
     level, says, next_step = finding(FakeStack(invoke=reply), "probe")
     assert (level, part in says) == (wanted, True)
     assert ("docs/integrating.md#check-the-functions-routes" in next_step) == ("timeout" in says)
+
+
+def test_any_2xx_to_a_probe_is_no_fault_if_it_confirms() -> None:
+    """`doctor` would call an endpoint wrong whose empty replies confirm results."""
+    answer = {"http_status": 204, "is_json_object": False, "message": ""}
+    reply = {"Payload": io.BytesIO(json.dumps(answer).encode())}
+    assert finding(FakeStack({"Confirmation": "http-status"}, invoke=reply), "probe")[0] == "note"
+
+
+def test_the_deferred_results_have_the_time_and_the_story_of_the_latest() -> None:
+    """After `doctor --probe` an operator would not know whether the fault is over, or which result to look at."""
+    now = datetime.now(UTC)
+    lines = [
+        {"uuid": uuid, "reason": reason, "timestamp": (now - timedelta(seconds=age_s)).isoformat()}
+        for uuid, reason, age_s in (
+            ("a", "unconfirmed", 400),
+            ("b c", "unconfirmed", 300),
+            ("d", "endpoint_failing", 180),
+        )
+    ]
+    events = [{"message": json.dumps({"message": "result.deferred", **line})} for line in lines]
+    level, says, next_step = finding(FakeStack(filter_log_events={"events": events}), "deferred")
+    assert (level, next_step) == ("note", "flash-call-relay --stack a-stack story 'b c'")
+    assert says == "in the last 15 minutes: unconfirmed 2, endpoint_failing 1; the latest 3 min ago"
 
 
 def test_variables_that_the_key_hides_are_a_note() -> None:

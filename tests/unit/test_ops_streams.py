@@ -25,7 +25,7 @@ from tests.unit.test_ops_replay import Crowded, Stack
 CALL = "01JV5V54KPYK9GB29265EQRZ4C"
 LINES = (
     {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
-    {"message": "batch.settled", "records": 5, "delivered": 4, "deferred": 1},
+    {"message": "batch.settled", "records": 6, "delivered": 4, "duplicate": 1, "deferred": 1},
 )
 
 
@@ -68,7 +68,7 @@ def documented() -> dict[str, list[str]]:
     ("words", "fields"),
     [
         (["doctor", "--json"], ["check", "level", "message", "next_step"]),
-        (["watch", "--json", "--count", "1"], ["at", "queues", "recent"]),
+        (["watch", "--json", "--count", "1"], ["at", "intake", "queues", "recent"]),
         (["story", CALL, "--json"], ["at", "where", "what", "fields"]),
         *(
             (
@@ -97,7 +97,7 @@ def test_json_has_the_documented_fields(
     if "watch" in words:
         (line,) = lines
         assert list(line["queues"]) == ["waiting", "hidden", "parked", "dead_lettered"]
-        numbers = ["received", "delivered", "deferred", "parked", "deferred_by_reason", "oldest_s"]
+        numbers = ["received", "delivered", "duplicate", "deferred", "parked", "deferred_by_reason", "oldest_s"]
         assert list(line["recent"]) == ["source", *numbers]
         text = (ROOT / "docs" / "operating.md").read_text()
         assert all(f"`{name}`" in text for name in (*line["queues"], *line["recent"]))

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from flash_call_relay.models import Reason
 from ops import cli, watch
 from tests.support.emitted import emitted_dimensions, emitted_metrics
+from tests.unit.test_ops_findings import REFUSED
 from tests.unit.test_ops_output import terminal
 from tests.unit.test_ops_queues import counts
 from tests.unit.test_ops_streams import busy_stack
@@ -23,6 +24,7 @@ THROTTLED = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")
 VALUES = {
     "received": [5.0, 7.0],
     "delivered": [3.0],
+    "duplicate": [2.0],
     "deferred": [6.0, 1.0],
     "parked": [],
     "oldest_s": [84.2, 12.0],
@@ -56,7 +58,7 @@ def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_numbers_are_those_of_the_metrics() -> None:
     """An operator would see wrong numbers."""
     recent = watch.from_metrics(busy_stack(get_metric_data=metrics(VALUES)), NOW)
-    assert recent == watch.Recent("metrics", 12, 3, 7, 0, {"endpoint_error": 5, "timeout": 2}, 84.2)
+    assert recent == watch.Recent("metrics", 12, 3, 2, 7, 0, {"endpoint_error": 5, "timeout": 2}, 84.2)
 
 
 def test_the_metrics_asked_for_are_those_that_the_relay_emits() -> None:
@@ -80,7 +82,7 @@ def test_the_metrics_asked_for_are_those_that_the_relay_emits() -> None:
 def test_without_metrics_the_numbers_are_those_of_the_log_lines() -> None:
     """On the local stack, and in the first minutes, an operator would see zeros."""
     recent = watch.from_logs(busy_stack(), NOW)
-    assert recent == watch.Recent("logs", 5, 4, 1, 0, {"endpoint_error": 1}, 84.2)
+    assert recent == watch.Recent("logs", 6, 4, 1, 1, 0, {"endpoint_error": 1}, 84.2)
 
 
 def test_an_unknown_call_is_not_the_oldest() -> None:
@@ -99,9 +101,24 @@ def test_without_a_terminal_each_refresh_is_one_line() -> None:
     for line in lines:
         assert re.fullmatch(
             r"\S+Z  waiting 1, hidden 0, parked 1, dead-lettered 1; in the last 15 minutes \(metrics\): "
-            r"received 12, delivered 3, deferred 7 \(endpoint_error 5, timeout 2\), parked 0, oldest 84 s",
+            r"received 12, delivered 3, duplicate 2, deferred 7 \(endpoint_error 5, timeout 2\), parked 0, oldest 84 s",
             line,
         )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "start"),
+    [
+        ({"State": "Disabled"}, "intake PAUSED: results wait, waiting 1,"),
+        ({"State": "Disabling"}, "intake PAUSED: results wait, waiting 1,"),
+        ({"State": "Enabled"}, "waiting 1,"),
+        (REFUSED, "waiting 1,"),
+    ],
+)
+def test_a_pause_is_shown(mapping: Any, start: str) -> None:
+    """During a pause an operator would see results that wait, and no cause."""
+    (line,) = run(busy_stack(get_event_source_mapping=mapping), "--count", "1").stdout.splitlines()
+    assert line.partition("  ")[2].startswith(start)
 
 
 def test_an_empty_queue_has_no_oldest_result() -> None:
