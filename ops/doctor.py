@@ -170,7 +170,9 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
         yield Finding(NOTE, "the rule sends events to the result queue, because of `pause`", stack.command("resume"))
     else:
         targets = ", ".join(arns) or "no target"
-        yield Finding(WRONG, f"the rule {rule} sends events to {targets}", "deploy the stack again")
+        other = "queue" if route == "function" else "function"
+        step = f"deploy with EventRoute={other}, then with {route}: without a change, CloudFormation restores nothing"
+        yield Finding(WRONG, f"the rule {rule} sends events to {targets}", step)
 
 
 def _check_outcome_bus(stack: Stack) -> Iterator[Finding]:
@@ -350,7 +352,7 @@ def _no_answer(reason: str, detail: str) -> Finding:
     routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
     steps: dict[str, str] = {
         Reason.CREDENTIALS_UNAVAILABLE: f"check the secret and that the function's role may read it; {routes}",
-        Reason.OUT_OF_TIME: "restore the function's time-out of 60 s: deploy the stack again",
+        Reason.OUT_OF_TIME: "restore the time-out: aws lambda update-function-configuration --timeout 60",
     }
     asked = "the function sent no POST" if reason in steps else "the function got no answer"
     return Finding(WRONG, f"{asked}: {reason}, {detail}", steps.get(reason, f"check WebhookUrl; {routes}"))

@@ -69,7 +69,9 @@ def _retarget(stack: Stack, arn: str) -> bool:
     targets = events.list_targets_by_rule(**rule)["Targets"]
     target = next((target for target in targets if target["Id"] == TARGET), None)
     if target is None:
-        raise CommandError(f"The rule {rule['Rule']} has no target {TARGET!r}: deploy the stack again.")
+        raise CommandError(
+            f"The rule {rule['Rule']} has no target {TARGET!r}: run `doctor`, which names the next step."
+        )
     if target["Arn"] == arn:
         return False
     reply = events.put_targets(**rule, Targets=[{**target, "Arn": arn}])
