@@ -155,7 +155,7 @@ Invocation.log_outcomes = _log_and_fail
 
 def broken_promises(facts: Facts) -> set[str]:
     """Return the promises that the check finds broken."""
-    return {line.promise for line in check(facts) if line.broken}
+    return {promise.name for promise in check(facts) if promise.broken}
 
 
 @pytest.mark.parametrize("name", ["nothing", *BROKEN])
@@ -172,8 +172,8 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
             source.write(text)
     for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
         stage.deployment.sqs.purge_queue(QueueUrl=stage.deployment.outputs[queue])
-    plan = Plan.short(name, stage.trap.url)
-    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.trap)
+    plan = Plan.short(name, stage.other_host.url)
+    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
     if promise == CLOCK:
         soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
@@ -189,7 +189,7 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
         facts = soak.facts()
     started = any("outcome" in line for line in facts.log)
     assert started, {invocation.error for invocation in facts.invocations}
-    found = {line.promise: line.broken for line in check(facts) if line.broken}
+    found = {one.name: one.broken for one in check(facts) if one.broken}
     assert (promise in found) if promise else not found, found
 
 

@@ -187,4 +187,4 @@ class SoakStage:
 
     deployment: Deployment
     port: int
-    trap: StandIn
+    other_host: StandIn
