@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], object], limit_s: float, every_s: float =
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back the signals of `ENDINGS` until the block ends, so that no process starts without being registered."""
+    """Hold back the signals of `ENDINGS` until the block ends, so that each process that starts is registered."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return

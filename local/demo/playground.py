@@ -202,7 +202,7 @@ List the requests that the endpoint got:
     curl -s {origin}/_standin/requests
 
 Have the endpoint answer 500 to everything for 30 seconds:
-    curl -s -X POST {origin}/_standin/spell -d '{{"status": 500, "seconds": 30}}'
+    curl -s -X POST {origin}/_standin/override -d '{{"status": 500, "seconds": 30}}'
 
 Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All

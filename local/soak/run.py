@@ -240,7 +240,7 @@ class Soak:
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
         self._recoveries.append(time.time() + ERRORS_S)
-        self.endpoint.spell(error(500), ERRORS_S)
+        self.endpoint.override(error(500), ERRORS_S)
 
     @contextlib.contextmanager
     def rotation(self) -> Iterator[None]:

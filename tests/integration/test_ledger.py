@@ -106,7 +106,7 @@ def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Ite
         yield relay
     elif request.param == "throttled":
         with StandIn(api_key=KEY, user_id=USER) as dynamodb:
-            dynamodb.spell(answer(400, THROTTLED))
+            dynamodb.override(answer(400, THROTTLED))
             relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=dynamodb.url.removesuffix(WEBHOOK_PATH))
             yield relay
     elif request.param == "unreachable":

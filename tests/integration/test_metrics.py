@@ -179,7 +179,7 @@ def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: InP
 def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: InProcessRelay, failures: int) -> None:
     """The alarm would fire a batch late, or for four failures."""
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(failures))))
     failing = int(failures == 5)
     assert relay.counted("EndpointFailing") == [failing]
@@ -196,7 +196,7 @@ def test_endpoint_failing_stays_1_while_single_probes_fail(
     """In an outage with little traffic, the alarm would end whenever the relay tries one result."""
     monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the gate admits the next attempt
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(5))))
     relay.invoke_with(relay.send(result("lone")))
     assert relay.counted("ResultsDeferred", reason="endpoint_error") == [5, 1]

@@ -116,7 +116,7 @@ def without_bus(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterat
     relay.configure(OUTCOME_BUS_NAME="default")
     if request.param == "throttled":
         with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-            eventbridge.spell(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
+            eventbridge.override(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
             relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=eventbridge.url.removesuffix(WEBHOOK_PATH))
             yield relay
     elif request.param == "unreachable":
@@ -151,7 +151,7 @@ def test_an_event_that_eventbridge_refuses_is_tried_once_more_and_logged(relay: 
     relay.endpoint.issue("call")
     refusal = {"ErrorCode": "ThrottlingException", "ErrorMessage": "slow down"}
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-        eventbridge.spell(answer(200, {"FailedEntryCount": 1, "Entries": [refusal]}))
+        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [refusal]}))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
         assert relay.invoke_with(relay.send(result("call"))) == []
@@ -169,9 +169,9 @@ def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcess
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
 
         def fail_the_next_call(**_: object) -> None:
-            eventbridge.spell(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
+            eventbridge.override(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
 
-        eventbridge.spell(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
+        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
         session().events.register("after-call.eventbridge.PutEvents", fail_the_next_call)

@@ -99,7 +99,7 @@ def blocked_batch(relay: InProcessRelay, *, horizon_s: int = 86_400) -> list[dic
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))
     relay.endpoint.issue("confirmed")
     relay.invoke_with(relay.send(result("confirmed")))
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*map(result, issued_calls(relay, 5))))
     records = relay.send(result("confirmed"), *(result(f"held-{number}") for number in range(9)))
     relay.aws_calls.clear()
