@@ -41,6 +41,13 @@ def free_port() -> int:
     raise LocalError("No loopback port from 10240 to 32767 is free.")
 
 
+def listens(port: int) -> bool:
+    """Return whether a process accepts connections on this loopback port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def start_session(
     ending: contextlib.ExitStack, command: list[str], *, cwd: Path = ROOT, **options: Any
 ) -> "subprocess.Popen[bytes]":

@@ -83,10 +83,10 @@ def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
 def swept(relay: DeployedRelay) -> Iterator[DeployedRelay]:
     """Return the relay with empty queues, and empty them after the test."""
     relay.settled()
-    relay.sweep()
+    relay.deployment.purge_queues()
     yield relay
     relay.settled()
-    relay.sweep()
+    relay.deployment.purge_queues()
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from local.soak.run import Soak
 from tests.support.deployed import SoakStage
 
 HORIZON_S = 60
-CALM_S = 5
-FOUND_OUT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
+CORRECT_RUN_S = 5
+DETECTION_LIMIT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
 
 LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
 
@@ -170,8 +170,7 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     for module, text in additions.items():
         with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
             source.write(text)
-    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-        stage.deployment.sqs.purge_queue(QueueUrl=stage.deployment.outputs[queue])
+    stage.deployment.purge_queues()
     plan = Plan.short(name, stage.other_host.url)
     soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
@@ -180,10 +179,10 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     with soak:
         half = len(plan.to_queue) // 2
         soak.send(plan.to_queue[:half])
-        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + FOUND_OUT_S)
+        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + DETECTION_LIMIT_S)
         with soak.rotation():
             soak.send([*plan.to_queue[half:], *plan.late])
-        deadline = time.monotonic() + (FOUND_OUT_S if promise else CALM_S)
+        deadline = time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S)
         soak.watch(lambda: promise in broken_promises(soak.facts()), deadline)
         soak.stop()
         facts = soak.facts()

@@ -1,6 +1,5 @@
 """The metrics agree with the outcomes, in blobs that CloudWatch accepts."""
 
-import io
 import json
 import math
 import time
@@ -17,7 +16,7 @@ from local.endpoint.behaviour import error
 from tests.support import emf
 from tests.support.emitted import emitted_dimensions, emitted_metrics
 from tests.support.payloads import result
-from tests.support.relay import InProcessRelay
+from tests.support.relay import FailingStream, InProcessRelay
 
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
@@ -222,21 +221,6 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
     assert [line["uuid"] for line in relay.lines("ledger.conflict")] == ["call"]
     assert relay.counted("ResultsParked", reason="conflicting_status") == [1]
     assert relay.counted("ConflictingResults") == [2]
-
-
-class FailingStream(io.StringIO):
-    """A stream that refuses the writes with these numbers."""
-
-    def __init__(self, failures: range) -> None:
-        super().__init__()
-        self.failures, self.writes = failures, 0
-
-    def write(self, text: str) -> int:
-        """Write, or fail."""
-        self.writes += 1
-        if self.writes - 1 in self.failures:
-            raise OSError("No space left on device")
-        return super().write(text)
 
 
 def test_metrics_that_cannot_be_written_change_no_outcome(relay: InProcessRelay) -> None:

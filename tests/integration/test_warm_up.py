@@ -15,8 +15,7 @@ from tests.support.relay import GOOD_SECRET, PATIENCE_S, InProcessRelay
 def test_the_first_batch_after_a_cold_start_finds_the_secret_and_open_connections(relay: InProcessRelay) -> None:
     """The first results after a cold start would wait for handshakes, at a third of a CPU."""
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="4")
-    calls = [f"call-{number}" for number in range(4)]
-    relay.endpoint.issue(*calls)
+    calls = relay.issue_calls(4)
     handler.warm_up(handler.wire())
     relay.endpoint.wait_until(lambda endpoint: endpoint.connections == 4, PATIENCE_S, "the connections")
     assert relay.endpoint.requests == []

@@ -73,11 +73,6 @@ class DeployedRelay:
         asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
         return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
 
-    def sweep(self) -> None:
-        """Purge all queues."""
-        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-            self.deployment.sqs.purge_queue(QueueUrl=self.deployment.outputs[output])
-
     def confirmed(self, uuid: str) -> str | None:
         """Return the status that the ledger holds for a uuid; None without an entry."""
         item = self.ledger_entry(uuid)
