@@ -17,7 +17,7 @@ def events(relay: DeployedRelay, *names: str) -> list[str]:
 def test_an_outage_closes_the_gate_and_a_recovery_delivers_all_results(relay: DeployedRelay) -> None:
     """The results of an outage would be lost, or the relay would keep sending to an endpoint that is down."""
     names = ("endpoint.failing", "endpoint.recovered")
-    with relay.alone(), relay.reconfigured(CONNECTIONS_PER_FUNCTION="2"):
+    with relay.concurrency(1), relay.reconfigured(CONNECTIONS_PER_FUNCTION="2"):
         relay.endpoint.override(error(503))
         results = [result(status="Failed") for _ in range(30)]
         relay.send_known(*results)

@@ -96,10 +96,10 @@ class DeployedRelay:
             self._reconfigure(function, 60, before)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run in one execution environment, so that all results meet the same gate."""
+    def concurrency(self, count: int) -> Iterator[None]:
+        """Run in at most `count` execution environments; with 1, all results meet the same gate."""
         function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
-        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=count)
         try:
             yield
         finally:
