@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,83 +24,71 @@ def _failure(*args):
     reason = _given(*args)
     return Reason.REJECTED if reason is Reason.{} else reason
 """
-# Code that breaks a promise, appended to a module in a copy of the package.
-BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "drops a deferred result": (
+
+
+def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
+    """Return a promise, and the code that breaks it when it is appended to these modules of the package."""
+    return promise, additions
+
+
+BROKEN = {
+    "drops a deferred result": broken(
         LOST,
-        {
-            "queues": """
+        queues="""
 _settle = Queues.settle
 def settle(*args, **options):
     settlement = _settle(*args, **options)
     return Settlement(settlement.kept[1:], settlement.failures)
 Queues.settle = settle
-"""
-        },
+""",
     ),
-    "believes any 200": (
+    "believes any 200": broken(
         CONFIRMED,
-        {
-            "policy": """
+        policy="""
 _believed = _failure
 def _failure(settings, result, reply):
     return None if reply.http_status == 200 else _believed(settings, result, reply)
-"""
-        },
+""",
     ),
-    "forgets what is in the ledger": (
-        ONCE,
-        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"},
+    "forgets what is in the ledger": broken(
+        ONCE, ledger="\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"
     ),
-    "posts twice": (
+    "posts twice": broken(
         ONCE,
-        {
-            "webhook": """
+        webhook="""
 _post = Webhook.post
 Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
-"""
-        },
+""",
     ),
-    "takes a contradiction for a copy": (
-        CONTRADICTIONS,
-        {"policy": "\n_compare\ndef _compare(*_): return models.Duplicate()\n"},
+    "takes a contradiction for a copy": broken(
+        CONTRADICTIONS, policy="\n_compare\ndef _compare(*_): return models.Duplicate()\n"
     ),
-    "parks a good result for the endpoint's fault": (
-        FAULT,
-        {"policy": REJECTS.format("ENDPOINT_ERROR")},
-    ),
-    "gives up early": (
+    "parks a good result for the endpoint's fault": broken(FAULT, policy=REJECTS.format("ENDPOINT_ERROR")),
+    "gives up early": broken(
         HORIZON,
-        {
-            "policy": """
+        policy="""
 from dataclasses import replace
 _decide = decide
 def decide(settings, *args, **options):
     return _decide(replace(settings, retry_horizon_seconds=settings.retry_horizon_seconds // 10), *args, **options)
-"""
-        },
+""",
     ),
-    "parks what was refused": (
-        REFUSED,
-        {"policy": REJECTS.format("CREDENTIALS_REJECTED")},
-    ),
-    "overlooks the clock": (
+    "parks what was refused": broken(REFUSED, policy=REJECTS.format("CREDENTIALS_REJECTED")),
+    "overlooks the clock": broken(
         CLOCK,
-        {"delivery": "\nSETTLE_S -= 100\n", "webhook": "\n_time_left\ndef _time_left(): return 100.0\n"},
+        delivery="\nSETTLE_S -= 100\n",
+        webhook="\n_time_left\ndef _time_left(): return 100.0\n",
     ),
-    "logs the key": (
+    "logs the key": broken(
         CREDENTIALS,
-        {
-            "webhook": """
+        webhook="""
 _post = Webhook.post
 Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
-"""
-        },
+""",
     ),
-    "follows redirects": (
+    "follows redirects": broken(
         CREDENTIALS,
-        {
-            "webhook": """
+        webhook="""
 _sent = _exchange
 def _exchange(connection, request):
     reply = _sent(connection, request)
@@ -110,45 +97,38 @@ def _exchange(connection, request):
         with socket.create_connection((target.host, target.port)) as elsewhere:
             elsewhere.sendall(request)
     return reply
-"""
-        },
+""",
     ),
-    "fails when the outcome bus does": (
+    "fails when the outcome bus does": broken(
         OBSERVED,
-        {
-            "outcome_bus": """
+        outcome_bus="""
 _exit = _BusPublication.__exit__
 def _exit_and_fail(*args):
     _exit(*args)
     raise OSError("no route to EventBridge")
 _BusPublication.__exit__ = _exit_and_fail
-"""
-        },
+""",
     ),
-    "tells the outcome bus of a result that is not parked": (
+    "tells the outcome bus of a result that is not parked": broken(
         OBSERVED,
-        {
-            "outcome_bus": """
+        outcome_bus="""
 _note = _BusPublication.note
 def _note_early(self, processed, kept):
     told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if one.record.message_id in kept]
     _note(self, [*processed, *told], ())
 _BusPublication.note = _note_early
 from dataclasses import replace
-"""
-        },
+""",
     ),
-    "fails when logging does": (
+    "fails when logging does": broken(
         OBSERVED,
-        {
-            "telemetry": """
+        telemetry="""
 _log_outcomes = Invocation.log_outcomes
 def _log_and_fail(*args):
     _log_outcomes(*args)
     raise OSError("no space left")
 Invocation.log_outcomes = _log_and_fail
-"""
-        },
+""",
     ),
 }
 
