@@ -126,6 +126,7 @@ class Soak:
         self._recoveries: list[float] = []
         self._requests_seen, self._other_host_requests_before = 0, len(self.other_host.requests)
         self._bounds = [(0.0, float(self.horizon_s), float(GRACE_S))]
+        self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
         api_key, user_id = self._new_credentials()
         self._function = FaultyFunction(self.plan.seed, self.fault_rate)

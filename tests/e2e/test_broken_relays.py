@@ -150,7 +150,6 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     for module, text in additions.items():
         with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
             source.write(text)
-    stage.deployment.purge_queues()
     plan = Plan.short(name, stage.other_host.url)
     soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
