@@ -71,7 +71,7 @@ def add_ports(parser: argparse.ArgumentParser) -> None:
 
 
 def require_ports(options: argparse.Namespace) -> None:
-    """Raise a `LocalError` with a way out if a port of `add_ports` is taken."""
+    """Raise a `LocalError` that says what to do if a port of `add_ports` is in use."""
     for port, user, variable in (
         (options.emulator_port, "the emulator", "EMULATOR_PORT"),
         (options.endpoint_port, "the endpoint", "ENDPOINT_PORT"),
@@ -82,6 +82,6 @@ def require_ports(options: argparse.Namespace) -> None:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 raise LocalError(
-                    f"Port {port}, meant for {user}, is taken. If an earlier `make up` has it, `make down` ends that. "
+                    f"Port {port}, meant for {user}, is in use. If an earlier `make up` uses it, run `make down`. "
                     f"Otherwise choose another port with {variable}=..."
                 ) from None

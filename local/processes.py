@@ -41,6 +41,13 @@ def free_port() -> int:
     raise LocalError("No loopback port from 10240 to 32767 is free.")
 
 
+def listens(port: int) -> bool:
+    """Return whether a process accepts connections on this loopback port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def start_session(
     ending: contextlib.ExitStack, command: list[str], *, cwd: Path = ROOT, **options: Any
 ) -> "subprocess.Popen[bytes]":
@@ -83,7 +90,7 @@ def wait_until(condition: Callable[[], object], limit_s: float, every_s: float =
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back the signals of `ENDINGS` until the block ends, so that no process starts without being registered."""
+    """Hold back the signals of `ENDINGS` until the block ends, so that each process that starts is registered."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return

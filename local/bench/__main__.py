@@ -106,7 +106,7 @@ def measure(stage: Stage, rounds: int, say: Any) -> tuple[Tables, dict[str, str]
     """Return the tables, and the versions of what was measured."""
     say("cold starts")
     starts = coldstart.cold_starts(stage, rounds)
-    size_mb = coldstart.zipped_mb(stage.package, stage.state / "package.zip")
+    size_mb = coldstart.zipped_mb(stage.package, stage.state / "package")
     say("CPU per result")
     cpu = stage.worker(0, "cpu", rounds)
     rates = []

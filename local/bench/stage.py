@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
 from local import ROOT
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
+from local.endpoint.process import start_endpoint
 from local.endpoint.standin import WEBHOOK_PATH
-from local.processes import LocalError, free_port, start_session, tool, wait_until
+from local.processes import LocalError, free_port, tool
 
 HERE = Path(__file__).parent
 CPUS = sorted(os.sched_getaffinity(0))
-START_S = 30
 MEASURE_S = 600
 
 
@@ -101,9 +99,13 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
             emulator = ending.enter_context(Emulator(state, free_port(), say))
-            credentials = state / "credentials.json"
-            credentials.write_text(json.dumps({"api_key": api_key, "user_id": user_id}))
-            endpoints = {latency: _endpoint(ending, emulator, credentials, latency) for latency in latencies_ms}
+            endpoints: dict[int, str] = {}
+            for latency_ms in latencies_ms:
+                port = free_port()
+                endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
+                options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
+                options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]
+                start_endpoint(ending, state, port, {"api_key": api_key, "user_id": user_id}, *options)
         template = sam_build(emulator)
         fastest = endpoints[min(latencies_ms)]
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})
@@ -116,24 +118,3 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         )
         yield Stage(deployment, template.parent / "RelayFunction", endpoints, state)
-
-
-def _endpoint(ending: contextlib.ExitStack, emulator: Emulator, credentials: Path, latency_ms: int) -> str:
-    port = free_port()
-    command = [
-        *(str(tool("dev/bin/python")), "-m", "local.endpoint.standin", "--port", str(port)),
-        *("--credentials", str(credentials), "--every-call-exists", "--latency-ms", str(latency_ms)),
-        *("--certificate", str(emulator.state / "cert.pem"), "--key", str(emulator.state / "key.pem")),
-    ]
-    start_session(ending, command, stdout=subprocess.DEVNULL)
-    url = f"https://localhost:{port}"
-    with urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, timeout=2) as http:
-
-        def answers() -> bool:
-            with contextlib.suppress(urllib3.exceptions.HTTPError):
-                return http.request("GET", f"{url}/_standin/requests").status == 200
-            return False
-
-        if not wait_until(answers, START_S):
-            raise LocalError("The stand-in endpoint did not start.")
-    return f"{url}{WEBHOOK_PATH}"

@@ -19,7 +19,7 @@ from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 
 LEAST_RESULTS = 40  # to hold each kind of result
-MOST_FAULTS = 20
+MOST_SHOWN = 20
 
 
 def main() -> int:
@@ -49,17 +49,17 @@ def demonstrate(options: argparse.Namespace) -> int:
         say("filling the secret with made-up credentials")
         deployment.fill_secret(api_key, user_id)
         run = Run(deployment, endpoint, Scenario.of(options.results), console, say)
-        run.play()
+        run.send_all()
         say("counting the outcomes")
-        faults = show(run)
+        deviations = show(run)
         say("ending the emulator and the endpoint")
-    for fault in faults[:MOST_FAULTS]:
-        console.print(fault, style="red", soft_wrap=True)
-    if len(faults) > MOST_FAULTS:
-        console.print(f"... and {len(faults) - MOST_FAULTS} more", style="red")
-    if not faults:
+    for deviation in deviations[:MOST_SHOWN]:
+        console.print(deviation, style="red", soft_wrap=True)
+    if len(deviations) > MOST_SHOWN:
+        console.print(f"... and {len(deviations) - MOST_SHOWN} more", style="red")
+    if not deviations:
         console.print("Nothing is missing: every result sent is accounted for.", style="bold green")
-    return 1 if faults else 0
+    return 1 if deviations else 0
 
 
 if __name__ == "__main__":

@@ -22,19 +22,18 @@ from local import ROOT, TOOLS
 from local.command import Parser, add_ports, require_ports, run_command, stopwatch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
+from local.endpoint.process import start_endpoint
 from local.endpoint.standin import WEBHOOK_PATH
-from local.processes import LocalError, end_session, signals_held, start_session, wait_until
+from local.processes import end_session, signals_held
 
 LOCAL = ROOT / ".local"
 PIDS = LOCAL / "pids.json"
 ENV = LOCAL / "env"
 COMMAND = ".venv/dev/bin/flash-call-relay"
 COMMANDS = LOCAL / "commands"
-CREDENTIALS = LOCAL / "credentials.json"
 STACK_NAME = "flash-call-relay-local"
 PARAMETERS: dict[str, str | int] = {"RetryBaseSeconds": 2, "UnknownCallGraceSeconds": 60}
 FIRST_CALL = "01JV5V54KPYK9GB29265EQRZ2P"
-ENDPOINT_LIMIT_S = 10
 FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do unset $name; done"
 
 
@@ -65,7 +64,8 @@ def up(options: argparse.Namespace) -> int:
         origin = f"http://127.0.0.1:{options.endpoint_port}"
         say(f"starting the stand-in endpoint on {origin}")
         credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
-        start_endpoint(undo, options.endpoint_port, origin, credentials)
+        register("endpoint", start_endpoint(undo, LOCAL, options.endpoint_port, credentials))
+        urllib3.request("POST", f"{origin}/_standin/calls", json={"uuid": FIRST_CALL}, retries=False)
         url = origin + WEBHOOK_PATH
         deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": url, **PARAMETERS})
         say("filling the secret with made-up credentials")
@@ -92,26 +92,6 @@ def clear() -> bool:
             end_session(pid)
         shutil.rmtree(LOCAL, ignore_errors=True)
     return bool(pids)
-
-
-def start_endpoint(undo: contextlib.ExitStack, port: int, origin: str, credentials: dict[str, str]) -> None:
-    """Start the stand-in endpoint, wait until it answers, and make a first call known to it."""
-    CREDENTIALS.touch(mode=0o600)
-    CREDENTIALS.write_text(json.dumps(credentials))
-    log_path = LOCAL / "endpoint.log"
-    command = [sys.executable, "-m", "local.endpoint.standin", "--port", str(port), "--credentials", str(CREDENTIALS)]
-    with log_path.open("wb") as log:
-        process = start_session(undo, command, stdout=log)
-
-    def has_call_or_ended() -> bool:
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
-            call = {"uuid": FIRST_CALL}
-            return urllib3.request("POST", f"{origin}/_standin/calls", json=call, retries=False).status == 200
-        return process.poll() is not None
-
-    if not wait_until(has_call_or_ended, ENDPOINT_LIMIT_S) or process.poll() is not None:
-        raise LocalError(f"The stand-in endpoint did not start. Its log:\n{log_path.read_text()}")
-    register("endpoint", process.pid)
 
 
 # ---- the processes of `up` ----
@@ -202,7 +182,7 @@ List the requests that the endpoint got:
     curl -s {origin}/_standin/requests
 
 Have the endpoint answer 500 to everything for 30 seconds:
-    curl -s -X POST {origin}/_standin/spell -d '{{"status": 500, "seconds": 30}}'
+    curl -s -X POST {origin}/_standin/override -d '{{"status": 500, "seconds": 30}}'
 
 Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All

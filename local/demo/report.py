@@ -16,26 +16,26 @@ from local.processes import wait_until
 
 
 def show(run: Run) -> list[str]:
-    """Show the outcomes of a run; return its faults in words."""
-    hard = run.scenario.hard.uuid
+    """Show the outcomes of a run; return a sentence for each wrong one."""
+    failing = run.scenario.failing.uuid
     log: list[dict[str, Any]] = []
 
-    def hard_is_logged() -> bool:
+    def is_logged() -> bool:
         log[:] = run.deployment.log()
-        return any(line.get("uuid") == hard and line["outcome"] == DELIVERED for line in log)
+        return any(line.get("uuid") == failing and line["outcome"] == DELIVERED for line in log)
 
-    wait_until(hard_is_logged, limit_s=5)
+    wait_until(is_logged, limit_s=5)
     run.console.print(_story(run, log))
     run.console.print(_events(run, log), soft_wrap=True)
     return _outcomes(run, {line["uuid"] for line in log if "uuid" in line and line["outcome"] == "deferred"})
 
 
 def _story(run: Run, log: Sequence[dict[str, Any]]) -> Table:
-    """Match the requests of the hard result to its log lines, one for each receive, by their times."""
-    hard = run.scenario.hard.uuid
-    requests = deque(request for request in run.endpoint.requests if request.uuid == hard)
+    """Match the requests of the failing result to its log lines, one for each receive, by their times."""
+    failing = run.scenario.failing.uuid
+    requests = deque(request for request in run.endpoint.requests if request.uuid == failing)
     spans, cells = [], []
-    for line in (line for line in log if line.get("uuid") == hard):
+    for line in (line for line in log if line.get("uuid") == failing):
         ended = datetime.fromisoformat(line["timestamp"]).timestamp() + 0.001  # the log cuts it to milliseconds
         began, answer = ended, "(not asked)"
         while requests and requests[0].at <= ended:
@@ -45,7 +45,7 @@ def _story(run: Run, log: Sequence[dict[str, Any]]) -> Table:
         spans.append((began, ended))
         cells.append((answer, decision, f"{line['retry_in_s']} s" if "retry_in_s" in line else ""))
     waits = [f"{later - ended:.1f} s" for (_, ended), (later, _) in pairwise(spans)]
-    table = Table(title=f"One result and its failures: {hard}", title_justify="left")
+    table = Table(title=f"One result and its failures: {failing}", title_justify="left")
     for name in ("after", "endpoint answered", "relay decided", "delay", "waited"):
         table.add_column(name, justify="left" if " " in name else "right", no_wrap=True)
     for (began, _), row, waited in zip(spans, cells, [*waits, ""], strict=False):
@@ -56,7 +56,7 @@ def _story(run: Run, log: Sequence[dict[str, Any]]) -> Table:
 def _events(run: Run, log: Sequence[dict[str, Any]]) -> str:
     environments = sum(line.get("message") == "endpoint.failing" for line in log)
     answers = Counter(request.answer for request in run.endpoint.requests)
-    late = [str(request.answer) for request in run.endpoint.requests if request.uuid == run.scenario.late.uuid]
+    late = [str(request.answer) for request in run.endpoint.requests if request.uuid == run.scenario.known_later.uuid]
     spared = sum(line.get("reason") == "endpoint_failing" for line in log)
     return (
         f"The late call: the endpoint answered {', then '.join(late)}.\n"
@@ -85,7 +85,7 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     for name, count in rows.items():
         table.add_row(name, str(count))
     run.console.print(table)
-    return find_faults(run.scenario.items, accepted, parked, queued=queued, dead=dead)
+    return find_deviations(run.scenario.items, accepted, parked, queued=queued, dead=dead)
 
 
 def parked_as(message: dict[str, Any]) -> tuple[str, str]:
@@ -96,7 +96,7 @@ def parked_as(message: dict[str, Any]) -> tuple[str, str]:
     return body, message["Reasons"].get("reason", "no reason")
 
 
-def find_faults(
+def find_deviations(
     items: Sequence[Item],
     accepted: Counter[tuple[str, str]],
     parked: Counter[tuple[str, str]],
@@ -105,8 +105,8 @@ def find_faults(
     dead: int,
 ) -> list[str]:
     """Return a sentence for each item that is not delivered once, or not parked unchanged with its reason."""
-    to_accept = Counter(item.result for item in items if item.fate == DELIVERED and item.result)
-    to_park = Counter((item.text, item.fate) for item in items if item.fate != DELIVERED)
+    to_accept = Counter(item.result for item in items if item.expected == DELIVERED and item.result)
+    to_park = Counter((item.text, item.expected) for item in items if item.expected != DELIVERED)
     found = [
         f"{' '.join(key)}: {verb} {actual[key]} times, expected {expected[key]}"
         for expected, actual, verb in ((to_accept, accepted, "accepted"), (to_park, parked, "parked"))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local.demo.scenario import DELIVERED, Item, Part, Scenario
 from local.emulator.deployment import Deployment
-from local.endpoint.behaviour import answer, error, hang, named, reset
+from local.endpoint.behaviour import error
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
 
@@ -43,36 +43,30 @@ class Run:
     say: Callable[[str], None]
     sent_at: float = field(default=0, init=False)
 
-    def play(self) -> None:
+    def send_all(self) -> None:
         """Send all results while the endpoint misbehaves, and wait until each is delivered or parked."""
         self._set_up_endpoint()
-        calm, outage, rotation = self.scenario.parts()
+        first, during_outage, after_rotation = self.scenario.parts()
         with self._progress() as show:
             self.sent_at = time.time()
-            self._send(*calm)
-            self._watch(lambda: self._late_was_asked_for() and self._delivered(calm) > 0, PART_LIMIT_S, show)
-            self.say(
-                f"an outage: the endpoint answers 500 to everything for {OUTAGE_S} s; the relay spares it for 30 s"
-            )
-            self.endpoint.spell(error(500), OUTAGE_S)
-            self._send(*outage)
-            self._watch(lambda: self._delivered(outage) > 0, PART_LIMIT_S, show)
+            self._send(*first)
+            self._watch(lambda: self._known_later_was_tried() and self._delivered(first) > 0, PART_LIMIT_S, show)
+            self.say(f"an outage: the endpoint answers only 500 for {OUTAGE_S} s; the relay spares it for 30 s")
+            self.endpoint.override(error(500), OUTAGE_S)
+            self._send(*during_outage)
+            self._watch(lambda: self._delivered(during_outage) > 0, PART_LIMIT_S, show)
             self.say("the relay sends again; now the key is rotated, and the endpoint refuses the old one")
             api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
             self.endpoint.rotate(api_key, user_id)
             self.deployment.fill_secret(api_key, user_id)
-            self._send(*rotation)
-            self._watch(self._is_over, LIMIT_S, show)
+            self._send(*after_rotation)
+            self._watch(self._all_settled, LIMIT_S, show)
 
     def _set_up_endpoint(self) -> None:
-        scenario, endpoint = self.scenario, self.endpoint
-        known = [item for item in scenario.items if item.fate != "unknown_call" and item is not scenario.late]
-        endpoint.issue(*(item.uuid for item in known if item.result))
-        page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
-        endpoint.misbehave(scenario.hard.uuid, error(500), named(hang(), "no answer"), page)
-        endpoint.misbehave(scenario.hung.uuid, hang())
-        endpoint.misbehave(scenario.torn.uuid, reset())
-        endpoint.misbehave(scenario.refused.uuid, error(400))
+        for item in self.scenario.items:
+            if item.result and item.expected != "unknown_call" and item is not self.scenario.known_later:
+                self.endpoint.issue(item.uuid)
+                self.endpoint.misbehave(item.uuid, *item.behaviours)
 
     def _send(self, to_queue: Sequence[Item], to_bus: Sequence[Item]) -> None:
         self.say(f"sending {len(to_queue)} results to the queue and {len(to_bus)} to the bus")
@@ -80,24 +74,24 @@ class Run:
         self.deployment.put_events([item.text for item in to_bus])
 
     def _watch(self, until: Callable[[], bool], limit_s: float, show: Callable[[int, int], None]) -> None:
-        """Wait for a condition and show the progress. After its first attempt, make the late call known."""
+        """Wait for a condition and show the progress. Make the late call known after its first attempt."""
 
         def is_met() -> bool:
-            if self._late_was_asked_for():
-                self.endpoint.issue(self.scenario.late.uuid)
+            if self._known_later_was_tried():
+                self.endpoint.issue(self.scenario.known_later.uuid)
             show(len(set(self.endpoint.accepted)), self.deployment.depth("ParkedQueueUrl"))
             return until()
 
         wait_until(is_met, limit_s, every_s=0.25)
 
     def _delivered(self, part: Part) -> int:
-        due = {item.result for item in itertools.chain(*part) if item.fate == DELIVERED}
+        due = {item.result for item in itertools.chain(*part) if item.expected == DELIVERED}
         return len(due & set(self.endpoint.accepted))
 
-    def _late_was_asked_for(self) -> bool:
-        return any(request.uuid == self.scenario.late.uuid for request in self.endpoint.requests)
+    def _known_later_was_tried(self) -> bool:
+        return any(request.uuid == self.scenario.known_later.uuid for request in self.endpoint.requests)
 
-    def _is_over(self) -> bool:
+    def _all_settled(self) -> bool:
         settled = len(set(self.endpoint.accepted)) + self.deployment.depth("ParkedQueueUrl")
         return settled >= len(self.scenario.items) and not self.deployment.depth("ResultQueueUrl")
 

@@ -1,10 +1,12 @@
-"""The results that a demo sends, and the outcome that each must have."""
+"""The results that a demo sends, how the endpoint fails them, and the outcome that each must have."""
 
 import itertools
 import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from local.endpoint.behaviour import Behaviour, answer, error, hang, named, reset
 
 DELIVERED = "delivered"
 ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -23,17 +25,19 @@ INVALID_DETAILS = (
 
 @dataclass(frozen=True)
 class Item:
-    """One message or event, and its outcome.
+    """One message or event.
 
     Attributes:
         text: the message's body, or the event's detail; no two are the same.
         result: uuid and status; None if the text is no valid result.
-        fate: `delivered`, or the reason for which the relay must park it.
+        expected: `delivered`, or the reason for which the relay must park it.
+        behaviours: the endpoint's behaviours for its first attempts.
     """
 
     text: str
     result: tuple[str, str] | None
-    fate: str
+    expected: str
+    behaviours: tuple[Behaviour, ...] = ()
 
     @property
     def uuid(self) -> str:
@@ -51,40 +55,37 @@ class Scenario:
     Attributes:
         to_queue: the messages for the result queue.
         to_bus: the events.
-        hard: its first three attempts get a 500, no answer and a web page.
-        late: the endpoint knows its call only after the first attempt.
-        hung: its first attempt gets no answer.
-        torn: its first attempt gets a connection reset.
-        refused: its first attempt gets a 400.
+        failing: the result whose first three attempts fail, each in another way.
+        known_later: the endpoint knows its call only after the first attempt.
     """
 
     to_queue: Sequence[Item]
     to_bus: Sequence[Item]
-    hard: Item
-    late: Item
-    hung: Item
-    torn: Item
-    refused: Item
+    failing: Item
+    known_later: Item
 
     @classmethod
     def of(cls, count: int) -> "Scenario":
         """Return a scenario of `count` results, half for the queue and half for the bus."""
         statuses = itertools.cycle(("Success", "Failed"))
 
-        def result(fate: str = DELIVERED) -> Item:
+        def result(*behaviours: Behaviour, expected: str = DELIVERED) -> Item:
             uuid = "01" + "".join(secrets.choice(ULID_ALPHABET) for _ in range(24))
             status = next(statuses)
-            return Item(json.dumps({"uuid": uuid, "status": status}), (uuid, status), fate)
+            return Item(json.dumps({"uuid": uuid, "status": status}), (uuid, status), expected, behaviours)
 
         def invalid(text: str) -> Item:
             return Item(text, None, "invalid_event")
 
-        hard, late, hung, torn, refused = result(), result(), result(), result(), result("rejected")
-        to_queue = [hard, late, refused, result("unknown_call"), *map(invalid, INVALID_BODIES)]
-        to_bus = [hung, torn, result("unknown_call"), result("unknown_call"), *map(invalid, INVALID_DETAILS)]
+        page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
+        failing, known_later = result(error(500), named(hang(), "no answer"), page), result()
+        rejected = result(error(400), expected="rejected")
+        unknown = [result(expected="unknown_call") for _ in range(3)]
+        to_queue = [failing, known_later, rejected, unknown[0], *map(invalid, INVALID_BODIES)]
+        to_bus = [result(hang()), result(reset()), *unknown[1:], *map(invalid, INVALID_DETAILS)]
         to_queue += [result() for _ in range(count - count // 2 - len(to_queue))]
         to_bus += [result() for _ in range(count // 2 - len(to_bus))]
-        return cls(to_queue, to_bus, hard, late, hung, torn, refused)
+        return cls(to_queue, to_bus, failing, known_later)
 
     @property
     def items(self) -> list[Item]:

@@ -208,6 +208,11 @@ class Deployment:
             for message in messages
         ]
 
+    def purge_queues(self) -> None:
+        """Delete the messages of all queues."""
+        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
+            self.sqs.purge_queue(QueueUrl=self.outputs[output])
+
     def take_all(self, output: str) -> list[dict[str, Any]]:
         """Receive and delete the visible messages of a queue; `Reasons` holds their attributes by name."""
         messages: list[dict[str, Any]] = []

@@ -38,6 +38,7 @@ class Emulator:
     port: int
     say: Callable[[str], None] = lambda _line: None
     pid: int = field(default=0, init=False)
+    _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -82,7 +83,9 @@ class Emulator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the emulator and the functions' workers, which are its children."""
+        """Close the clients; end the emulator and the functions' workers, which are its children."""
+        for client in self._clients.values():
+            client.close()
         self._ending.close()
 
     def _start(self, ending: contextlib.ExitStack) -> None:
@@ -133,13 +136,15 @@ class Emulator:
         return cast("Any", boto3).Session(botocore_session=session)
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of the emulator."""
-        return self._session.client(
-            service,
-            endpoint_url=self.url,
-            verify=str(self.ca_bundle),
-            region_name=REGION,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - the emulator's
-            config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
-        )
+        """Return the boto3 client of a service of the emulator."""
+        if service not in self._clients:
+            self._clients[service] = self._session.client(
+                service,
+                endpoint_url=self.url,
+                verify=str(self.ca_bundle),
+                region_name=REGION,
+                aws_access_key_id="test",
+                aws_secret_access_key="test",  # noqa: S106 - the emulator's
+                config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
+            )
+        return self._clients[service]

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from typing import Any, Self
 
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
-from local.processes import LocalError, free_port, start_session, tool, wait_until
+from local.processes import LocalError, free_port, listens, start_session, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
@@ -95,14 +94,9 @@ class Environment:
         output = self._ending.enter_context(log.open("ab"))
         process = start_session(self._ending, command, env=environment, cwd=package, stdout=output)
         self._emulator = process.pid
-        if not wait_until(self._listens, START_LIMIT_S, every_s=0.01):
+        if not wait_until(lambda: listens(self._port), START_LIMIT_S, every_s=0.01):
             self.end()
             raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-            return True
-        return False
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""

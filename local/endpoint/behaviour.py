@@ -1,4 +1,4 @@
-"""The ways in which an endpoint can fail its clients, each as a script that the stand-in plays.
+"""The ways in which an endpoint can fail its clients, each as a script that the stand-in runs.
 
 A script is an iterator of steps. The stand-in sends bytes unchanged; a number is a pause in seconds (`math.inf`: for
 ever); an `Act` accepts the result or ends the connection. After a script the connection is open for the next request.
@@ -67,7 +67,7 @@ class Behaviour:
         name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
         status: the HTTP status that the client gets; None if it may get none.
-        on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.spell` takes this.
+        on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.override` takes this.
     """
 
     name: str
@@ -80,27 +80,20 @@ def answer(
     status: int,
     body: Mapping[str, object] | Sequence[object] | str | bytes | None = None,
     headers: Mapping[str, str] | None = None,
-    content_type: str | None = None,
 ) -> Behaviour:
     """Answer any request with a status and a body, and accept nothing.
 
     Args:
         status: the HTTP status.
-        body: a mapping or a list, sent as JSON; text or bytes, sent unchanged; None for no body.
-        headers: further headers.
-        content_type: by default JSON for a mapping or a list, HTML for text and bytes, none without a body.
+        body: a mapping or a list, sent as JSON; text or bytes, sent unchanged as HTML; None for no body.
+        headers: further headers, or another `Content-Type`.
     """
-    if body is None:
-        payload, default = b"", None
-    elif isinstance(body, bytes):
-        payload, default = body, TYPE_HTML
-    elif isinstance(body, str):
-        payload, default = body.encode(), TYPE_HTML
-    else:
-        payload, default = json.dumps(body).encode(), TYPE_JSON
-    kind = content_type or default
-    typed = {"Content-Type": kind} if kind else {}
-    reply = Reply(status, payload, tuple((typed | dict(headers or {})).items()))
+    payload, content_type = b"", {}
+    if isinstance(body, str | bytes):
+        payload, content_type = body if isinstance(body, bytes) else body.encode(), {"Content-Type": TYPE_HTML}
+    elif body is not None:
+        payload, content_type = json.dumps(body).encode(), {"Content-Type": TYPE_JSON}
+    reply = Reply(status, payload, tuple((content_type | dict(headers or {})).items()))
     return _scripted(f"answer {status}", lambda _: (reply.wire(),), status)
 
 
@@ -178,7 +171,7 @@ def reset() -> Behaviour:
 
 
 def reset_on_connect() -> Behaviour:
-    """Reset each new connection before TLS, and each open one at its next request. Only for spells.
+    """Reset each new connection before TLS, and each open one at its next request. Only for `StandIn.override`.
 
     The client may notice it while it connects, or when it first reads or writes.
     """

@@ -1,4 +1,4 @@
-"""One client's connection to the stand-in: parse its requests, and play the script of each answer."""
+"""One client's connection to the stand-in: parse its requests, and run the script of each answer."""
 
 import asyncio
 import contextlib
@@ -21,11 +21,11 @@ def reset_on_close(client: socket.socket) -> None:
 
 
 @dataclass(slots=True)
-class Turn:
+class Response:
     """The answer to one request: a script, or the reply if there is none."""
 
     reply: Reply
-    claim: tuple[str, str] | None = None  # the uuid and status that the script may accept
+    pair: tuple[str, str] | None = None  # the uuid and status that the script may accept
     script: Iterator[Step] | None = None
     keep_alive: bool = True
 
@@ -36,34 +36,34 @@ class Connection(asyncio.Protocol):
     Args:
         respond: decides the answer to a request: its method, path, headers and body.
         accept: takes the uuid and status of an accepted result.
-        siblings: the open connections; this one adds and removes itself.
+        connections: the open connections; this one adds and removes itself.
     """
 
     def __init__(
         self,
-        respond: Callable[[str, str, Headers, bytes], Turn],
+        respond: Callable[[str, str, Headers, bytes], Response],
         accept: Callable[[tuple[str, str]], None],
-        siblings: "set[Connection]",
+        connections: "set[Connection]",
     ) -> None:
-        self._respond, self._accept, self._siblings = respond, accept, siblings
+        self._respond, self._accept, self._connections = respond, accept, connections
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[tuple[str, str, Headers, bytes, bool]] = deque()
-        self._turn: Turn | None = None  # the one whose script is playing
+        self._response: Response | None = None  # the one whose script is running
         self._timer: asyncio.TimerHandle | None = None
         self._url, self._headers, self._body = b"", list[tuple[str, str]](), list[bytes]()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection."""
         self._transport = cast("asyncio.Transport", transport)
-        self._siblings.add(self)
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """End the script that is playing."""
-        self._siblings.discard(self)
+        """End the script that is running."""
+        self._connections.discard(self)
         self.gone.set_result(None)
         self._waiting.clear()
-        self._turn = None
+        self._response = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -76,9 +76,9 @@ class Connection(asyncio.Protocol):
             raise
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             understood = False
-        self._go_on()  # outside the parser, which would report a bug here as the client's
+        self._answer_waiting()  # outside the parser, which would report a bug here as the client's
         if not understood:
-            if self._turn is None and not self._transport.is_closing():
+            if self._response is None and not self._transport.is_closing():
                 self._transport.write(json_reply(400, {"message": "Not understood"}).wire())
             self._transport.close()
 
@@ -113,26 +113,26 @@ class Connection(asyncio.Protocol):
 
     # ---- the answers ----
 
-    def _go_on(self) -> None:
-        while self._waiting and self._turn is None and not self._transport.is_closing():
+    def _answer_waiting(self) -> None:
+        while self._waiting and self._response is None and not self._transport.is_closing():
             method, path, headers, body, keep_alive = self._waiting.popleft()
-            self._turn = self._respond(method, path, headers, body)
-            self._turn.keep_alive = keep_alive
-            if self._turn.script is None:
-                reply = self._turn.reply
+            self._response = self._respond(method, path, headers, body)
+            self._response.keep_alive = keep_alive
+            if self._response.script is None:
+                reply = self._response.reply
                 self._transport.write(reply.head() if method == "HEAD" else reply.wire())
-                self._end_turn()
+                self._end_response()
             else:
-                self._play(self._turn, self._turn.script)
+                self._run(self._response, self._response.script)
 
-    def _play(self, turn: Turn, script: Iterator[Step]) -> None:
-        """Play a script until it pauses or ends."""
+    def _run(self, response: Response, script: Iterator[Step]) -> None:
+        """Run a script until it pauses or ends."""
         for step in script:
             if isinstance(step, bytes):
                 self._transport.write(step)
             elif step is Act.ACCEPT:
-                if turn.claim:
-                    self._accept(turn.claim)
+                if response.pair:
+                    self._accept(response.pair)
             elif step is Act.CLOSE:
                 self._transport.close()
                 return
@@ -141,16 +141,16 @@ class Connection(asyncio.Protocol):
                 return
             else:
                 if step < math.inf:
-                    self._timer = asyncio.get_running_loop().call_later(step, self._resume, turn, script)
+                    self._timer = asyncio.get_running_loop().call_later(step, self._resume, response, script)
                 return
-        self._end_turn()
+        self._end_response()
 
-    def _resume(self, turn: Turn, script: Iterator[Step]) -> None:
+    def _resume(self, response: Response, script: Iterator[Step]) -> None:
         self._timer = None
-        self._play(turn, script)
-        self._go_on()
+        self._run(response, script)
+        self._answer_waiting()
 
-    def _end_turn(self) -> None:
-        if self._turn is not None and not self._turn.keep_alive:
+    def _end_response(self) -> None:
+        if self._response is not None and not self._response.keep_alive:
             self._transport.close()
-        self._turn = None
+        self._response = None

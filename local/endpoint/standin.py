@@ -12,7 +12,7 @@ It also runs as a process (`python -m local.endpoint.standin --help`), which is 
 
     GET  /_standin/requests                                 list the requests so far, credentials masked
     POST /_standin/calls    {"uuid": "01JV..."}             make this call known
-    POST /_standin/spell    {"status": 500, "seconds": 30}  answer this to every request; `seconds` is optional
+    POST /_standin/override {"status": 500, "seconds": 30}  answer this to every request; `seconds` is optional
     POST /_standin/heal                                     keep the contract again
 """
 
@@ -35,15 +35,15 @@ from typing import Any, Self, cast
 
 from local.command import Parser, whole
 from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply, late
-from local.endpoint.connection import Connection, Turn, reset_on_close
+from local.endpoint.connection import Connection, Response, reset_on_close
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
 
 _CONTROL = "/_standin/"
 _CREDENTIALS = frozenset({"x-api-key", "x-user-id"})
 _STATUSES = frozenset({"Success", "Failed"})
-_SPELLS = range(200, 1000)  # the statuses of a spell that is set over HTTP
-_TLS_GOODBYE_SECONDS = 1.0  # the time a closing TLS connection waits for the client's close_notify
+_OVERRIDES = range(200, 1000)  # the statuses that can be set over HTTP
+_TLS_CLOSE_SECONDS = 1.0  # the time for which a closing TLS connection waits for the client's close_notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class Request:
 class StandIn:
     """The endpoint, which runs while the context is entered. Any thread may call any method.
 
-    A spell applies to a request first, then the next behaviour that `misbehave` queued for its uuid, then `always`,
-    then the contract. So a request with wrong credentials gets these behaviours, too.
+    The first of these that is set answers a request: `override`, the next behaviour that `misbehave` queued for its
+    uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
 
     Args:
         api_key: the `x-api-key` that the endpoint accepts.
@@ -113,8 +113,8 @@ class StandIn:
         self._issued: set[str] = set()
         self._queued: dict[str, deque[Behaviour]] = {}
         self._always: dict[str, Behaviour] = {}
-        self._spell: Behaviour | None = None
-        self._spell_ends = math.inf
+        self._override: Behaviour | None = None
+        self._override_ends = math.inf
         self._requests: list[Request] = []
         self._accepted: list[tuple[str, str]] = []
         self._connections = 0
@@ -194,16 +194,16 @@ class StandIn:
         with self._changed:
             self._always[uuid] = behaviour
 
-    def spell(self, behaviour: Behaviour, seconds: float | None = None) -> None:
-        """Behave so for every request, for some seconds or until `heal`. A new spell replaces the old one."""
+    def override(self, behaviour: Behaviour, seconds: float | None = None) -> None:
+        """Behave so for every request, for some seconds or until `heal`. A new override replaces the old one."""
         with self._changed:
-            self._spell = behaviour
-            self._spell_ends = math.inf if seconds is None else time.monotonic() + seconds
+            self._override = behaviour
+            self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
     def heal(self) -> None:
-        """Keep the contract again. Answers that have begun are not changed."""
+        """Keep the contract again. Answers that have begun do not change."""
         with self._changed:
-            self._spell = None
+            self._override = None
             self._queued.clear()
             self._always.clear()
 
@@ -235,21 +235,21 @@ class StandIn:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._note_bug)
-        greetings: set[asyncio.Task[None]] = set()
-        self._loop.add_reader(self._listener, self._take_connections, greetings)
+        handshakes: set[asyncio.Task[None]] = set()
+        self._loop.add_reader(self._listener, self._take_connections, handshakes)
         self._ready.set()
         await self._stop.wait()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         await asyncio.sleep(0)  # a task cancelled before its first step would leave its socket open
-        for task in greetings:
+        for task in handshakes:
             task.cancel()
-        await asyncio.gather(*greetings, return_exceptions=True)
+        await asyncio.gather(*handshakes, return_exceptions=True)
         for connection in self._open:
             connection.reset()
         await asyncio.gather(*[connection.gone for connection in self._open])
 
-    def _take_connections(self, greetings: set[asyncio.Task[None]]) -> None:
+    def _take_connections(self, handshakes: set[asyncio.Task[None]]) -> None:
         # asyncio's own server reports a connection only after the TLS handshake, too late to reset it.
         while True:
             try:
@@ -259,23 +259,23 @@ class StandIn:
             with self._changed:
                 self._connections += 1
                 self._notify()
-                spell = self._current_spell()
-            if spell is not None and spell.on_connect:
+                override = self._current_override()
+            if override is not None and override.on_connect:
                 reset_on_close(client)
                 client.close()
                 continue
             client.settimeout(0)
-            task = self._loop.create_task(self._greet(client))
-            greetings.add(task)
-            task.add_done_callback(greetings.discard)
+            task = self._loop.create_task(self._shake_hands(client))
+            handshakes.add(task)
+            task.add_done_callback(handshakes.discard)
 
-    async def _greet(self, client: socket.socket) -> None:
+    async def _shake_hands(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client disconnects, or does not trust the certificate
             await self._loop.connect_accepted_socket(
                 lambda: Connection(self._respond, self._accept, self._open),
                 client,
                 ssl=self._tls,
-                ssl_shutdown_timeout=_TLS_GOODBYE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=_TLS_CLOSE_SECONDS if self._tls else None,
             )
 
     def _note_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -286,23 +286,23 @@ class StandIn:
         self._changes += 1
         self._changed.notify_all()
 
-    def _current_spell(self) -> Behaviour | None:
-        if self._spell is not None and time.monotonic() >= self._spell_ends:
-            self._spell = None
-        return self._spell
+    def _current_override(self) -> Behaviour | None:
+        if self._override is not None and time.monotonic() >= self._override_ends:
+            self._override = None
+        return self._override
 
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
-        spell = self._current_spell()
-        if spell is not None or uuid is None:
-            return spell
+        override = self._current_override()
+        if override is not None or uuid is None:
+            return override
         if queued := self._queued.get(uuid):
             return queued.popleft()
         return self._always.get(uuid)
 
-    def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> Turn:
+    def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> Response:
         """Decide the answer to a request, and record the request."""
         if path.startswith(_CONTROL):
-            return Turn(self._control(method, path.removeprefix(_CONTROL), body))
+            return Response(self._control(method, path.removeprefix(_CONTROL), body))
         result = _parse(body) if method == "POST" and path == WEBHOOK_PATH else None
         uuid, status = _text(result, "uuid"), _text(result, "status")
         with self._changed:
@@ -311,18 +311,18 @@ class StandIn:
             name = proper.status if behaviour is None else behaviour.status or behaviour.name
             self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name))
             self._notify()
-            claim = None
+            pair = None
             if proper.status == HTTPStatus.OK and uuid is not None and status is not None:
-                claim = (uuid, status)
+                pair = (uuid, status)
             if behaviour is not None:
-                return Turn(proper, claim, behaviour.script(proper, headers))
-            if claim:
-                self._accepted.append(claim)
-        return Turn(proper)
+                return Response(proper, pair, behaviour.script(proper, headers))
+            if pair:
+                self._accepted.append(pair)
+        return Response(proper)
 
-    def _accept(self, claim: tuple[str, str]) -> None:
+    def _accept(self, pair: tuple[str, str]) -> None:
         with self._changed:
-            self._accepted.append(claim)
+            self._accepted.append(pair)
             self._notify()
 
     def _contract(self, method: str, path: str, headers: Headers, result: object) -> Reply:
@@ -359,11 +359,11 @@ class StandIn:
                 return json_reply(200, seen)
             case "POST", "calls", {"uuid": str(uuid)}:
                 self.issue(uuid)
-            case "POST", "spell", {"status": int(status), **rest} if status in _SPELLS:
+            case "POST", "override", {"status": int(status), **rest} if status in _OVERRIDES:
                 seconds = rest.get("seconds")
                 if not isinstance(seconds, int | float | None):
                     return json_reply(400, {"message": "seconds must be a number"})
-                self.spell(error(status), seconds)
+                self.override(error(status), seconds)
             case "POST", "heal", _:
                 self.heal()
             case _:
@@ -374,7 +374,7 @@ class StandIn:
 def _refuse_on_connect(behaviours: Sequence[Behaviour]) -> None:
     for behaviour in behaviours:
         if behaviour.on_connect:
-            raise ValueError(f"{behaviour.name} comes before there is a uuid: give it to spell()")
+            raise ValueError(f"{behaviour.name} comes before there is a uuid: give it to override()")
 
 
 def _parse(body: bytes) -> object:
@@ -404,7 +404,7 @@ def main() -> None:
     parser.add_argument("--port", type=whole(1, 65_535), required=True, help="on 127.0.0.1")
     parser.add_argument("--credentials", type=Path, required=True, help='JSON file with "api_key" and "user_id"')
     parser.add_argument("--every-call-exists", action="store_true", help="know each call")
-    parser.add_argument("--latency-ms", type=whole(0), default=0, help="answer so many milliseconds late")
+    parser.add_argument("--latency-ms", type=whole(0), default=0, help="delay of each answer in milliseconds")
     parser.add_argument("--certificate", type=Path, help="PEM, for https; with --key")
     parser.add_argument("--key", type=Path, help="PEM")
     options = parser.parse_args()
@@ -425,7 +425,7 @@ def main() -> None:
     try:
         with StandIn(api_key=api_key, user_id=user_id, port=options.port, tls=tls, every_call_exists=known) as standin:
             if options.latency_ms:
-                standin.spell(late(options.latency_ms / 1000))
+                standin.override(late(options.latency_ms / 1000))
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
     except OSError as taken:
         parser.error(f"port {options.port}: {taken}")

@@ -1,7 +1,7 @@
 """`make soak`: send results through the deployed relay under every fault together, and check its promises.
 
 The function runs in AWS's own runtime. The seed sets the results and the schedule of the faults. It does not set which
-results a fault hits, since the relay works in parallel.
+results a fault fault_counts, since the relay works in parallel.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import free_port
+from local.soak.facts import Facts
 from local.soak.plan import Plan
 from local.soak.report import show
-from local.soak.run import PARAMETERS, Outcome, Soak
+from local.soak.run import PARAMETERS, Soak
 
-LEAST_RESULTS = 300  # to meet each fault
-RESULTS_PER_STORM = 10_000
+LEAST_RESULTS = 300  # so that each fault occurs
+RESULTS_PER_OUTAGE = 10_000
 
 
 def main() -> int:
@@ -50,21 +51,21 @@ def soak(options: argparse.Namespace) -> int:
     say(f"seed {options.seed}: --results {options.results} --seed {options.seed} repeats the plan of this run")
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-soak-")))
-        trap = ending.enter_context(StandIn(api_key="none", user_id="none"))
+        other_host = ending.enter_context(StandIn(api_key="none", user_id="none"))
         port = free_port()
         emulator = ending.enter_context(Emulator(state, free_port(), say))
         template = sam_build(emulator)
         parameters = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", **PARAMETERS}
         deployment = sam_deploy(emulator, "flash-call-relay-soak", template, parameters)
-        plan = Plan.of(options.results, options.seed, trap.url)
+        plan = Plan.of(options.results, options.seed, other_host.url)
         package, logs = template.parent / "RelayFunction", state / "environments"
-        with Soak(deployment, port, package, logs, plan, trap, say, options.concurrency) as run:
+        with Soak(deployment, port, package, logs, plan, other_host, say, options.concurrency) as run:
             run.limit_s += options.results / 20
-            outcome = run.run(storms=max(1, options.results // RESULTS_PER_STORM))
-        show(outcome, console)
+            report = run.run(outages=max(1, options.results // RESULTS_PER_OUTAGE))
+        show(report, console)
         if options.keep:
-            _keep(outcome, options.keep)
-    return 0 if outcome.good else 1
+            _keep(report.facts, options.keep)
+    return 0 if report.passed else 1
 
 
 def _directory(text: str) -> Path:
@@ -75,10 +76,10 @@ def _directory(text: str) -> Path:
     return Path(text)
 
 
-def _keep(outcome: Outcome, directory: Path) -> None:
-    (directory / "runtime.log").write_text("\n".join(outcome.facts.raw_log))
+def _keep(facts: Facts, directory: Path) -> None:
+    (directory / "runtime.log").write_text("\n".join(facts.raw_log))
     # `promises.check` can check these facts again. The credentials in them were made up.
-    (directory / "facts.pickle").write_bytes(pickle.dumps(outcome.facts))
+    (directory / "facts.pickle").write_bytes(pickle.dumps(facts))
 
 
 if __name__ == "__main__":

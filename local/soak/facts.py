@@ -16,30 +16,30 @@ Pair = tuple[str, str]  # uuid and status
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMessage:
     """A message or an event that was sent.
 
     Attributes:
         key: the id of the message or of the event.
         text: the message's body, or the event's detail.
         pair: uuid and status; None if it is no valid result.
-        fates: the allowed outcomes: `delivered`, `dead-lettered`, or reasons for which the relay may park it.
+        allowed_ends: how it may end: `delivered`, `dead-lettered`, or a reason for which the relay may park it.
     """
 
     key: str
     text: str
     pair: Pair | None
-    fates: frozenset[str]
+    allowed_ends: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class QueueMessage:
     """A message on the parked queue, the dead-letter queue or the result queue at the end.
 
     Attributes:
         message_id: of the message; of its source message if it is parked.
         body: as on the queue.
-        reason: why it is parked; empty if it is not, as are the next three.
+        reason: why it is parked; only a parked message has this and the next three.
         http_status: of the last reply.
         parked_at: in seconds since the epoch.
         age_s: the source message's age at that time, in seconds.
@@ -55,8 +55,8 @@ class Held:
     attributes: str = ""
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> "Held":
-        """Return the fact of a message from `Deployment.peek`."""
+    def of(cls, message: Mapping[str, Any]) -> "QueueMessage":
+        """Convert a message from `Deployment.peek`."""
         attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
         if "source_message_id" not in attributes:
             return cls(message["MessageId"], message["Body"], attributes=json.dumps(attributes))
@@ -72,7 +72,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class AwsCall:
     """One AWS call of the function, recorded by the proxy.
 
     Attributes:
@@ -107,12 +107,12 @@ class Facts:
     """Everything that a soak recorded.
 
     Attributes:
-        struck: the invocations (environment, number) that a strike killed or froze.
-        copies: the invocations (environment, number) that got an event for the second time.
-        strays: the requests at a host that must not get the credentials.
+        interrupted: the invocations (environment, number) that were killed or frozen.
+        repeats: the invocations (environment, number) that got an event for the second time.
+        other_host_requests: the requests that reached a host that must not get the credentials.
         raw_log: all lines of the function and its runtime.
         credentials: each secret value that was in use.
-        host: the endpoint's.
+        host: the endpoint's host and port.
         bounds: the retry horizon and the grace for unknown calls in seconds, each after the time (in seconds since the
             epoch) from which they applied; oldest first.
         recoveries: when the endpoint recovered from an outage, in seconds since the epoch.
@@ -120,17 +120,17 @@ class Facts:
         cap_s: the longest retry delay before jitter. All results of a run are fresh.
     """
 
-    sent: Sequence[Sent]
+    sent: Sequence[SentMessage]
     invocations: Sequence[Invocation]
-    struck: frozenset[tuple[int, int]]
-    copies: frozenset[tuple[int, int]]
+    interrupted: frozenset[tuple[int, int]]
+    repeats: frozenset[tuple[int, int]]
     requests: Sequence[Request]
     accepted: Sequence[Pair]
-    strays: Sequence[Request]
-    calls: Sequence[Call]
-    parked: Sequence[Held]
-    dead: Sequence[Held]
-    queued: Sequence[Held]
+    other_host_requests: Sequence[Request]
+    calls: Sequence[AwsCall]
+    parked: Sequence[QueueMessage]
+    dead_lettered: Sequence[QueueMessage]
+    queued: Sequence[QueueMessage]
     log: Sequence[Mapping[str, Any]]
     raw_log: Sequence[str]
     credentials: frozenset[str]

@@ -1,4 +1,4 @@
-"""The conservation check: which of the relay's promises do the facts of a soak confirm? Pure: no I/O, no clock.
+"""Check the relay's promises against the facts of a soak. Pure: no I/O, no clock.
 
 The check trusts the sender, the endpoint, the queues, the AWS proxy and the invocations. It trusts the relay's own log
 only where the log reports a failure, and compares the rest of it with the other facts.
@@ -14,7 +14,7 @@ from typing import Any
 
 from local.emulator.runtime import Invocation
 from local.endpoint.standin import WEBHOOK_PATH, Request
-from local.soak.facts import DEAD, DELIVERED, OTHER, Call, Facts, Held, Pair, Sent
+from local.soak.facts import DEAD, DELIVERED, OTHER, AwsCall, Facts, Pair, QueueMessage, SentMessage
 
 HEADERS = frozenset(
     {"host", "accept-encoding", "content-length", "content-type", "x-api-key", "x-user-id", "user-agent"}
@@ -26,28 +26,23 @@ ROUNDING_S = 1.0  # the clocks of SQS and of this machine may differ, and ages a
 
 
 @dataclass
-class Line:
-    """One promise: how many cases were checked, how many a known fault excuses, and what broke it."""
+class Promise:
+    """One promise: how many cases were checked, how many a recorded fault excuses, and what broke it."""
 
     number: int
-    promise: str
+    name: str
     checked: int = 0
     excused: int = 0
     broken: list[str] = field(default_factory=list)
 
 
-Report = list[Line]
-
-
-def check(facts: Facts) -> Report:
+def check(facts: Facts) -> list[Promise]:
     """Check each promise against the facts."""
     view = _View(facts)
-    report = []
-    for number, (promise, check_promise) in enumerate(PROMISES.items(), start=1):
-        line = Line(number, promise)
-        check_promise(view, line)
-        report.append(line)
-    return report
+    promises = [Promise(number, name) for number, name in enumerate(PROMISES, start=1)]
+    for promise in promises:
+        PROMISES[promise.name](view, promise)
+    return promises
 
 
 class _View:
@@ -56,26 +51,26 @@ class _View:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.accepted = Counter(facts.accepted)
-        self.parked, self.dead, self.queued = map(_grouped, (facts.parked, facts.dead, facts.queued))
-        self.sent_as: dict[str, Sent] = {}  # by message id
-        self.messages: dict[str, set[str]] = {sent.key: set() for sent in facts.sent}  # message ids
+        self.parked, self.dead_lettered, self.queued = map(_by_id, (facts.parked, facts.dead_lettered, facts.queued))
+        self.sent: dict[str, SentMessage] = {}  # by message id
+        self.message_ids: dict[str, set[str]] = {sent.key: set() for sent in facts.sent}
         self._identify_messages()
-        self.containing: dict[str, list[Invocation]] = defaultdict(list)  # by message id
-        self.of_uuid: dict[str, list[Invocation]] = defaultdict(list)
+        self.by_message: dict[str, list[Invocation]] = defaultdict(list)  # invocations, by message id
+        self.by_uuid: dict[str, list[Invocation]] = defaultdict(list)  # invocations
         for invocation in facts.invocations:
             for message_id in {record["messageId"] for record in invocation.records}:
-                self.containing[message_id].append(invocation)
-                if (sent := self.sent_as.get(message_id)) and sent.pair:
-                    self.of_uuid[sent.pair[0]].append(invocation)
-        self.asked_at: dict[str, list[float]] = defaultdict(list)  # by uuid: the times of the attempts
+                self.by_message[message_id].append(invocation)
+                if (sent := self.sent.get(message_id)) and sent.pair:
+                    self.by_uuid[sent.pair[0]].append(invocation)
+        self.attempts: dict[str, list[float]] = defaultdict(list)  # their times, by uuid
         self.confirmed_at: dict[Pair, float] = {}  # the time of the first attempt that may have been confirmed
         for request in facts.requests:
-            self.asked_at[request.uuid or ""].append(request.at)
+            self.attempts[request.uuid or ""].append(request.at)
             if not isinstance(request.answer, int) or 200 <= request.answer < 300:
                 pair = request.uuid or "", request.status or ""
                 self.confirmed_at[pair] = min(request.at, self.confirmed_at.get(pair, math.inf))
-        self.reads: dict[int, list[Call]] = defaultdict(list)  # of the ledger, by environment
-        self.written: dict[Pair, float] = {}  # the times of the ledger's entries
+        self.reads: dict[int, list[AwsCall]] = defaultdict(list)  # of the ledger, by environment
+        self.written: dict[Pair, float] = {}  # the time of each ledger entry
         for call in facts.calls:
             if call.operation == "BatchGetItem":
                 self.reads[call.environment].append(call)
@@ -89,51 +84,54 @@ class _View:
         by_key = {sent.key: sent for sent in self.facts.sent}
         records = [record for invocation in self.facts.invocations for record in invocation.records]
         bodies = [(record["messageId"], record["body"]) for record in records]
-        bodies += [(h.message_id, h.body) for h in (*self.facts.parked, *self.facts.dead, *self.facts.queued)]
+        at_the_end = (*self.facts.parked, *self.facts.dead_lettered, *self.facts.queued)
+        bodies += [(message.message_id, message.body) for message in at_the_end]
         for message_id, body in bodies:
-            if message_id not in self.sent_as and (sent := by_key.get(message_id) or by_key.get(_event_id(body))):
-                self.sent_as[message_id] = sent
-                self.messages[sent.key].add(message_id)
+            if message_id not in self.sent and (sent := by_key.get(message_id) or by_key.get(_event_id(body))):
+                self.sent[message_id] = sent
+                self.message_ids[sent.key].add(message_id)
 
     def deletions(self, message_id: str) -> list[Invocation]:
         """Return the invocations after which SQS deleted the message."""
-        return [i for i in self.containing[message_id] if not i.error and message_id not in i.kept]
+        return [i for i in self.by_message[message_id] if not i.error and message_id not in i.kept]
 
     def was_redelivered(self, message_id: str, one: Invocation, later: Invocation) -> bool:
         """Return whether SQS could redeliver the message to the later invocation before the first one deleted it.
 
-        Its visibility timeout was over, or a repeated delivery of the same event had set a shorter one.
+        It could if the visibility timeout had passed, or a repeated delivery of the event had set a shorter one.
         """
         if later.began - one.began >= self.facts.visibility_s - ROUNDING_S:
             return True
         event = [record["messageId"] for record in one.records]
-        copies = (i for i in self.containing[message_id] if _id(i) in self.facts.copies)
         return any(
-            message_id in copy.kept and copy.ended <= later.began
-            for copy in copies
-            if [record["messageId"] for record in copy.records] == event
+            message_id in repeat.kept and repeat.ended <= later.began
+            for repeat in self.by_message[message_id]
+            if _id(repeat) in self.facts.repeats and [record["messageId"] for record in repeat.records] == event
         )
 
-    def has_excuse(self, message_id: str) -> bool:
-        """Return whether a failed or a repeated invocation explains that the message was parked twice."""
-        return any(i.error or _id(i) in self.facts.copies for i in self.containing[message_id])
+    def is_on_a_queue(self, message_id: str) -> bool:
+        """Return whether the message is parked, dead-lettered or still on the result queue."""
+        return any(message_id in queue for queue in (self.parked, self.dead_lettered, self.queued))
 
     def lacked_ledger(self, invocation: Invocation, uuid: str) -> bool:
         """Return whether the invocation could not use the ledger for this uuid."""
         if _id(invocation) in self.without_ledger:
             return True
-        span = [c for c in self.reads[invocation.environment] if invocation.began <= c.began <= invocation.ended]
-        return any(call.fault and uuid in call.asked for call in span)
+        return any(call.fault and uuid in call.asked for call in self.reads_of(invocation))
+
+    def reads_of(self, invocation: Invocation) -> list[AwsCall]:
+        """Return the ledger reads of an invocation."""
+        return [c for c in self.reads[invocation.environment] if invocation.began <= c.began <= invocation.ended]
 
 
 def _id(invocation: Invocation) -> tuple[int, int]:
     return invocation.environment, invocation.number
 
 
-def _grouped(held: Sequence[Held]) -> dict[str, list[Held]]:
-    groups: dict[str, list[Held]] = defaultdict(list)
-    for one in held:
-        groups[one.message_id].append(one)
+def _by_id(messages: Sequence[QueueMessage]) -> dict[str, list[QueueMessage]]:
+    groups: dict[str, list[QueueMessage]] = defaultdict(list)
+    for message in messages:
+        groups[message.message_id].append(message)
     return groups
 
 
@@ -145,215 +143,213 @@ def _event_id(body: str) -> str:
     return str(envelope.get("id")) if isinstance(envelope, dict) and "detail-type" in envelope else ""
 
 
-def _unchanged(sent: Sent, held: Held) -> bool:
-    if held.message_id == sent.key or not _event_id(held.body):
-        return held.body == sent.text
-    return bool(json.loads(held.body)["detail"] == json.loads(sent.text))
+def _unchanged(sent: SentMessage, message: QueueMessage) -> bool:
+    if message.message_id == sent.key or not _event_id(message.body):
+        return message.body == sent.text
+    return bool(json.loads(message.body)["detail"] == json.loads(sent.text))
 
 
 # ---- the promises ----
 
 
-def _nothing_is_lost(view: _View, line: Line) -> None:
+def _nothing_is_lost(view: _View, promise: Promise) -> None:
     for sent in view.facts.sent:
-        line.checked += 1
-        messages = view.messages[sent.key]
-        safe = any(m in view.parked or m in view.dead or m in view.queued for m in messages)
-        arrived = sent.pair in view.accepted and any(map(view.deletions, messages))
-        if not safe and not arrived:
-            line.broken.append(f"{sent.key} ({sent.pair}) is neither delivered, parked, dead-lettered nor queued")
-        for message_id in messages:
-            for held in [*view.parked.get(message_id, ()), *view.dead.get(message_id, ())]:
-                if not _unchanged(sent, held):
-                    line.broken.append(f"the body of {message_id} was changed")
-            _one_fate(view, line, message_id)
+        promise.checked += 1
+        message_ids = view.message_ids[sent.key]
+        delivered = sent.pair in view.accepted and any(map(view.deletions, message_ids))
+        if not delivered and not any(map(view.is_on_a_queue, message_ids)):
+            promise.broken.append(f"{sent.key} ({sent.pair}) is neither delivered, parked, dead-lettered nor queued")
+        for message_id in message_ids:
+            for message in [*view.parked.get(message_id, ()), *view.dead_lettered.get(message_id, ())]:
+                if not _unchanged(sent, message):
+                    promise.broken.append(f"the body of {message_id} was changed")
+            _ends_once(view, promise, message_id)
 
 
-def _one_fate(view: _View, line: Line, message_id: str) -> None:
-    gone, parked = view.deletions(message_id), view.parked.get(message_id, ())
-    first = sorted((i for i in gone if _id(i) not in view.facts.copies), key=lambda invocation: invocation.began)
-    if len(first) > 1 and all(view.was_redelivered(message_id, a, b) for a, b in pairwise(first)):
-        line.excused += 1
-    elif len(first) > 1:
-        when = ", ".join(f"{_id(i)} from {i.began:.1f} to {i.ended:.1f}" for i in first)
-        line.broken.append(f"SQS deleted {message_id} {len(first)} times: in {when}")
+def _ends_once(view: _View, promise: Promise, message_id: str) -> None:
+    repeats, parked = view.facts.repeats, view.parked.get(message_id, ())
+    deletions = sorted((i for i in view.deletions(message_id) if _id(i) not in repeats), key=lambda i: i.began)
+    if len(deletions) > 1 and all(view.was_redelivered(message_id, one, later) for one, later in pairwise(deletions)):
+        promise.excused += 1
+    elif len(deletions) > 1:
+        when = ", ".join(f"{_id(i)} from {i.began:.1f} to {i.ended:.1f}" for i in deletions)
+        promise.broken.append(f"SQS deleted {message_id} {len(deletions)} times: in {when}")
     if len(parked) > 1:
         faults = (c.fault and message_id in c.asked for c in view.facts.calls if c.operation == "SendMessageBatch")
-        if view.has_excuse(message_id) or any(faults):
-            line.excused += 1
+        if any(faults) or any(i.error or _id(i) in repeats for i in view.by_message[message_id]):
+            promise.excused += 1
         else:
-            line.broken.append(f"{message_id} was parked {len(parked)} times")
+            promise.broken.append(f"{message_id} was parked {len(parked)} times")
 
 
-def _delivered_means_confirmed(view: _View, line: Line) -> None:
+def _delivered_means_confirmed(view: _View, promise: Promise) -> None:
     for entry in view.facts.log:
         if entry.get("outcome") == DELIVERED:
-            line.checked += 1
+            promise.checked += 1
             pair = entry["uuid"], entry["status"]
             if pair not in view.accepted:
-                line.broken.append(f"{pair} is logged as delivered, but the endpoint never accepted it")
+                promise.broken.append(f"{pair} is logged as delivered, but the endpoint never accepted it")
 
 
-def _not_sent_again(view: _View, line: Line) -> None:
+def _not_sent_again(view: _View, promise: Promise) -> None:
     confirmed = Counter[Pair]()
     for request in view.facts.requests:
         pair = request.uuid or "", request.status or ""
         confirmed[pair] += request.answer == 200
         if request.at > view.written.get(pair, math.inf):
-            line.checked += 1
-            asking = [i for i in view.of_uuid[pair[0]] if i.began <= request.at <= i.ended]
-            if any(view.lacked_ledger(invocation, pair[0]) for invocation in asking):
-                line.excused += 1
-            elif not any(_read_before(view, i, pair[0], view.written[pair]) for i in asking):
-                line.broken.append(f"{pair} was sent again after it was in the ledger")
+            promise.checked += 1
+            senders = [i for i in view.by_uuid[pair[0]] if i.began <= request.at <= i.ended]
+            if any(view.lacked_ledger(invocation, pair[0]) for invocation in senders):
+                promise.excused += 1
+            elif not any(_read_before(view, i, pair[0], view.written[pair]) for i in senders):
+                promise.broken.append(f"{pair} was sent again after it was in the ledger")
     for pair, count in confirmed.items():
-        line.checked += 1
-        if count > len(view.of_uuid[pair[0]]):
-            line.broken.append(f"{pair} was confirmed {count} times in {len(view.of_uuid[pair[0]])} invocations")
+        promise.checked += 1
+        if count > len(view.by_uuid[pair[0]]):
+            promise.broken.append(f"{pair} was confirmed {count} times in {len(view.by_uuid[pair[0]])} invocations")
     for entry in view.facts.log:
         if entry.get("outcome") == "duplicate" and (entry["uuid"], entry["status"]) not in view.accepted:
-            line.broken.append(f"{entry['uuid']} is logged as a duplicate, but was never confirmed")
+            promise.broken.append(f"{entry['uuid']} is logged as a duplicate, but was never confirmed")
 
 
 def _read_before(view: _View, invocation: Invocation, uuid: str, written_at: float) -> bool:
     """Return whether the invocation read the ledger before the entry was written, so that both were in flight."""
-    reads = [c for c in view.reads[invocation.environment] if invocation.began <= c.began <= invocation.ended]
+    reads = view.reads_of(invocation)
     return any(uuid in c.asked and uuid not in c.found and c.began <= written_at for c in reads)
 
 
-def _contradictions_are_not_silent(view: _View, line: Line) -> None:
-    noticed = {entry["uuid"] for entry in view.facts.log if entry.get("message") == "ledger.conflict"}
-    blind = {u for c in view.facts.calls if c.fault and c.operation == "BatchExecuteStatement" for u in c.asked}
+def _contradictions_are_not_silent(view: _View, promise: Promise) -> None:
+    reported = {entry["uuid"] for entry in view.facts.log if entry.get("message") == "ledger.conflict"}
+    unwritten = {u for c in view.facts.calls if c.fault and c.operation == "BatchExecuteStatement" for u in c.asked}
     for uuid, status in view.accepted:
         if status == "Success" and (uuid, "Failed") in view.accepted:
-            line.checked += 1
-            if uuid in blind or any(i.error or view.lacked_ledger(i, uuid) for i in view.of_uuid[uuid]):
-                line.excused += uuid not in noticed
-            elif uuid not in noticed:
-                line.broken.append(f"{uuid} was confirmed with both statuses, and the log has no conflict")
-    for held in view.facts.parked:
-        sent = view.sent_as.get(held.message_id)
-        if held.reason == "conflicting_status" and sent and sent.pair:
-            line.checked += 1
+            promise.checked += 1
+            if uuid in unwritten or any(i.error or view.lacked_ledger(i, uuid) for i in view.by_uuid[uuid]):
+                promise.excused += uuid not in reported
+            elif uuid not in reported:
+                promise.broken.append(f"{uuid} was confirmed with both statuses, and the log has no conflict")
+    for message in view.facts.parked:
+        sent = view.sent.get(message.message_id)
+        if message.reason == "conflicting_status" and sent and sent.pair:
+            promise.checked += 1
             if (sent.pair[0], OTHER[sent.pair[1]]) not in view.accepted:
-                line.broken.append(
-                    f"{sent.pair} is parked as a contradiction, but the other status was never confirmed"
-                )
+                promise.broken.append(f"{sent.pair} is parked as a contradiction of a result that was never confirmed")
     last_outcomes = {entry["message_id"]: entry["outcome"] for entry in view.facts.log if "outcome" in entry}
     for message_id, outcome in last_outcomes.items():
-        pair = (sent := view.sent_as.get(message_id)) and sent.pair
+        pair = (sent := view.sent.get(message_id)) and sent.pair
         dropped = outcome in (DELIVERED, "duplicate") and pair not in view.accepted
         if pair and dropped and (pair[0], OTHER[pair[1]]) in view.accepted:
-            line.broken.append(f"{pair} contradicts a confirmed result, and was dropped as {outcome}")
+            promise.broken.append(f"{pair} contradicts a confirmed result, and was dropped as {outcome}")
 
 
-def _whose_fault_decides(view: _View, line: Line) -> None:
-    for held in view.facts.parked:
-        sent = view.sent_as.get(held.message_id)
-        line.checked += 1
+def _whose_fault_decides(view: _View, promise: Promise) -> None:
+    for message in view.facts.parked:
+        sent = view.sent.get(message.message_id)
+        promise.checked += 1
         if sent is None:
-            line.broken.append(f"{held.message_id} is parked, but nobody sent it")
-        elif held.reason not in sent.fates:
-            line.broken.append(f"{held.message_id} is parked as {held.reason}, expected {sorted(sent.fates)}")
-    for message_id, sent in view.sent_as.items():
-        settled = message_id in view.parked or message_id in view.dead or message_id in view.queued
-        if not settled and DELIVERED not in sent.fates:
-            line.broken.append(f"{message_id} is gone, expected {sorted(sent.fates)}")
+            promise.broken.append(f"{message.message_id} is parked, but nobody sent it")
+        elif message.reason not in sent.allowed_ends:
+            allowed = sorted(sent.allowed_ends)
+            promise.broken.append(f"{message.message_id} is parked as {message.reason}, expected {allowed}")
+    for message_id, sent in view.sent.items():
+        if not view.is_on_a_queue(message_id) and DELIVERED not in sent.allowed_ends:
+            promise.broken.append(f"{message_id} is gone, expected {sorted(sent.allowed_ends)}")
 
 
-def _the_horizon_is_kept(view: _View, line: Line) -> None:
-    for held in view.facts.parked:
-        _, horizon_s, grace_s = [bound for bound in view.facts.bounds if bound[0] <= held.parked_at + ROUNDING_S][-1]
-        least = {"retries_exhausted": horizon_s, "unknown_call": grace_s}.get(held.reason)
+def _the_horizon_is_kept(view: _View, promise: Promise) -> None:
+    for message in view.facts.parked:
+        _, horizon_s, grace_s = [bound for bound in view.facts.bounds if bound[0] <= message.parked_at + ROUNDING_S][-1]
+        least = {"retries_exhausted": horizon_s, "unknown_call": grace_s}.get(message.reason)
         if least is not None:
-            line.checked += 1
-            if held.age_s < least - ROUNDING_S:
-                line.broken.append(f"{held.message_id} was parked as {held.reason} at {held.age_s:.0f} s")
-    for held in view.facts.dead:
-        line.checked += 1
-        sent = view.sent_as.get(held.message_id)
-        if sent is None or DEAD not in sent.fates:
-            line.broken.append(f"{held.message_id} used up its receives")
+            promise.checked += 1
+            if message.age_s < least - ROUNDING_S:
+                promise.broken.append(f"{message.message_id} was parked as {message.reason} at {message.age_s:.0f} s")
+    for message in view.facts.dead_lettered:
+        promise.checked += 1
+        sent = view.sent.get(message.message_id)
+        if sent is None or DEAD not in sent.allowed_ends:
+            promise.broken.append(f"{message.message_id} used up its receives")
     for recovered_at in view.facts.recoveries:
-        _tried_soon_after(view, line, recovered_at)
+        _tried_soon_after(view, promise, recovered_at)
     longest = max(view.facts.cap_s * 1.2 + 1, MAX_RETRY_AFTER_S if _asked_to_wait(view) else 0)
     for call in view.facts.calls:
         for delay in call.delays:
-            line.checked += 1
+            promise.checked += 1
             if delay > longest:
-                line.broken.append(f"a result was deferred for {delay} s")
+                promise.broken.append(f"a result was deferred for {delay} s")
 
 
-def _tried_soon_after(view: _View, line: Line, recovered_at: float) -> None:
+def _tried_soon_after(view: _View, promise: Promise, recovered_at: float) -> None:
     run_ended = max(invocation.ended for invocation in view.facts.invocations)
-    for message_id, invocations in view.containing.items():
-        sent = view.sent_as.get(message_id)
+    for message_id, invocations in view.by_message.items():
+        sent = view.sent.get(message_id)
         gone = [i.ended for i in view.deletions(message_id)]
         was_received = any(i.ended <= recovered_at for i in invocations)
         if sent is None or sent.pair is None or not was_received or any(at <= recovered_at for at in gone):
             continue
-        tries = [at for at in [*view.asked_at[sent.pair[0]], *gone] if at > recovered_at]
+        tries = [at for at in [*view.attempts[sent.pair[0]], *gone] if at > recovered_at]
         soonest = min(tries, default=run_ended)
-        line.checked += 1
+        promise.checked += 1
         if soonest > recovered_at + RECOVERY_S:
-            line.broken.append(f"{message_id} was not tried for {soonest - recovered_at:.0f} s after the recovery")
+            promise.broken.append(f"{message_id} was not tried for {soonest - recovered_at:.0f} s after the recovery")
 
 
 def _asked_to_wait(view: _View) -> bool:
     return any(request.answer in (408, 425, 429) for request in view.facts.requests)
 
 
-def _refusals_cost_nothing(view: _View, line: Line) -> None:
+def _refusals_cost_nothing(view: _View, promise: Promise) -> None:
     refused = {request.uuid for request in view.facts.requests if request.answer in (401, 403)}
-    line.checked = len(refused)
-    for held in view.facts.parked:
-        if held.http_status in ("401", "403") or held.reason.startswith("credentials_"):
-            line.broken.append(f"{held.message_id} is parked for refused credentials ({held.reason})")
+    promise.checked = len(refused)
+    for message in view.facts.parked:
+        if message.http_status in ("401", "403") or message.reason.startswith("credentials_"):
+            promise.broken.append(f"{message.message_id} is parked for refused credentials ({message.reason})")
     for sent in view.facts.sent:
-        if sent.pair and sent.pair[0] in refused and sent.fates == {DELIVERED} and sent.pair not in view.accepted:
-            message_ids = view.messages[sent.key]
-            if not any(message_id in view.queued for message_id in message_ids):
-                line.broken.append(f"{sent.pair} was refused and never delivered")
+        must_arrive = sent.pair and sent.pair[0] in refused and sent.allowed_ends == {DELIVERED}
+        is_queued = any(message_id in view.queued for message_id in view.message_ids[sent.key])
+        if must_arrive and sent.pair not in view.accepted and not is_queued:
+            promise.broken.append(f"{sent.pair} was refused and never delivered")
 
 
-def _the_clock_is_respected(view: _View, line: Line) -> None:
+def _the_clock_is_respected(view: _View, promise: Promise) -> None:
     for invocation in view.facts.invocations:
-        line.checked += 1
-        if "timed out" in invocation.error and _id(invocation) not in view.facts.struck:
-            line.broken.append(f"invocation {_id(invocation)}: {invocation.error}")
+        promise.checked += 1
+        if "timed out" in invocation.error and _id(invocation) not in view.facts.interrupted:
+            promise.broken.append(f"invocation {_id(invocation)}: {invocation.error}")
 
 
-def _credentials_go_to_one_host(view: _View, line: Line) -> None:
+def _credentials_go_to_one_host(view: _View, promise: Promise) -> None:
     facts = view.facts
     for request in facts.requests:
-        line.checked += 1
-        if fault := _shape_fault(request, facts.host):
-            line.broken.append(f"a request to the endpoint has {fault}")
-    line.broken += [f"a request reached another host ({request.path})" for request in facts.strays]
+        promise.checked += 1
+        if part := _undocumented_part(request, facts.host):
+            promise.broken.append(f"a request to the endpoint has {part}")
+    promise.broken += [f"a request reached another host ({request.path})" for request in facts.other_host_requests]
     for call in facts.calls:
-        line.checked += 1
+        promise.checked += 1
         if call.leaks:
-            line.broken.append(f"a credential is in a call of {call.operation}")
+            promise.broken.append(f"a credential is in a call of {call.operation}")
     texts = {
         "the log": facts.raw_log,
-        "a parked message": [held.body + held.attributes for held in facts.parked],
-        "a dead-lettered message": [held.body + held.attributes for held in facts.dead],
+        "a parked message": [message.body + message.attributes for message in facts.parked],
+        "a dead-lettered message": [message.body + message.attributes for message in facts.dead_lettered],
     }
     for where, lines in texts.items():
         for text in lines:
-            line.checked += 1
+            promise.checked += 1
             if any(secret in text for secret in facts.credentials):
-                line.broken.append(f"a credential is in {where}")
+                promise.broken.append(f"a credential is in {where}")
 
 
-def _shape_fault(request: Request, host: str) -> str:
+def _undocumented_part(request: Request, host: str) -> str:
+    """Return what the documented contract does not have in this request; empty if it has everything."""
     names = [name.lower() for name, _ in request.headers]
     values = {name.lower(): value for name, value in request.headers}
     try:
         body = json.loads(request.body)
     except ValueError:
         body = None
-    faults = {
+    parts = {
         "another method or path": (request.method, request.path) != ("POST", WEBHOOK_PATH),
         "another host": values.get("host") != host,
         "other headers": len(set(names)) != len(names) or not set(names) <= HEADERS,
@@ -363,24 +359,26 @@ def _shape_fault(request: Request, host: str) -> str:
         or body["status"] not in OTHER
         or not isinstance(body["uuid"], str),
     }
-    return next((fault for fault, found in faults.items() if found), "")
+    return next((part for part, found in parts.items() if found), "")
 
 
-def _observability_changes_nothing(view: _View, line: Line) -> None:
-    logged = Counter((e["environment"], e["invocation"], e["message_id"]) for e in view.facts.log if "outcome" in e)
+def _observability_changes_nothing(view: _View, promise: Promise) -> None:
+    logged = Counter(_origin(entry) for entry in view.facts.log if "outcome" in entry)
     for invocation in view.facts.invocations:
         if invocation.error:
-            if "timed out" not in invocation.error and _id(invocation) not in view.facts.struck:
-                line.broken.append(f"invocation {_id(invocation)} failed without a strike: {invocation.error}")
+            if "timed out" not in invocation.error and _id(invocation) not in view.facts.interrupted:
+                promise.broken.append(
+                    f"invocation {_id(invocation)} failed without an injected fault: {invocation.error}"
+                )
             continue
         for message_id in {record["messageId"] for record in invocation.records}:
-            line.checked += 1
+            promise.checked += 1
             if (count := logged[(*_id(invocation), message_id)]) != 1:
-                line.broken.append(f"{message_id} has {count} outcome lines in invocation {_id(invocation)}")
-    _events_tell_the_facts(view, line)
+                promise.broken.append(f"{message_id} has {count} outcome lines in invocation {_id(invocation)}")
+    _events_tell_the_facts(view, promise)
 
 
-def _events_tell_the_facts(view: _View, line: Line) -> None:
+def _events_tell_the_facts(view: _View, promise: Promise) -> None:
     lines = defaultdict(list)
     for entry in view.facts.log:
         if entry.get("message") in ("result.delivered", "result.parked"):
@@ -388,50 +386,48 @@ def _events_tell_the_facts(view: _View, line: Line) -> None:
     published = set()
     for call in view.facts.calls:
         for event in call.published:
-            line.checked += 1
-            told = event["message_id"], event["outcome"]
-            published.add(told)
+            promise.checked += 1
+            message_id, outcome = event["message_id"], event["outcome"]
+            published.add((message_id, outcome))
             if not _is_true(view, event, call.ended):
-                line.broken.append(f"an event says too early or wrongly that {told[0]} is {told[1]}")
-            elif not any(_says(event, entry) for entry in lines[told]):
-                line.broken.append(f"the event that {told[0]} is {told[1]} differs from its line in the log")
+                promise.broken.append(f"an event says too early or wrongly that {message_id} is {outcome}")
+            elif not any(_agree(event, entry) for entry in lines[message_id, outcome]):
+                promise.broken.append(f"the event that {message_id} is {outcome} differs from its line in the log")
     unpublished = {(e["message_id"], e["event"]) for e in view.facts.log if e.get("message") == "outcome_event.failed"}
     if unpublished and not published:
-        line.broken.append("no event was published")
+        promise.broken.append("no event was published")
     ended = {_id(invocation) for invocation in view.facts.invocations if not invocation.error}
-    unsettled = {_of(e) for e in view.facts.log if e.get("message") == "settle.failed"}
-    for told, entries in lines.items():
-        final = [e for e in entries if (e["environment"], e["invocation"]) in ended and _of(e) not in unsettled]
-        line.checked += len(final)
-        if final and told not in published | unpublished:
-            line.broken.append(f"{told[0]} was {told[1]}, and no event and no line says so")
+    unsettled = {_origin(e) for e in view.facts.log if e.get("message") == "settle.failed"}
+    for (message_id, outcome), entries in lines.items():
+        final = [e for e in entries if (e["environment"], e["invocation"]) in ended and _origin(e) not in unsettled]
+        promise.checked += len(final)
+        if final and (message_id, outcome) not in published | unpublished:
+            promise.broken.append(f"{message_id} was {outcome}, and no event and no line says so")
 
 
-def _of(entry: Mapping[str, Any]) -> tuple[int, int, str]:
+def _origin(entry: Mapping[str, Any]) -> tuple[int, int, str]:
     return entry["environment"], entry["invocation"], entry["message_id"]
 
 
 def _is_true(view: _View, event: Mapping[str, Any], at: float) -> bool:
     """Return whether the facts at this time agree with an event."""
     message_id, pair = event["message_id"], (event.get("uuid"), event.get("status"))
-    sent = view.sent_as.get(message_id)
-    if (
-        sent is None
-        or event["detail-type"] != DETAIL_TYPES.get(event["outcome"])
-        or (sent.pair or (None, None)) != pair
-    ):
+    sent = view.sent.get(message_id)
+    if sent is None or (sent.pair or (None, None)) != pair:
+        return False
+    if event["detail-type"] != DETAIL_TYPES.get(event["outcome"]):
         return False
     if event["outcome"] == DELIVERED:
         return sent.pair is not None and view.confirmed_at.get(sent.pair, math.inf) <= at and pair in view.accepted
-    return any(held.parked_at <= at + ROUNDING_S for held in view.parked.get(message_id, ()))
+    return any(message.parked_at <= at + ROUNDING_S for message in view.parked.get(message_id, ()))
 
 
-def _says(event: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+def _agree(event: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """Return whether the fields of an event are those of a line of the log."""
     return all(entry.get(name) == value for name, value in event.items() if name not in ("detail-type", "relay"))
 
 
-PROMISES: dict[str, Callable[[_View, Line], None]] = {
+PROMISES: dict[str, Callable[[_View, Promise], None]] = {
     "Nothing is lost": _nothing_is_lost,
     "Delivered means confirmed": _delivered_means_confirmed,
     "A confirmed result is not sent again": _not_sent_again,

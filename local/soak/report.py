@@ -1,4 +1,4 @@
-"""The report of a soak: its outcomes, the number of each fault, and a line for each promise."""
+"""Show the report of a soak: what became of the results, how often each fault occurred, and each promise."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,41 +6,41 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from local.soak.run import EVERY_FAULT, Outcome
+from local.soak.run import EVERY_FAULT, SoakReport
 
 MOST_SHOWN = 10
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show(report: SoakReport, console: Console) -> None:
     """Print the report."""
-    console.print(_counts("Outcomes", _outcomes(outcome)))
-    console.print(_counts("Faults met", {fault: outcome.hits[fault] for fault in EVERY_FAULT}))
-    console.print(_promises(outcome))
-    complaints = [
-        *(f"{line.number}. {line.promise}: {text}" for line in outcome.broken for text in line.broken[:MOST_SHOWN]),
-        *(f"never met: {fault}" for fault in outcome.missed),
-        *(["not everything was settled within the limit"] if not outcome.drained else []),
+    console.print(_counts("Outcomes", _ends(report)))
+    console.print(_counts("Faults", {fault: report.fault_counts[fault] for fault in EVERY_FAULT}))
+    console.print(_promises(report))
+    problems = [
+        *(f"{one.number}. {one.name}: {text}" for one in report.broken for text in one.broken[:MOST_SHOWN]),
+        *(f"never occurred: {fault}" for fault in report.missing_faults),
+        *(["not everything was settled within the limit"] if not report.settled else []),
     ]
-    for complaint in complaints:
-        console.print(complaint, style="red", soft_wrap=True)
-    words = "Every promise held." if outcome.good else "NOT every promise held, or not every fault was met."
-    console.print(words, style="bold green" if outcome.good else "bold red")
+    for problem in problems:
+        console.print(problem, style="red", soft_wrap=True)
+    words = "Every promise held." if report.passed else "NOT every promise held, or not every fault occurred."
+    console.print(words, style="bold green" if report.passed else "bold red")
 
 
-def _outcomes(outcome: Outcome) -> dict[str, int]:
-    facts = outcome.facts
-    reasons = Counter(reason for reason, _ in {(held.reason, held.message_id) for held in facts.parked})
+def _ends(report: SoakReport) -> dict[str, int]:
+    facts = report.facts
+    reasons = Counter(reason for reason, _ in {(message.reason, message.message_id) for message in facts.parked})
     return {
         "sent": len(facts.sent),
         "accepted by the endpoint, each pair once": len(set(facts.accepted)),
         "accepted again": len(facts.accepted) - len(set(facts.accepted)),
         **{f"parked: {reason}": count for reason, count in sorted(reasons.items())},
-        "dead-lettered": len(facts.dead),
+        "dead-lettered": len(facts.dead_lettered),
         "still queued": len(facts.queued),
         "POSTs": len(facts.requests),
         "invocations": len(facts.invocations),
         "AWS calls": len(facts.calls),
-        "seconds": round(outcome.seconds),
+        "seconds": round(report.seconds),
     }
 
 
@@ -53,11 +53,11 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
     return table
 
 
-def _promises(outcome: Outcome) -> Table:
+def _promises(report: SoakReport) -> Table:
     table = Table(title="The promises", title_justify="left")
     for name in ("", "promise", "checked", "excused", "broken"):
         table.add_column(name, justify="left" if name == "promise" else "right")
-    for line in outcome.report:
-        counts = line.checked, line.excused, len(line.broken)
-        table.add_row(str(line.number), line.promise, *map(str, counts), style="red" if line.broken else "")
+    for promise in report.promises:
+        counts = promise.checked, promise.excused, len(promise.broken)
+        table.add_row(str(promise.number), promise.name, *map(str, counts), style="red" if promise.broken else "")
     return table

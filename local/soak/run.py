@@ -18,14 +18,14 @@ from local.emulator.runtime import Runtime
 from local.endpoint.behaviour import error
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
-from local.soak import promises
-from local.soak.facts import Facts, Held, Sent
-from local.soak.faults import FAULTS, FaultyAws
+from local.soak.aws_faults import AWS_FAULTS, FaultyAws
+from local.soak.facts import Facts, QueueMessage, SentMessage
+from local.soak.function_faults import CRASHING, FaultyFunction, FunctionFault
 from local.soak.plan import Item, Plan, failures
-from local.soak.strikes import Strike, Strikes
+from local.soak.promises import Promise, check
 
 HORIZON_S, GRACE_S = 7200, 3600  # while faults come and go
-FINAL_HORIZON_S, FINAL_GRACE_S = 10, 5  # at the end, for the results that are never delivered
+FINAL_HORIZON_S, FINAL_GRACE_S = 10, 5  # at the end, for the results that the endpoint never accepts
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
 VISIBILITY_S = TIMEOUT_S + 4
 FINAL_VISIBILITY_S = 2
@@ -39,51 +39,51 @@ PARAMETERS: dict[str, str | int] = {
     "MaxReceiveCount": 1000,
     "OutcomeBusName": "default",
 }
-REFUSED_S, OUTAGE_S, ROTATION_LIMIT_S = 1.0, 3.0, 10.0
+REFUSED_S, ERRORS_S, ROTATION_LIMIT_S = 1.0, 3.0, 10.0
 MOST_QUEUED = 3000  # the emulator is slow with more
-STORM = ("endpoint: connections refused", "endpoint: an outage", "endpoint: the key rotated")
+OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "endpoint: the key rotated")
 EVERY_FAULT: Sequence[str] = [
-    *(f"{operation}: {fault}" for operation, faults in FAULTS.items() for fault in faults),
-    *Strike,
+    *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
+    *FunctionFault,
     *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
     *(f"endpoint: {status}" for status in (400, 401, 404, 409, 422)),
-    *STORM,
-    "poison",
+    *OUTAGE,
+    CRASHING,
 ]
 
 
 @dataclass
-class Outcome:
-    """The result of a soak.
+class SoakReport:
+    """What a soak found.
 
     Attributes:
         facts: everything that was recorded.
-        report: the report of the conservation check.
-        hits: the number of each fault.
-        drained: whether all results were settled within the limit.
+        promises: each promise, checked against the facts.
+        fault_counts: how often each fault occurred.
+        settled: whether all results were settled within the limit.
         seconds: the time from the first message to the last settlement.
     """
 
     facts: Facts
-    report: promises.Report
-    hits: Counter[str]
-    drained: bool
+    promises: Sequence[Promise]
+    fault_counts: Counter[str]
+    settled: bool
     seconds: float
 
     @property
-    def missed(self) -> list[str]:
-        """The faults that were never met."""
-        return [fault for fault in EVERY_FAULT if not self.hits[fault]]
+    def missing_faults(self) -> list[str]:
+        """The faults that never occurred."""
+        return [fault for fault in EVERY_FAULT if not self.fault_counts[fault]]
 
     @property
-    def good(self) -> bool:
-        """Whether every promise was kept, and every fault was met."""
-        return self.drained and not self.broken and not self.missed
+    def passed(self) -> bool:
+        """Whether every promise was kept, every fault occurred, and every result was settled."""
+        return self.settled and not self.broken and not self.missing_faults
 
     @property
-    def broken(self) -> list[promises.Line]:
+    def broken(self) -> list[Promise]:
         """The promises that were not kept."""
-        return [line for line in self.report if line.broken]
+        return [promise for promise in self.promises if promise.broken]
 
 
 @dataclass
@@ -96,10 +96,11 @@ class Soak:
         package: the function's package, made by `sam build`.
         state: a directory for the environments' logs.
         plan: the results to send.
-        trap: a host that must not get the credentials.
+        other_host: a host that must not get the credentials.
         say: takes a line for each step, for the person who waits.
         concurrency: the most invocations at a time.
-        fault_rate: the share of AWS calls and invocations with a fault, after each fault was met; None for no faults.
+        fault_rate: the share of AWS calls and invocations with a fault, once each fault has occurred; None for no
+            faults.
         horizon_s: the retry horizon while faults come and go, in seconds.
         timeout_s: the function's time-out in seconds; the function keeps `budget.SETTLE_S` of them for settling.
         limit_s: the limit for each part of the run, in seconds.
@@ -110,7 +111,7 @@ class Soak:
     package: Path
     state: Path
     plan: Plan
-    trap: StandIn
+    other_host: StandIn
     say: Callable[[str], None] = lambda _line: None
     concurrency: int = 3
     fault_rate: float | None = 0.02
@@ -120,17 +121,17 @@ class Soak:
 
     def __enter__(self) -> Self:
         """Start the endpoint, the AWS proxy and the function's environments."""
-        self._sent: list[Sent] = []
+        self._sent: list[SentMessage] = []
         self._secrets: set[str] = set()
-        self._storms: Counter[str] = Counter()
         self._recoveries: list[float] = []
-        self._seen, self._strays = 0, len(self.trap.requests)
+        self._requests_seen, self._other_host_requests_before = 0, len(self.other_host.requests)
         self._bounds = [(0.0, float(self.horizon_s), float(GRACE_S))]
+        self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
         api_key, user_id = self._new_credentials()
-        self._strikes = Strikes(self.plan.seed, self.fault_rate)
+        self._function = FaultyFunction(self.plan.seed, self.fault_rate)
         self._aws = FaultyAws(
-            self.deployment.emulator, self.plan.seed, self.fault_rate, self._strikes.on_call, self._secrets
+            self.deployment.emulator, self.plan.seed, self.fault_rate, self._function.on_call, self._secrets
         )
         self.endpoint = StandIn(api_key=api_key, user_id=user_id, port=self.port)
         with contextlib.ExitStack() as ending:
@@ -143,7 +144,7 @@ class Soak:
                 concurrency=self.concurrency,
                 timeout_s=self.timeout_s,
                 aws_url=self._aws.url,
-                on_event=self._strikes.on_event,
+                on_event=self._function.on_event,
             )
             self._aws.identities = self._runtime.identities
             ending.enter_context(self._runtime)
@@ -156,20 +157,20 @@ class Soak:
         """Stop the environments, the proxy and the endpoint."""
         self._ending.close()
 
-    def run(self, storms: int) -> Outcome:
+    def run(self, outages: int) -> SoakReport:
         """Send all results under the faults, wait until they are settled, and check the promises.
 
         Args:
-            storms: how often the whole endpoint fails: it rotates its key, refuses connections and has an outage.
+            outages: how often the whole endpoint fails.
         """
         began = time.time()
-        drained = self._play(storms) and self._finale()
+        settled = self._send_all(outages) and self._settle_the_rest()
         seconds = time.time() - began
         self.say("checking the promises")
         facts = self.facts()
         answers = Counter(f"endpoint: {request.answer}" for request in facts.requests if request.answer != 200)
-        hits = self._aws.hits + self._strikes.hits + self._storms + answers
-        return Outcome(facts, promises.check(facts), hits, drained, seconds)
+        fault_counts = self._aws.fault_counts + self._function.fault_counts + Counter(OUTAGE * outages) + answers
+        return SoakReport(facts, check(facts), fault_counts, settled, seconds)
 
     def _new_credentials(self) -> tuple[str, str]:
         api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
@@ -178,15 +179,15 @@ class Soak:
 
     def _set_up_endpoint(self) -> None:
         for item in self.plan.items:
-            if item.pair and item.kind not in ("early", "unknown"):
+            if item.pair and item.kind not in ("known later", "unknown"):
                 self.endpoint.issue(item.uuid)
             if item.behaviours:
                 self.endpoint.misbehave(item.uuid, *item.behaviours)
             if item.always:
                 self.endpoint.always(item.uuid, item.always)
-        self._early = {item.uuid for item in self.plan.items if item.kind == "early"}
+        self._known_later = {item.uuid for item in self.plan.items if item.kind == "known later"}
 
-    def _play(self, storms: int) -> bool:
+    def _send_all(self, outages: int) -> bool:
         plan = self.plan
         total = len(plan.to_queue) + len(plan.to_bus)
         sending = [
@@ -197,9 +198,9 @@ class Soak:
         for thread in sending:
             thread.start()
         deadline = time.monotonic() + self.limit_s
-        for number in range(storms):
-            self.watch(partial(self._has_delivered, total * (number + 0.3) / (storms + 1)), deadline)
-            self._storm()
+        for number in range(outages):
+            self.watch(partial(self._has_delivered, total * (number + 0.3) / (outages + 1)), deadline)
+            self._endpoint_outage()
         sent = self.watch(lambda: not any(thread.is_alive() for thread in sending), deadline)
         settled = self.watch(self.is_settled, deadline) and sent
         self.say(f"sending {len(plan.late)} copies and contradictions of confirmed results")
@@ -208,7 +209,7 @@ class Soak:
 
     def is_settled(self) -> bool:
         """Return whether the queue holds only the results that the endpoint never accepts."""
-        return self._queue_holds(sum(item.kind in ("unknown", "doomed") for item in self.plan.items))
+        return self._queue_holds(sum(item.kind in ("unknown", "failing") for item in self.plan.items))
 
     def _queue_holds(self, count: int) -> bool:
         return self.deployment.depth("ResultQueueUrl") <= count
@@ -226,22 +227,21 @@ class Soak:
             wait_until(lambda: self.deployment.depth("ResultQueueUrl") < MOST_QUEUED, self.limit_s, every_s=0.2)
             part = items[start : start + 100]
             keys = put([item.text for item in part])
-            self._sent += [Sent(key, i.text, i.pair, i.fates) for key, i in zip(keys, part, strict=True)]
+            self._sent += [SentMessage(key, i.text, i.pair, i.allowed_ends) for key, i in zip(keys, part, strict=True)]
 
     def _has_delivered(self, count: float) -> bool:
         return self.delivered() >= count
 
-    def _storm(self) -> None:
-        """Let the endpoint rotate its key, refuse connections, and have an outage."""
-        self.say("the endpoint rotates its key, then refuses connections, then answers 500 to everything")
+    def _endpoint_outage(self) -> None:
+        """Let the endpoint rotate its key, refuse connections, and answer 500 to every request."""
+        self.say("the endpoint rotates its key, then refuses connections, then answers 500 to every request")
         with self.rotation():
             pass
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
-        self._recoveries.append(time.time() + OUTAGE_S)
-        self.endpoint.spell(error(500), OUTAGE_S)
-        self._storms += Counter(STORM)
+        self._recoveries.append(time.time() + ERRORS_S)
+        self.endpoint.override(error(500), ERRORS_S)
 
     @contextlib.contextmanager
     def rotation(self) -> Iterator[None]:
@@ -253,35 +253,36 @@ class Soak:
         wait_until(lambda: any(r.answer == 401 for r in self.endpoint.requests[began:]), ROTATION_LIMIT_S)
         self.deployment.fill_secret(api_key, user_id)
 
-    def _finale(self) -> bool:
-        """End the time of the results that are never delivered, and the receives of those that kill the function."""
-        doomed = sum(item.kind == "doomed" for item in self.plan.items)
-        drained = True
-        # The grace ends first: at the horizon, a closed gate would park an unknown call as `retries_exhausted`.
-        for grace_s, horizon_s, left in ((FINAL_GRACE_S, HORIZON_S, doomed), (FINAL_GRACE_S, FINAL_HORIZON_S, 0)):
-            self.say(f"a new deployment with a retry horizon of {horizon_s} s and an unknown-call grace of {grace_s} s")
-            self._bounds.append((time.time(), horizon_s, grace_s))
-            self._runtime.restart(RETRY_HORIZON_SECONDS=str(horizon_s), UNKNOWN_CALL_GRACE_SECONDS=str(grace_s))
-            drained &= self.watch(partial(self._queue_holds, left), time.monotonic() + self.limit_s)
+    def _settle_the_rest(self) -> bool:
+        """Let the relay give up on the results that the endpoint never accepts; send those that kill the function."""
+        failing = sum(item.kind == "failing" for item in self.plan.items)
+        settled = True
+        # The grace ends first, because at the horizon the relay parks an unknown call as `retries_exhausted` if it is
+        # sparing the endpoint.
+        for horizon_s, left in ((HORIZON_S, failing), (FINAL_HORIZON_S, 0)):
+            self.say(f"a new deployment: a retry horizon of {horizon_s} s, an unknown-call grace of {FINAL_GRACE_S} s")
+            self._bounds.append((time.time(), horizon_s, FINAL_GRACE_S))
+            self._runtime.restart(RETRY_HORIZON_SECONDS=str(horizon_s), UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
+            settled &= self.watch(partial(self._queue_holds, left), time.monotonic() + self.limit_s)
         self.say("sending results that kill the function each time")
         with self.deployment.receives_limited(FINAL_RECEIVES):
             self.deployment.shorten_visibility(FINAL_VISIBILITY_S)
-            self._strikes.poison = {item.uuid.encode() for item in self.plan.poison}
-            self.send(self.plan.poison)
-            return self.watch(partial(self._queue_holds, 0), time.monotonic() + self.limit_s) and drained
+            self._function.crashing_uuids = {item.uuid.encode() for item in self.plan.crashing}
+            self.send(self.plan.crashing)
+            return self.watch(partial(self._queue_holds, 0), time.monotonic() + self.limit_s) and settled
 
     def watch(self, until: Callable[[], bool], deadline: float) -> bool:
         """Wait for a condition until a deadline of `time.monotonic`; return whether it holds.
 
-        While it waits, it makes each early call known to the endpoint after the first attempt.
+        While it waits, it makes each "known later" call known to the endpoint after the first attempt.
         """
         said_at = time.monotonic()
 
         def is_met() -> bool:
             nonlocal said_at
             requests = self.endpoint.requests
-            asked = {request.uuid for request in requests[self._seen :]} & self._early
-            self._seen = len(requests)
+            asked = {request.uuid for request in requests[self._requests_seen :]} & self._known_later
+            self._requests_seen = len(requests)
             self.endpoint.issue(*(uuid for uuid in asked if uuid))
             if time.monotonic() - said_at >= 5:
                 said_at = time.monotonic()
@@ -303,15 +304,15 @@ class Soak:
         return Facts(
             sent=self._sent,
             invocations=list(self._runtime.invocations),
-            struck=frozenset(self._strikes.struck),
-            copies=frozenset(self._strikes.copies),
+            interrupted=frozenset(self._function.interrupted),
+            repeats=frozenset(self._function.repeats),
             requests=self.endpoint.requests,
             accepted=self.endpoint.accepted,
-            strays=self.trap.requests[self._strays :],
+            other_host_requests=self.other_host.requests[self._other_host_requests_before :],
             calls=list(self._aws.calls),
-            parked=[Held.of(message) for message in self.deployment.peek("ParkedQueueUrl")],
-            dead=[Held.of(message) for message in self.deployment.peek("DeadLetterQueueUrl")],
-            queued=[Held.of(message) for message in self.deployment.peek("ResultQueueUrl")],
+            parked=[QueueMessage.of(message) for message in self.deployment.peek("ParkedQueueUrl")],
+            dead_lettered=[QueueMessage.of(message) for message in self.deployment.peek("DeadLetterQueueUrl")],
+            queued=[QueueMessage.of(message) for message in self.deployment.peek("ResultQueueUrl")],
             log=self._runtime.log(),
             raw_log=self._runtime.raw_log(),
             credentials=frozenset(self._secrets),

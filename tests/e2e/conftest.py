@@ -39,8 +39,8 @@ def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
     """Deploy one relay for all soaks."""
     port = free_port()
     places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
-    with StandIn(api_key="none", user_id="none") as trap:
-        yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, trap)
+    with StandIn(api_key="none", user_id="none") as other_host:
+        yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, other_host)
 
 
 @pytest.fixture(scope="session")
@@ -83,10 +83,10 @@ def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
 def swept(relay: DeployedRelay) -> Iterator[DeployedRelay]:
     """Return the relay with empty queues, and empty them after the test."""
     relay.settled()
-    relay.sweep()
+    relay.deployment.purge_queues()
     yield relay
     relay.settled()
-    relay.sweep()
+    relay.deployment.purge_queues()
 
 
 @pytest.fixture(scope="session")

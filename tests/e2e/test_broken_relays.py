@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from local.soak.run import Soak
 from tests.support.deployed import SoakStage
 
 HORIZON_S = 60
-CALM_S = 5
-FOUND_OUT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
+CORRECT_RUN_S = 5
+DETECTION_LIMIT_S = 90  # the gate blocks for 30 s, and the relay reads the ledger only after that
 
 LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
 
@@ -25,83 +24,71 @@ def _failure(*args):
     reason = _given(*args)
     return Reason.REJECTED if reason is Reason.{} else reason
 """
-# Code that breaks a promise, appended to a module in a copy of the package.
-BROKEN: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "drops a deferred result": (
+
+
+def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
+    """Return a promise, and the code that breaks it when it is appended to these modules of the package."""
+    return promise, additions
+
+
+BROKEN = {
+    "drops a deferred result": broken(
         LOST,
-        {
-            "queues": """
+        queues="""
 _settle = Queues.settle
 def settle(*args, **options):
     settlement = _settle(*args, **options)
     return Settlement(settlement.kept[1:], settlement.failures)
 Queues.settle = settle
-"""
-        },
+""",
     ),
-    "believes any 200": (
+    "believes any 200": broken(
         CONFIRMED,
-        {
-            "policy": """
+        policy="""
 _believed = _failure
 def _failure(settings, result, reply):
     return None if reply.http_status == 200 else _believed(settings, result, reply)
-"""
-        },
+""",
     ),
-    "forgets what is in the ledger": (
-        ONCE,
-        {"ledger": "\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"},
+    "forgets what is in the ledger": broken(
+        ONCE, ledger="\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"
     ),
-    "posts twice": (
+    "posts twice": broken(
         ONCE,
-        {
-            "webhook": """
+        webhook="""
 _post = Webhook.post
 Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
-"""
-        },
+""",
     ),
-    "takes a contradiction for a copy": (
-        CONTRADICTIONS,
-        {"policy": "\n_compare\ndef _compare(*_): return models.Duplicate()\n"},
+    "takes a contradiction for a copy": broken(
+        CONTRADICTIONS, policy="\n_compare\ndef _compare(*_): return models.Duplicate()\n"
     ),
-    "parks a good result for the endpoint's fault": (
-        FAULT,
-        {"policy": REJECTS.format("ENDPOINT_ERROR")},
-    ),
-    "gives up early": (
+    "parks a good result for the endpoint's fault": broken(FAULT, policy=REJECTS.format("ENDPOINT_ERROR")),
+    "gives up early": broken(
         HORIZON,
-        {
-            "policy": """
+        policy="""
 from dataclasses import replace
 _decide = decide
 def decide(settings, *args, **options):
     return _decide(replace(settings, retry_horizon_seconds=settings.retry_horizon_seconds // 10), *args, **options)
-"""
-        },
+""",
     ),
-    "parks what was refused": (
-        REFUSED,
-        {"policy": REJECTS.format("CREDENTIALS_REJECTED")},
-    ),
-    "overlooks the clock": (
+    "parks what was refused": broken(REFUSED, policy=REJECTS.format("CREDENTIALS_REJECTED")),
+    "overlooks the clock": broken(
         CLOCK,
-        {"delivery": "\nSETTLE_S -= 100\n", "webhook": "\n_time_left\ndef _time_left(): return 100.0\n"},
+        delivery="\nSETTLE_S -= 100\n",
+        webhook="\n_time_left\ndef _time_left(): return 100.0\n",
     ),
-    "logs the key": (
+    "logs the key": broken(
         CREDENTIALS,
-        {
-            "webhook": """
+        webhook="""
 _post = Webhook.post
 Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
-"""
-        },
+""",
     ),
-    "follows redirects": (
+    "follows redirects": broken(
         CREDENTIALS,
-        {
-            "webhook": """
+        webhook="""
 _sent = _exchange
 def _exchange(connection, request):
     reply = _sent(connection, request)
@@ -110,52 +97,45 @@ def _exchange(connection, request):
         with socket.create_connection((target.host, target.port)) as elsewhere:
             elsewhere.sendall(request)
     return reply
-"""
-        },
+""",
     ),
-    "fails when the outcome bus does": (
+    "fails when the outcome bus does": broken(
         OBSERVED,
-        {
-            "outcome_bus": """
+        outcome_bus="""
 _exit = _BusPublication.__exit__
 def _exit_and_fail(*args):
     _exit(*args)
     raise OSError("no route to EventBridge")
 _BusPublication.__exit__ = _exit_and_fail
-"""
-        },
+""",
     ),
-    "tells the outcome bus of a result that is not parked": (
+    "tells the outcome bus of a result that is not parked": broken(
         OBSERVED,
-        {
-            "outcome_bus": """
+        outcome_bus="""
 _note = _BusPublication.note
 def _note_early(self, processed, kept):
     told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if one.record.message_id in kept]
     _note(self, [*processed, *told], ())
 _BusPublication.note = _note_early
 from dataclasses import replace
-"""
-        },
+""",
     ),
-    "fails when logging does": (
+    "fails when logging does": broken(
         OBSERVED,
-        {
-            "telemetry": """
+        telemetry="""
 _log_outcomes = Invocation.log_outcomes
 def _log_and_fail(*args):
     _log_outcomes(*args)
     raise OSError("no space left")
 Invocation.log_outcomes = _log_and_fail
-"""
-        },
+""",
     ),
 }
 
 
 def broken_promises(facts: Facts) -> set[str]:
     """Return the promises that the check finds broken."""
-    return {line.promise for line in check(facts) if line.broken}
+    return {promise.name for promise in check(facts) if promise.broken}
 
 
 @pytest.mark.parametrize("name", ["nothing", *BROKEN])
@@ -170,26 +150,24 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     for module, text in additions.items():
         with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
             source.write(text)
-    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-        stage.deployment.sqs.purge_queue(QueueUrl=stage.deployment.outputs[queue])
-    plan = Plan.short(name, stage.trap.url)
-    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.trap)
+    plan = Plan.short(name, stage.other_host.url)
+    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
     if promise == CLOCK:
         soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
     with soak:
         half = len(plan.to_queue) // 2
         soak.send(plan.to_queue[:half])
-        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + FOUND_OUT_S)
+        soak.watch(lambda: soak.delivered() >= half / 2, time.monotonic() + DETECTION_LIMIT_S)
         with soak.rotation():
             soak.send([*plan.to_queue[half:], *plan.late])
-        deadline = time.monotonic() + (FOUND_OUT_S if promise else CALM_S)
+        deadline = time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S)
         soak.watch(lambda: promise in broken_promises(soak.facts()), deadline)
         soak.stop()
         facts = soak.facts()
     started = any("outcome" in line for line in facts.log)
     assert started, {invocation.error for invocation in facts.invocations}
-    found = {line.promise: line.broken for line in check(facts) if line.broken}
+    found = {one.name: one.broken for one in check(facts) if one.broken}
     assert (promise in found) if promise else not found, found
 
 

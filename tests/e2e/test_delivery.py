@@ -96,6 +96,7 @@ def test_a_direct_event_is_delivered_deferred_to_the_queue_or_parked(function_ro
     function_route.endpoint.misbehave(late["uuid"], error(500))
     function_route.put_events(prompt, late)
     assert function_route.accepted(prompt, late) == pairs(prompt, late)
+    wait_for(lambda: len(function_route.story(late["uuid"])) == 2, "the delivery in the log")
     assert [line["receive_count"] for line in function_route.story(prompt["uuid"])] == [1]
     deferred, delivered = function_route.story(late["uuid"])
     assert deferred["reason"] == "endpoint_error"

@@ -141,17 +141,6 @@ def unreadable_secret(relay: DeployedRelay) -> Iterator[None]:
 
 
 @contextmanager
-def no_concurrency(relay: DeployedRelay) -> Iterator[None]:
-    """Set the reserved concurrency to 0."""
-    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
-    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
-    try:
-        yield
-    finally:
-        client.delete_function_concurrency(FunctionName=function)
-
-
-@contextmanager
 def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
     """Disable the rule."""
     bus = relay.deployment.bus
@@ -179,7 +168,7 @@ def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
         (refused_credentials, {"probe"}, "refuses the credentials (HTTP 401"),
         (half_a_secret, {"credentials", "probe"}, "the secret has no user_id"),
         (unreadable_secret, {"probe"}, "the function sent no POST: credentials_unavailable, Secrets Manager answers"),
-        (no_concurrency, {"function", "probe"}, "aws lambda delete-function-concurrency"),
+        (lambda relay: relay.concurrency(0), {"function", "probe"}, "aws lambda delete-function-concurrency"),
         (disabled_rule, {"events"}, "aws events enable-rule"),
         (nobody_listening, {"webhook", "probe"}, "connection_failed"),
     ],

@@ -26,7 +26,6 @@ MIX: tuple[tuple[str, int | None, int], ...] = (
     ("invalid_event", None, 70),
 )
 INVALID = 70
-REJECTED = 300
 THOUSAND = 1000
 # The process dies before its first deletion: results are sent, and still on the parked queue.
 KILLED_BEFORE_DELETING = """

@@ -17,8 +17,8 @@ def events(relay: DeployedRelay, *names: str) -> list[str]:
 def test_an_outage_closes_the_gate_and_a_recovery_delivers_all_results(relay: DeployedRelay) -> None:
     """The results of an outage would be lost, or the relay would keep sending to an endpoint that is down."""
     names = ("endpoint.failing", "endpoint.recovered")
-    with relay.alone(), relay.reconfigured(CONNECTIONS_PER_FUNCTION="2"):
-        relay.endpoint.spell(error(503))
+    with relay.concurrency(1), relay.reconfigured(CONNECTIONS_PER_FUNCTION="2"):
+        relay.endpoint.override(error(503))
         results = [result(status="Failed") for _ in range(30)]
         relay.send_known(*results)
         wait_for(lambda: "endpoint.failing" in events(relay, *names), "a gate to close")

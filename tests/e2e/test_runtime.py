@@ -84,30 +84,29 @@ def test_the_messages_of_a_crashed_or_frozen_function_come_back(
 ) -> None:
     """A crash or a time-out would lose the batch."""
     crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
-    strikes = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
+    faults = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
     relay.endpoint.issue(*(one["uuid"] for one in [*crashed, *frozen]))
 
-    def strike_once(runtime: Runtime, event: bytes) -> Invocation:
+    def run(runtime: Runtime, event: bytes) -> Invocation:
         with runtime.environment() as environment:
-            for uuid in [uuid for uuid in strikes if uuid.encode() in event]:
-                strike = strikes.pop(uuid)
-                threading.Thread(target=strike_in_mid_batch, args=(uuid, environment, strike)).start()
+            for uuid in [uuid for uuid in faults if uuid.encode() in event]:
+                threading.Thread(target=fail_in_mid_batch, args=(uuid, environment, faults.pop(uuid))).start()
             return runtime.run(environment, event)
 
-    def strike_in_mid_batch(uuid: str, environment: Environment, strike: Callable[[Environment], None]) -> None:
+    def fail_in_mid_batch(uuid: str, environment: Environment, fail: Callable[[Environment], None]) -> None:
         relay.endpoint.wait_until(lambda endpoint: uuid in {r.uuid for r in endpoint.requests}, 30, "an attempt")
-        strike(environment)
+        fail(environment)
 
-    def was_struck(uuid: str) -> bool:
-        return uuid not in strikes
+    def was_received(uuid: str) -> bool:
+        return uuid not in faults
 
     relay.deployment.shorten_visibility(VISIBILITY_S)
     try:
-        with Runtime(relay.deployment, package, tmp_path, timeout_s=TIMEOUT_S, on_event=strike_once) as runtime:
+        with Runtime(relay.deployment, package, tmp_path, timeout_s=TIMEOUT_S, on_event=run) as runtime:
             for results in (frozen, crashed):
                 relay.endpoint.misbehave(results[0]["uuid"], late(1))
                 relay.send(*results)
-                wait_for(partial(was_struck, results[0]["uuid"]), "an invocation to strike")
+                wait_for(partial(was_received, results[0]["uuid"]), "an invocation with the result")
             assert set(relay.accepted(*crashed, *frozen)) == set(pairs(*crashed, *frozen))
             relay.settled()
     finally:

@@ -1,4 +1,4 @@
-"""All faults together, under AWS's own Lambda runtime."""
+"""All faults together, in AWS's own Lambda runtime."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ RESULTS = 300
 
 def test_every_promise_holds_under_every_fault(stage: SoakStage, package: Path, tmp_path: Path) -> None:
     """When several things fail on the same day, a result would be lost, sent twice or shown to a stranger."""
-    plan = Plan.of(RESULTS, "pytest", stage.trap.url, SOAK_SOURCE)
-    with Soak(stage.deployment, stage.port, package, tmp_path, plan, stage.trap) as soak:
-        outcome = soak.run(storms=1)
-    show(outcome, Console())
-    assert {line.promise: line.broken for line in outcome.broken} == {}
-    assert outcome.missed == []
-    assert outcome.drained
-    assert all(line.checked for line in outcome.report)
+    plan = Plan.of(RESULTS, "pytest", stage.other_host.url, SOAK_SOURCE)
+    with Soak(stage.deployment, stage.port, package, tmp_path, plan, stage.other_host) as soak:
+        report = soak.run(outages=1)
+    show(report, Console())
+    assert {promise.name: promise.broken for promise in report.broken} == {}
+    assert report.missing_faults == []
+    assert report.settled
+    assert all(promise.checked for promise in report.promises)

@@ -2,16 +2,14 @@
 
 import io
 import logging
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
-from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying
+from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying, trusted_tls
 
 
 @pytest.fixture
@@ -24,12 +22,7 @@ def relay(emulator: Emulator) -> Iterator[InProcessRelay]:
 @pytest.fixture(params=["http", "https"])
 def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """Run a stand-in that knows one call, over http, and over https with a trusted authority."""
-    tls = None
-    if request.param == "https":
-        authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(tls)
-        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = trusted_tls(tmp_path, monkeypatch) if request.param == "https" else None
     with StandIn(api_key=KEY, user_id=USER, tls=tls) as one:
         one.issue(UUID)
         yield one

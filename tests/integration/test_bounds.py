@@ -4,14 +4,12 @@ import contextlib
 import errno
 import select
 import socket
-import ssl
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.util import parse_url
 
@@ -22,7 +20,17 @@ from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import answer, close_idle
 from local.endpoint.standin import StandIn
 from local.processes import free_port
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, webhook_settings
+from tests.support.relay import (
+    CONFIRMED,
+    CREDENTIALS,
+    KEY,
+    PATIENCE_S,
+    SUCCESS,
+    USER,
+    UUID,
+    trusted_tls,
+    webhook_settings,
+)
 
 
 @pytest.mark.parametrize("passed_s", [61, -1], ids=["after a minute", "the clock was put back"])
@@ -64,11 +72,7 @@ def test_a_connection_that_holds_part_of_a_tls_record_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest of a reply that nobody asked for would arrive later, and confirm the next result."""
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    sent = threading.Event()
+    tls, sent = trusted_tls(tmp_path, monkeypatch), threading.Event()
 
     def serve(listener: socket.socket, connections: contextlib.ExitStack) -> None:
         for name in (b"1", b"2"):

@@ -54,8 +54,7 @@ def test_results_are_deferred_while_the_secret_cannot_be_read(relay: InProcessRe
 
 def test_many_batches_fetch_the_secret_once(relay: InProcessRelay) -> None:
     """Each result or thread would wait for a call to Secrets Manager, and the customer would pay for it."""
-    calls = [f"call-{number}" for number in range(10)]
-    relay.endpoint.issue(*calls)
+    calls = relay.issue_calls(10)
     for _ in range(3):
         assert relay.invoke_with(relay.send(*map(result, calls))) == []
         # A second read of the secret would find this one and fail.

@@ -241,7 +241,7 @@ class TestMisbehaviour:
             ),
             (answer(200, [1]), (200, "application/json", [1])),
             (answer(202, "<p>OK"), (202, "text/html; charset=utf-8", b"<p>OK")),
-            (answer(200, b"\0", content_type="image/png"), (200, "image/png", b"\0")),
+            (answer(200, b"\0", headers={"Content-Type": "image/png"}), (200, "image/png", b"\0")),
             (answer(204), (204, None, b"")),
             (answer(200), (200, None, b"")),
             (error(500), (500, "application/json", {"message": "Internal Server Error"})),
@@ -310,7 +310,7 @@ class TestMisbehaviour:
         """No test could imitate an endpoint that is down."""
         with connected(endpoint.url) as before:
             endpoint.wait_until(lambda e: e.connections == 1, PATIENCE, "the first connection")
-            endpoint.spell(reset_on_connect())
+            endpoint.override(reset_on_connect())
             with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
                 connection.recv(1)
             before.sendall(wire())
@@ -322,7 +322,7 @@ class TestMisbehaviour:
     @pytest.mark.parametrize("ask", [StandIn.misbehave, StandIn.always])
     def test_reset_on_connect_is_refused_for_a_single_call(self, endpoint: StandIn, ask: Any) -> None:
         """A test that asks for the impossible would pass without it."""
-        with pytest.raises(ValueError, match="spell"):
+        with pytest.raises(ValueError, match="override"):
             ask(endpoint, UUID, reset_on_connect())
 
     def test_close_idle_closes_the_connection_after_a_proper_answer(
@@ -378,20 +378,20 @@ class TestMisbehaviour:
         assert post(client, endpoint.url, {"uuid": "other", "status": "Failed"})[0] == 200
         assert [post(client, endpoint.url)[0] for _ in range(3)] == [500, 429, 200]
 
-    def test_a_spell_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+    def test_an_override_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """An outage would use up the behaviours that a test queued for a call."""
         endpoint.always(UUID, error(501))
         endpoint.misbehave(UUID, error(502))
-        endpoint.spell(error(503), seconds=3600)
+        endpoint.override(error(503), seconds=3600)
         assert [post(client, endpoint.url)[0] for _ in range(2)] == [503, 503]
-        endpoint.spell(error(504), seconds=0)  # replaces the other, and is over
+        endpoint.override(error(504), seconds=0)  # replaces the other, and is over
         assert [post(client, endpoint.url)[0] for _ in range(3)] == [502, 501, 501]
 
     def test_heal_ends_every_behaviour(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """No test could let the endpoint recover."""
         endpoint.always(UUID, error(501))
         endpoint.misbehave(UUID, error(502))
-        endpoint.spell(error(503))
+        endpoint.override(error(503))
         endpoint.heal()
         assert post(client, endpoint.url)[0] == 200
 
@@ -406,7 +406,7 @@ class TestLifecycle:
         before = set(threading.enumerate())
         with contextlib.ExitStack() as clients:
             with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as endpoint:
-                endpoint.spell(behaviour)
+                endpoint.override(behaviour)
                 connection = clients.enter_context(connected(endpoint.url))
                 connection.sendall(wire())
                 endpoint.wait_until(lambda e: len(e.requests) == 1, PATIENCE, "the request")
@@ -461,11 +461,11 @@ class TestLifecycle:
                     post(client, endpoint.url)
             assert post(client, endpoint.url) == (200, CONFIRMED)
             client.clear()
-            endpoint.spell(reset_on_connect())
+            endpoint.override(reset_on_connect())
             # Without TLS: Python 3.11 leaves a socket open that is reset before its handshake.
             with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
                 connection.recv(1)
-            endpoint.spell(hang())
+            endpoint.override(hang())
             hanging = trusting.wrap_socket(left.enter_context(connected(endpoint.url)), server_hostname="127.0.0.1")
             left.enter_context(hanging).sendall(wire())
             endpoint.wait_until(lambda e: e.requests[-1].answer == "hang", PATIENCE, "a request that hangs")
@@ -525,11 +525,11 @@ class TestControl:
         new = {"uuid": "new", "status": "Failed"}
         assert post(client, endpoint.url, new)[0] == 404
         assert self.ask(client, endpoint.url, "calls", {"uuid": "new"})[0] == 200
-        assert self.ask(client, endpoint.url, "spell", {"status": 503, "seconds": 3600})[0] == 200
+        assert self.ask(client, endpoint.url, "override", {"status": 503, "seconds": 3600})[0] == 200
         assert post(client, endpoint.url, new)[0] == 503
         assert self.ask(client, endpoint.url, "heal", {})[0] == 200
         assert post(client, endpoint.url, new)[0] == 200
-        assert self.ask(client, endpoint.url, "spell", {"status": 500})[0] == 200
+        assert self.ask(client, endpoint.url, "override", {"status": 500})[0] == 200
         assert post(client, endpoint.url, new)[0] == 500
         status, seen = self.ask(client, endpoint.url, "requests")
         assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 500])
@@ -542,9 +542,9 @@ class TestControl:
         [
             ("calls", {}),
             ("calls", {"uuid": 1}),
-            ("spell", {"status": 100}),
-            ("spell", {"status": "500"}),
-            ("spell", {"status": 500, "seconds": "30"}),
+            ("override", {"status": 100}),
+            ("override", {"status": "500"}),
+            ("override", {"status": 500, "seconds": "30"}),
             ("requests", {}),
             ("heal", None),
             ("elsewhere", {}),

@@ -238,8 +238,7 @@ def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(
 def test_a_batch_uses_no_more_connections_than_configured(relay: InProcessRelay) -> None:
     """The cap on parallel POSTs would not hold, and BetaTel would get more than was agreed."""
     relay.configure(CONNECTIONS_PER_FUNCTION="4")
-    calls = [f"call-{number}" for number in range(30)]
-    relay.endpoint.issue(*calls)
+    calls = relay.issue_calls(30)
     for call in calls:
         relay.endpoint.misbehave(call, late(0.02))
     assert relay.invoke_with(relay.send(*map(result, calls))) == []

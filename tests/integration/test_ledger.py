@@ -1,6 +1,5 @@
 """The ledger: the relay sends no confirmed result again, and a failing ledger costs no result."""
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,16 +8,11 @@ import pytest
 from flash_call_relay.ledger import Ledger
 from flash_call_relay.queues import Queues
 from local.emulator.emulator import Emulator
-from local.endpoint.behaviour import answer, error
-from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
+from local.endpoint.behaviour import error
 from tests.support.payloads import result
-from tests.support.relay import KEY, USER, InProcessRelay, relaying
+from tests.support.relay import InProcessRelay, failing_service, relaying
 
-THROTTLED = {
-    "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
-    "message": "slow down",
-}
+THROTTLED = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
 
 
 def test_a_confirmed_result_is_not_sent_again(relay: InProcessRelay) -> None:
@@ -78,8 +72,7 @@ def test_an_unconfirmed_result_is_sent_when_it_comes_again(relay: InProcessRelay
 def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -> None:
     """The ledger would cost more than the function."""
     relay.add_ledger()
-    calls = [f"call-{number}" for number in range(120)]
-    relay.endpoint.issue(*calls)
+    calls = relay.issue_calls(120)
     records = relay.send(*map(result, calls), "no result")
     assert relay.invoke_with(records) == []
     assert len(relay.calls_of("BatchGetItem")) == 2
@@ -104,17 +97,9 @@ def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Ite
     elif request.param == "refused":
         relay.configure(LEDGER_TABLE_NAME="x")  # too short a name for DynamoDB
         yield relay
-    elif request.param == "throttled":
-        with StandIn(api_key=KEY, user_id=USER) as dynamodb:
-            dynamodb.spell(answer(400, THROTTLED))
-            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=dynamodb.url.removesuffix(WEBHOOK_PATH))
-            yield relay
-    elif request.param == "unreachable":
-        relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=f"https://localhost:{free_port()}")
-        yield relay
     else:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with failing_service(request.param, THROTTLED) as url:
+            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=url)
             yield relay
 
 

@@ -1,12 +1,11 @@
 """The log: a line for each outcome and each batch, and no failure of the log changes an outcome."""
 
-import io
 import json
 import logging
 import re
 import threading
 from contextlib import redirect_stdout
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +16,7 @@ from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error
 from local.processes import wait_until
 from tests.support.payloads import result
-from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, InProcessRelay
+from tests.support.relay import PATIENCE_S, SUCCESS, UUID, Context, FailingStream, InProcessRelay
 
 RUNTIME = {"level", "timestamp", "service", "function_request_id"}  # the logger adds these to every line
 
@@ -160,13 +159,8 @@ def test_a_log_that_cannot_be_written_changes_no_outcome(
     relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a full disk or a closed pipe, the relay would send delivered results again."""
-
-    class Broken(io.StringIO):
-        def write(self, *_: object) -> NoReturn:
-            raise OSError("No space left on device")
-
     for writing in telemetry.logger.handlers:
-        monkeypatch.setattr(writing, "stream", Broken())
+        monkeypatch.setattr(writing, "stream", FailingStream(range(1000)))
     relay.endpoint.issue("call")
     records = relay.send(result("call"), "malformed", result("unknown"))
     assert relay.invoke_with(records) == [records[2]["messageId"]]

@@ -1,6 +1,5 @@
 """The metrics agree with the outcomes, in blobs that CloudWatch accepts."""
 
-import io
 import json
 import math
 import time
@@ -17,7 +16,7 @@ from local.endpoint.behaviour import error
 from tests.support import emf
 from tests.support.emitted import emitted_dimensions, emitted_metrics
 from tests.support.payloads import result
-from tests.support.relay import InProcessRelay
+from tests.support.relay import FailingStream, InProcessRelay
 
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
@@ -179,7 +178,7 @@ def test_the_oldest_pending_age_is_that_of_the_oldest_deferred_result(relay: InP
 def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: InProcessRelay, failures: int) -> None:
     """The alarm would fire a batch late, or for four failures."""
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(failures))))
     failing = int(failures == 5)
     assert relay.counted("EndpointFailing") == [failing]
@@ -196,7 +195,7 @@ def test_endpoint_failing_stays_1_while_single_probes_fail(
     """In an outage with little traffic, the alarm would end whenever the relay tries one result."""
     monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # the gate admits the next attempt
     relay.configure(CONNECTIONS_PER_FUNCTION="1")
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*(result(f"call-{n}") for n in range(5))))
     relay.invoke_with(relay.send(result("lone")))
     assert relay.counted("ResultsDeferred", reason="endpoint_error") == [5, 1]
@@ -222,21 +221,6 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
     assert [line["uuid"] for line in relay.lines("ledger.conflict")] == ["call"]
     assert relay.counted("ResultsParked", reason="conflicting_status") == [1]
     assert relay.counted("ConflictingResults") == [2]
-
-
-class FailingStream(io.StringIO):
-    """A stream that refuses the writes with these numbers."""
-
-    def __init__(self, failures: range) -> None:
-        super().__init__()
-        self.failures, self.writes = failures, 0
-
-    def write(self, text: str) -> int:
-        """Write, or fail."""
-        self.writes += 1
-        if self.writes - 1 in self.failures:
-            raise OSError("No space left on device")
-        return super().write(text)
 
 
 def test_metrics_that_cannot_be_written_change_no_outcome(relay: InProcessRelay) -> None:

@@ -1,7 +1,6 @@
 """The outcome bus: a backend learns which results were confirmed or parked, and a failing bus changes no outcome."""
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +8,8 @@ import pytest
 
 from local.endpoint.behaviour import answer, error
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
 from tests.support.payloads import result
-from tests.support.relay import KEY, USER, InProcessRelay, session
+from tests.support.relay import KEY, USER, InProcessRelay, failing_service, session
 from tests.support.template import template
 
 
@@ -28,7 +26,6 @@ def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
         events.remove_targets(Rule=rule["Name"], EventBusName=relay.name, Ids=["queue"])
         events.delete_rule(Name=rule["Name"], EventBusName=relay.name)
     events.delete_event_bus(Name=relay.name)
-    events.close()
 
 
 def _listen(relay: InProcessRelay, name: str, pattern: dict[str, Any]) -> str:
@@ -86,8 +83,7 @@ def test_the_relays_own_rule_does_not_match_its_events(bus: InProcessRelay) -> N
 
 def test_one_call_publishes_ten_events(bus: InProcessRelay) -> None:
     """A batch of 1,000 would spend its time on 1,000 calls."""
-    calls = [f"call-{number}" for number in range(35)]
-    bus.endpoint.issue(*calls)
+    calls = bus.issue_calls(35)
     assert bus.invoke_with(bus.send(*map(result, calls))) == []
     assert sorted(len(call["Entries"]) for call in bus.calls_of("PutEvents")) == [5, 10, 10, 10]
     assert {event["detail"]["uuid"] for event in _heard(bus, 35)} == set(calls)
@@ -114,18 +110,9 @@ def without_bus(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterat
     """Run the relay with an outcome bus that fails."""
     relay.endpoint.issue("call")
     relay.configure(OUTCOME_BUS_NAME="default")
-    if request.param == "throttled":
-        with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-            eventbridge.spell(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
-            relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=eventbridge.url.removesuffix(WEBHOOK_PATH))
-            yield relay
-    elif request.param == "unreachable":
-        relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=f"https://localhost:{free_port()}")
+    with failing_service(request.param) as url:
+        relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=url)
         yield relay
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=f"http://127.0.0.1:{silent.getsockname()[1]}")
-            yield relay
 
 
 def test_results_are_settled_while_the_bus_fails(without_bus: InProcessRelay) -> None:
@@ -151,7 +138,7 @@ def test_an_event_that_eventbridge_refuses_is_tried_once_more_and_logged(relay: 
     relay.endpoint.issue("call")
     refusal = {"ErrorCode": "ThrottlingException", "ErrorMessage": "slow down"}
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-        eventbridge.spell(answer(200, {"FailedEntryCount": 1, "Entries": [refusal]}))
+        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [refusal]}))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
         assert relay.invoke_with(relay.send(result("call"))) == []
@@ -169,9 +156,9 @@ def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcess
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
 
         def fail_the_next_call(**_: object) -> None:
-            eventbridge.spell(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
+            eventbridge.override(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
 
-        eventbridge.spell(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
+        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
         session().events.register("after-call.eventbridge.PutEvents", fail_the_next_call)

@@ -86,7 +86,7 @@ def test_a_failing_endpoint_is_probed_and_the_gate_learns_nothing(relay: InProce
         assert relay.probe(CALL)["http_status"] == 503
     assert not handler.wire().gate.failing
     assert relay.invoke_with(relay.send(result("good"))) == []
-    relay.endpoint.spell(error(503))
+    relay.endpoint.override(error(503))
     relay.invoke_with(relay.send(*(result(f"fails-{number}") for number in range(5))))
     relay.endpoint.heal()
     assert relay.probe(CALL) == UNKNOWN

@@ -13,13 +13,6 @@ from tests.support.relay import InProcessRelay
 ROTATED = {"api_key": "key-rotated-hunter2", "user_id": "user-rotated-hunter2"}
 
 
-def issued_calls(relay: InProcessRelay, count: int) -> list[str]:
-    """Return the uuids of calls that the endpoint knows."""
-    uuids = [f"call-{number}" for number in range(count)]
-    relay.endpoint.issue(*uuids)
-    return uuids
-
-
 def reasons(relay: InProcessRelay) -> set[str | None]:
     """Return the logged reasons."""
     return {line.get("reason") for line in relay.lines("result.")}
@@ -28,7 +21,7 @@ def reasons(relay: InProcessRelay) -> set[str | None]:
 def test_a_wrong_key_is_tried_once_per_connection_at_most(relay: InProcessRelay) -> None:
     """The relay would try a wrong key with each result, and BetaTel might lock the account."""
     relay.endpoint.rotate(**ROTATED)
-    records = relay.send(*map(result, issued_calls(relay, 60)))
+    records = relay.send(*map(result, relay.issue_calls(60)))
     for _ in range(3):
         assert len(relay.invoke_with(records)) == 60
     assert 1 <= len(relay.endpoint.requests) <= 10
@@ -43,7 +36,7 @@ def test_a_key_accepted_just_before_is_blocked_after_five_refusals(relay: InProc
     relay.endpoint.issue("before")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.endpoint.rotate(**ROTATED)
-    records = relay.send(*map(result, issued_calls(relay, 60)))
+    records = relay.send(*map(result, relay.issue_calls(60)))
     for _ in range(3):
         assert len(relay.invoke_with(records)) == 60
     # The fifth refusal blocks, while up to nine other attempts are under way.
@@ -60,7 +53,7 @@ def test_a_rotated_key_is_used_in_the_same_invocation(
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.endpoint.rotate(**ROTATED)
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(ROTATED))
-    uuids = issued_calls(relay, count)
+    uuids = relay.issue_calls(count)
     assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     assert sorted(relay.endpoint.accepted[1:]) == sorted((uuid, "Success") for uuid in uuids)
     assert len(relay.calls_of("GetSecretValue")) == 2, "one fetch for all threads"
@@ -82,7 +75,7 @@ def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(
 
 def test_a_403_for_one_call_does_not_block_the_others(relay: InProcessRelay) -> None:
     """One uuid that BetaTel answers with 403 would stop all deliveries."""
-    uuids = issued_calls(relay, 9)
+    uuids = relay.issue_calls(9)
     relay.endpoint.always("forbidden", error(403))
     assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     forbidden = relay.send(result("forbidden"))
@@ -99,8 +92,8 @@ def blocked_batch(relay: InProcessRelay, *, horizon_s: int = 86_400) -> list[dic
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS=str(horizon_s))
     relay.endpoint.issue("confirmed")
     relay.invoke_with(relay.send(result("confirmed")))
-    relay.endpoint.spell(error(503))
-    relay.invoke_with(relay.send(*map(result, issued_calls(relay, 5))))
+    relay.endpoint.override(error(503))
+    relay.invoke_with(relay.send(*map(result, relay.issue_calls(5))))
     records = relay.send(result("confirmed"), *(result(f"held-{number}") for number in range(9)))
     relay.aws_calls.clear()
     return records
@@ -120,7 +113,7 @@ def test_a_batch_behind_refused_credentials_costs_one_call_to_aws(relay: InProce
     """With a wrong key, the relay would read the ledger and the secret for each waiting result every minute."""
     relay.add_ledger()
     relay.endpoint.rotate(**ROTATED)
-    relay.invoke_with(relay.send(*map(result, issued_calls(relay, 5))))
+    relay.invoke_with(relay.send(*map(result, relay.issue_calls(5))))
     relay.aws_calls.clear()
     asked = len(relay.endpoint.requests)
     assert len(relay.invoke_with(relay.send(*(result(f"held-{number}") for number in range(10))))) == 10

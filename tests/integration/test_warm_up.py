@@ -15,8 +15,7 @@ from tests.support.relay import GOOD_SECRET, PATIENCE_S, InProcessRelay
 def test_the_first_batch_after_a_cold_start_finds_the_secret_and_open_connections(relay: InProcessRelay) -> None:
     """The first results after a cold start would wait for handshakes, at a third of a CPU."""
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="4")
-    calls = [f"call-{number}" for number in range(4)]
-    relay.endpoint.issue(*calls)
+    calls = relay.issue_calls(4)
     handler.warm_up(handler.wire())
     relay.endpoint.wait_until(lambda endpoint: endpoint.connections == 4, PATIENCE_S, "the connections")
     assert relay.endpoint.requests == []
@@ -28,7 +27,7 @@ def test_the_first_batch_after_a_cold_start_finds_the_secret_and_open_connection
 def test_an_endpoint_that_fails_in_the_init_phase_gets_the_first_batch_all_the_same(relay: InProcessRelay) -> None:
     """The function would not start while BetaTel is down, or count the endpoint as failing before it asked."""
     relay.endpoint.issue("call")
-    relay.endpoint.spell(reset_on_connect())
+    relay.endpoint.override(reset_on_connect())
     handler.warm_up(handler.wire())
     relay.endpoint.heal()
     assert relay.invoke_with(relay.send(result("call"))) == []

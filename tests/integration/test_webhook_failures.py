@@ -132,7 +132,7 @@ def test_a_reply_of_exactly_64_kib_is_read(standin: StandIn) -> None:
 def test_a_connection_that_is_reset_on_connect_is_an_answer(standin: StandIn) -> None:
     """An endpoint that sheds load would crash the relay."""
     webhook = one_connection(standin.url)
-    standin.spell(reset_on_connect())
+    standin.override(reset_on_connect())
     for _ in range(3):
         # The reason depends on when the client learns of the reset.
         assert_failed(post(webhook), Reason.CONNECTION_FAILED, Reason.TLS_FAILED, Reason.BAD_REPLY)

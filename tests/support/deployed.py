@@ -73,11 +73,6 @@ class DeployedRelay:
         asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
         return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
 
-    def sweep(self) -> None:
-        """Purge all queues."""
-        for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-            self.deployment.sqs.purge_queue(QueueUrl=self.deployment.outputs[output])
-
     def confirmed(self, uuid: str) -> str | None:
         """Return the status that the ledger holds for a uuid; None without an entry."""
         item = self.ledger_entry(uuid)
@@ -101,10 +96,10 @@ class DeployedRelay:
             self._reconfigure(function, 60, before)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run in one execution environment, so that all results meet the same gate."""
+    def concurrency(self, count: int) -> Iterator[None]:
+        """Run in at most `count` execution environments; with 1, all results meet the same gate."""
         function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
-        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=count)
         try:
             yield
         finally:
@@ -187,4 +182,4 @@ class SoakStage:
 
     deployment: Deployment
     port: int
-    trap: StandIn
+    other_host: StandIn

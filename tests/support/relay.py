@@ -2,22 +2,28 @@
 
 import io
 import json
+import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import boto3
 import pytest
+import trustme
 
 from flash_call_relay import handler, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from local.emulator.emulator import Emulator
-from local.endpoint.standin import StandIn
+from local.endpoint.behaviour import answer
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import free_port
 from tests.support import emf
 from tests.support.template import default_settings
 
@@ -82,6 +88,7 @@ class InProcessRelay:
 
     def __post_init__(self) -> None:
         """Make the queues and the secret, and configure the function."""
+        self.sqs, self.secrets, self.dynamodb = map(self.emulator.client, ("sqs", "secretsmanager", "dynamodb"))
         self.results_url, self.parked_url = self._queue("results"), self._queue("parked")
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
         variables = {name.upper(): str(value) for name, value in asdict(webhook_settings(self.endpoint.url)).items()}
@@ -118,6 +125,12 @@ class InProcessRelay:
         items = self.dynamodb.scan(TableName=self.name)["Items"]
         plain = [{name: next(iter(value.values())) for name, value in item.items()} for item in items]
         return {item["uuid"]: item for item in plain}
+
+    def issue_calls(self, count: int) -> list[str]:
+        """Make `count` calls known to the endpoint; return their uuids."""
+        uuids = [f"call-{number}" for number in range(count)]
+        self.endpoint.issue(*uuids)
+        return uuids
 
     def send(self, *bodies: object) -> list[dict[str, Any]]:
         """Put bodies on the result queue; return the records that Lambda's poller makes of them, in the same order."""
@@ -214,21 +227,6 @@ class InProcessRelay:
         url: str = self.sqs.create_queue(QueueName=f"{self.name}-{kind}", Attributes=visibility)["QueueUrl"]
         return url
 
-    @cached_property
-    def sqs(self) -> Any:
-        """A client for the queues."""
-        return self.emulator.client("sqs")
-
-    @cached_property
-    def dynamodb(self) -> Any:
-        """A client for the ledger's table."""
-        return self.emulator.client("dynamodb")
-
-    @cached_property
-    def secrets(self) -> Any:
-        """A client for the secret."""
-        return self.emulator.client("secretsmanager")
-
 
 @contextmanager
 def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
@@ -241,6 +239,41 @@ def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
         finally:
             session().events.unregister("provide-client-params", relay.note)
             relay.end_environment()
-            relay.sqs.close()
-            relay.secrets.close()
-            relay.dynamodb.close()
+
+
+@contextmanager
+def failing_service(failure: str, error: str = "ThrottlingException") -> Iterator[str]:
+    """Yield the URL of an AWS service that is "unreachable", "silent" or "throttled", which answers with `error`."""
+    if failure == "unreachable":
+        yield f"https://localhost:{free_port()}"
+    elif failure == "silent":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    else:
+        with StandIn(api_key=KEY, user_id=USER) as service:
+            service.override(answer(400, {"__type": error, "message": "slow down"}))
+            yield service.url.removesuffix(WEBHOOK_PATH)
+
+
+def trusted_tls(directory: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Return a context of TLS for a server on 127.0.0.1, whose authority the relay trusts during the test."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(directory / "ca.pem"))
+    return tls
+
+
+class FailingStream(io.StringIO):
+    """A stream on which some writes fail, as on a full disk. The first write is write 0."""
+
+    def __init__(self, failures: range) -> None:
+        super().__init__()
+        self.failures, self.writes = failures, 0
+
+    def write(self, text: str) -> int:
+        """Write, or fail."""
+        self.writes += 1
+        if self.writes - 1 in self.failures:
+            raise OSError("No space left on device")
+        return super().write(text)

@@ -16,7 +16,6 @@ from flash_call_relay.settings import Settings
 from tests.support.alarms import MetricHistory
 
 CREDENTIALS = Credentials("key", "user")
-BATCH = 10
 JITTERS = (1.2, 0.8, 1.0, 1.1, 0.9)
 
 Fault = Callable[[float, int], Reason | None]  # the time in seconds and the number of an attempt → how it fails
@@ -43,13 +42,13 @@ class Traffic:
     Attributes:
         settings: of the retry schedule.
         every_s: the time between two batches, in seconds.
-        at_once: the results in a batch; they stay together in one invocation.
+        batch_size: the results in a batch; they stay together in one invocation.
         environments: the number of execution environments; invocations use them in turn.
     """
 
     settings: Settings
     every_s: float
-    at_once: int = 1
+    batch_size: int = 1
     environments: int = 1
 
     def meets(self, until_s: float, fault: Fault = never, ledger: Fault = never) -> dict[str, MetricHistory]:
@@ -68,7 +67,7 @@ class Traffic:
         metrics: dict[str, MetricHistory] = {}
         # When the results are received next, a tie-breaker, when they were sent, their receives, and their number.
         arrivals = itertools.takewhile(lambda at: at < until_s, itertools.count(0, self.every_s))
-        due = [(at, next(ties), at, 1, self.at_once) for at in arrivals]
+        due = [(at, next(ties), at, 1, self.batch_size) for at in arrivals]
         while due:
             now, _, sent_at, receives, count = heapq.heappop(due)
             gate, age_s = next(environments), now - sent_at

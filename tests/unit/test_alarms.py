@@ -24,7 +24,7 @@ AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "50 a second": 
 RATES = {
     "one an hour": Traffic(SETTINGS, 3600),
     "one a minute": Traffic(SETTINGS, 60),
-    "50 a second": Traffic(SETTINGS, 2, at_once=100, environments=10),
+    "50 a second": Traffic(SETTINGS, 2, batch_size=100, environments=10),
 }
 ISOLATED = {"one an hour": 5, "one a minute": 100, "50 a second": 1000}  # one attempt in this many fails
 TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "50 a second": 1}  # invocations while they fail

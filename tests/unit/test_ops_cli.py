@@ -94,9 +94,14 @@ class TestHelp:
         self, path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """An operator would have to read the code to find an option."""
+        assert main([*path, "-h"]) == 0
+        short = capsys.readouterr()
         assert main([*path, "--help"]) == 0
         captured = capsys.readouterr()
+        assert captured == short
         assert captured.err == ""
+        assert captured.out.startswith(" ".join(("Usage: flash-call-relay", *path)))
+        assert max(map(len, captured.out.splitlines())) <= 100
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 for name in parameter.opts:
@@ -192,7 +197,9 @@ class TestSentences:
         """An operator who has not logged in would read a traceback."""
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        assert "No AWS credentials" in sentence("--region", "eu-west-1", "parked", "list")
+        said = sentence("--region", "eu-west-1", "parked", "list")
+        assert "No AWS credentials" in said
+        assert "aws sso login" in said
 
     @pytest.mark.parametrize("by", ["option", "AWS_REGION", "AWS_DEFAULT_REGION"])
     def test_an_invalid_region_is_refused(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
@@ -203,7 +210,9 @@ class TestSentences:
 
     def test_an_unknown_profile_is_refused(self, sentence: Sentence) -> None:
         """A mistyped profile would end in a traceback."""
-        assert "see `aws configure list-profiles`" in sentence("--profile", "nope", "doctor")
+        said = sentence("--profile", "no-such-profile", "doctor")
+        assert "no-such-profile" in said
+        assert "see `aws configure list-profiles`" in said
 
     def test_a_broken_config_file_is_named(self, sentence: Sentence, tmp_path: Path) -> None:
         """A mistake in the AWS config file would end in a traceback."""
@@ -220,7 +229,8 @@ class TestSentences:
     def test_an_unreachable_endpoint_is_reported(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stopped local stack would end in a traceback, or the sentence would show a password."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://operator:hunter2@127.0.0.1:1")
-        assert "Can't reach AWS" in sentence("--region", "eu-west-1", "doctor")
+        said = sentence("--region", "eu-west-1", "doctor")
+        assert said.startswith("Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL.")
 
     def test_an_answer_that_is_not_from_aws_is_reported(
         self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
@@ -245,13 +255,32 @@ class TestSentences:
             server.shutdown()
             server.server_close()
 
-    def test_a_directory_is_not_sent(self, sentence: Sentence) -> None:
-        """A mistyped file name would end in a traceback."""
-        assert "is a directory" in sentence("send", "--file", str(ROOT))
+    @pytest.mark.parametrize(
+        ("name", "content", "says"),
+        [
+            (".", None, "is a directory"),
+            ("none", None, "can't be read"),
+            ("results.csv", b"", "is empty"),
+            ("results.csv", b"one,Success\n", "has no header"),
+            ("results.csv", b'[{"uuid": "one", "status": "Success"}]', "is a JSON array"),
+            ("results.csv", b"uuid,status\n\xe9,Success\n", "is not UTF-8 text (line 2)"),
+        ],
+    )
+    def test_a_file_without_results_is_not_sent(
+        self, sentence: Sentence, tmp_path: Path, name: str, content: bytes | None, says: str
+    ) -> None:
+        """An operator who names the wrong file would get a traceback, or send its content."""
+        file = tmp_path / name
+        if content is not None:
+            file.write_bytes(content)
+        said = sentence("send", "--file", str(file))
+        assert str(file) in said
+        assert says in said
 
-    def test_half_a_result_is_not_sent(self, sentence: Sentence) -> None:
+    @pytest.mark.parametrize("words", [("send",), ("send", "--uuid", "a")])
+    def test_half_a_result_is_not_sent(self, sentence: Sentence, words: tuple[str, ...]) -> None:
         """The relay would park a result without a status."""
-        assert "Say what to send" in sentence("send", "--uuid", "a")
+        assert sentence(*words).startswith("Say what to send: --uuid and --status, or --file")
 
     def test_an_invalid_uuid_is_not_sent(self, sentence: Sentence) -> None:
         """The relay would park a result with a mistyped uuid."""
@@ -281,9 +310,9 @@ class TestSentences:
         ("doctor extra", "Got unexpected extra argument (extra): see `flash-call-relay doctor --help`."),
         # `throttled` is a reason that defers.
         ("parked list --reason throttled", "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
-        (
-            "dead list --reason rejected",
-            "Invalid value for '--reason': 'rejected' is not one of 'receives_exhausted', ",
+        *(
+            (f"dead {command} --reason rejected", "Invalid value for '--reason': 'rejected' is not one of 'receives_")
+            for command in ("list", "replay")
         ),
         ("parked list --since yesterday", "Invalid value for '--since': 'yesterday' is neither a duration (90min, "),
         ("parked list --hold 1", "Invalid value for '--hold': 1 is not a whole number from 5 to 43200."),
@@ -292,6 +321,7 @@ class TestSentences:
             "parked list --http-status 99",
             "Invalid value for '--http-status': 99 is not a whole number from 100 to 999.",
         ),
+        ("parked list --http-status many", "Invalid value for '--http-status': 'many' is not a whole number"),
         ("parked list --limit", "Option '--limit' requires an argument."),
         ("parked replay --rate 0", "Invalid value for '--rate': 0 is not a whole number from 1 to 1000."),
         ("watch --every 0", "Invalid value for '--every': 0 is not a whole number from 1 to 3600."),

@@ -3,9 +3,9 @@
 from collections import Counter
 from itertools import islice
 
-from local.soak.faults import FAULTS, fault_schedule
+from local.soak.aws_faults import AWS_FAULTS, aws_fault_schedule
+from local.soak.function_faults import FunctionFault, function_fault_schedule
 from local.soak.plan import Plan
-from local.soak.strikes import Strike, strike_schedule
 
 EARLY = 60  # the calls of an operation, or the invocations, in a soak of 300 results
 
@@ -30,23 +30,23 @@ def test_a_plan_has_the_requested_number_of_results() -> None:
 
 def test_a_seed_repeats_the_faults() -> None:
     """An engineer could not repeat the soak that found a bug."""
-    for operation in FAULTS:
+    for operation in AWS_FAULTS:
         first, again, other = (
-            list(islice(fault_schedule(s, operation, 0.1), 500)) for s in ("seed", "seed", "another")
+            list(islice(aws_fault_schedule(s, operation, 0.1), 500)) for s in ("seed", "seed", "another")
         )
         assert first == again
         assert first != other
-    strikes, same = (list(islice(strike_schedule("seed", 0.1), 500)) for _ in range(2))
-    assert strikes == same
+    faults, same = (list(islice(function_fault_schedule("seed", 0.1), 500)) for _ in range(2))
+    assert faults == same
 
 
 def test_each_fault_occurs_early_and_again() -> None:
     """A short soak would meet some faults by luck only, and a long one each of them once."""
-    for operation, faults in FAULTS.items():
-        assert set(islice(fault_schedule("seed", operation, 0.0), EARLY)) == {None, *faults}
-        later = Counter(islice(fault_schedule("seed", operation, 0.1), EARLY, 3000))
+    for operation, faults in AWS_FAULTS.items():
+        assert set(islice(aws_fault_schedule("seed", operation, 0.0), EARLY)) == {None, *faults}
+        later = Counter(islice(aws_fault_schedule("seed", operation, 0.1), EARLY, 3000))
         assert all(later[fault] > 3 for fault in faults)
         assert later[None] > 2000
-    assert set(islice(strike_schedule("seed", 0.0), EARLY)) == {None, *Strike}
-    later_strikes = Counter(islice(strike_schedule("seed", 0.1), EARLY, 3000))
-    assert all(later_strikes[strike] > 3 for strike in Strike)
+    assert set(islice(function_fault_schedule("seed", 0.0), EARLY)) == {None, *FunctionFault}
+    later_faults = Counter(islice(function_fault_schedule("seed", 0.1), EARLY, 3000))
+    assert all(later_faults[fault] > 3 for fault in FunctionFault)

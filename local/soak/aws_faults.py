@@ -1,7 +1,7 @@
-"""A proxy between the function and AWS, which injects faults into the calls by a seeded schedule.
+"""A proxy between the function and AWS, which injects faults into the calls by a schedule.
 
-The schedule sets the fault of the n-th call of each operation, so a seed repeats the faults. It does not repeat which
-results they hit, since the relay works in parallel.
+The schedule, made from a seed, decides the fault of the n-th call of each operation. It does not decide which results
+meet the fault, because the relay works in parallel.
 """
 
 import json
@@ -26,13 +26,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.emulator.emulator import Emulator
-from local.soak.facts import Call, Pair
+from local.soak.facts import AwsCall, Pair
 
 SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
 AwsReply = tuple[int, Mapping[str, str], bytes]  # status, headers, body
 
 
-class Fault(StrEnum):
+class AwsFault(StrEnum):
     """A fault of an AWS call."""
 
     ERROR = "500"
@@ -42,32 +42,32 @@ class Fault(StrEnum):
     PARTLY = "partly failed"
 
 
-FAULTS: Mapping[str, Sequence[Fault]] = {
-    "GetSecretValue": (Fault.ERROR, Fault.THROTTLED),
-    "BatchGetItem": (Fault.ERROR, Fault.THROTTLED, Fault.SLOW, Fault.PARTLY),
-    "BatchExecuteStatement": (Fault.ERROR, Fault.THROTTLED, Fault.SLOW, Fault.LOST, Fault.PARTLY),
-    "ChangeMessageVisibilityBatch": (Fault.ERROR, Fault.THROTTLED, Fault.LOST, Fault.PARTLY),
-    "SendMessageBatch": (Fault.ERROR, Fault.THROTTLED, Fault.LOST, Fault.PARTLY),
-    "PutEvents": (Fault.ERROR, Fault.THROTTLED, Fault.SLOW, Fault.LOST, Fault.PARTLY),
+AWS_FAULTS: Mapping[str, Sequence[AwsFault]] = {
+    "GetSecretValue": (AwsFault.ERROR, AwsFault.THROTTLED),
+    "BatchGetItem": (AwsFault.ERROR, AwsFault.THROTTLED, AwsFault.SLOW, AwsFault.PARTLY),
+    "BatchExecuteStatement": (AwsFault.ERROR, AwsFault.THROTTLED, AwsFault.SLOW, AwsFault.LOST, AwsFault.PARTLY),
+    "ChangeMessageVisibilityBatch": (AwsFault.ERROR, AwsFault.THROTTLED, AwsFault.LOST, AwsFault.PARTLY),
+    "SendMessageBatch": (AwsFault.ERROR, AwsFault.THROTTLED, AwsFault.LOST, AwsFault.PARTLY),
+    "PutEvents": (AwsFault.ERROR, AwsFault.THROTTLED, AwsFault.SLOW, AwsFault.LOST, AwsFault.PARTLY),
 }
 ERRORS = {
-    Fault.ERROR: (500, "InternalServerError"),
-    Fault.THROTTLED: (400, "ThrottlingException"),
+    AwsFault.ERROR: (500, "InternalServerError"),
+    AwsFault.THROTTLED: (400, "ThrottlingException"),
 }
 
 
-def fault_schedule(seed: str, operation: str, rate: float) -> Iterator[Fault | None]:
+def aws_fault_schedule(seed: str, operation: str, rate: float) -> Iterator[AwsFault | None]:
     """Yield the fault of each call of an operation: first each fault once, then random ones.
 
     A fault may last for several calls, since the relay's clients try each call twice.
 
     Args:
         seed: repeats the schedule.
-        operation: a key of `FAULTS`.
+        operation: a key of `AWS_FAULTS`.
         rate: the share of the later calls at which a fault begins, 0 to 1.
     """
     rng = random.Random(f"{seed} {operation}")  # noqa: S311 - the seed repeats it
-    kinds = list(FAULTS[operation])
+    kinds = list(AWS_FAULTS[operation])
     rng.shuffle(kinds)
     yield None
     for kind in kinds:
@@ -85,9 +85,9 @@ class FaultyAws:
     Args:
         emulator: where the calls go.
         seed: repeats the schedule.
-        rate: as in `fault_schedule`; None for no faults.
+        rate: as in `aws_fault_schedule`; None for no faults.
         on_call: takes the environment and the operation of each call before it is made.
-        credentials: the endpoint's, to search the calls for.
+        credentials: the endpoint's; the proxy looks for them in each call.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class FaultyAws:
         on_call: Callable[[int, str], None],
         credentials: set[str],
     ) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[AwsCall] = []
         self.identities: Mapping[str, int] = {}  # access key id → environment
         self._emulator, self._on_call, self._credentials = emulator, on_call, credentials
-        self._schedules = {} if rate is None else {name: fault_schedule(seed, name, rate) for name in FAULTS}
+        self._schedules = {} if rate is None else {name: aws_fault_schedule(seed, name, rate) for name in AWS_FAULTS}
         self._lock = threading.Lock()
         self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=30)
 
@@ -121,8 +121,8 @@ class FaultyAws:
         self._http.clear()
 
     @property
-    def hits(self) -> Counter[str]:
-        """The number of calls by operation and fault."""
+    def fault_counts(self) -> Counter[str]:
+        """How often each fault of each operation occurred."""
         return Counter(f"{call.operation}: {call.fault}" for call in list(self.calls) if call.fault)
 
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply | None:
@@ -138,21 +138,21 @@ class FaultyAws:
         if fault in ERRORS:
             status, code = ERRORS[fault]
             reply = status, {}, json.dumps({"__type": code, "message": "injected"}).encode()
-        elif fault is Fault.PARTLY:
+        elif fault is AwsFault.PARTLY:
             reply = self._partly(operation, path, headers, asked)
         else:
-            if fault is Fault.SLOW:
+            if fault is AwsFault.SLOW:
                 time.sleep(SLOW_S)
             reply = self._forward(path, headers, body)
         said = json.loads(reply[2] or b"{}") if reply[0] == 200 else {}
-        call = Call(
+        call = AwsCall(
             *(began, time.time(), environment, operation, str(fault or "")),
             **_about(operation, asked, said),
             leaks=any(secret.encode() in body for secret in self._credentials),
         )
         with self._lock:
             self.calls.append(call)
-        return None if fault is Fault.LOST else reply
+        return None if fault is AwsFault.LOST else reply
 
     def _environment(self, headers: Mapping[str, str]) -> int:
         key = headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
@@ -175,7 +175,7 @@ class FaultyAws:
         return dict(request.headers)
 
     def _partly(self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]) -> AwsReply:
-        """Forward every other entry, and reply for the rest as AWS does for failed entries."""
+        """Forward every second entry, and reply for the others as AWS does for failed entries."""
         holder, name = asked, {"BatchGetItem": "Keys", "BatchExecuteStatement": "Statements"}.get(operation, "Entries")
         if operation == "BatchGetItem":
             (holder,) = asked["RequestItems"].values()
@@ -188,7 +188,7 @@ class FaultyAws:
             part = json.dumps(asked).encode()
             status, _, body = self._forward(path, self._signed(headers, path, part), part)
             said = json.loads(body)
-            holder[name] = entries  # the whole request again, in its order, for the record of the call
+            holder[name] = entries  # the caller records the whole request
         if status != 200:
             raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":
@@ -208,13 +208,13 @@ class FaultyAws:
 
 
 def _merged(entries: list[Any], error: object, answers: Sequence[object]) -> list[object]:
-    """Return the answers to all entries, of which every other one failed."""
+    """Return the answers to all entries: `error` for every second one, beginning with the first."""
     taken = iter(answers)
     return [error if number % 2 == 0 else next(taken) for number in range(len(entries))]
 
 
 def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `Call` that depend on the operation."""
+    """Return the fields of `AwsCall` that depend on the operation."""
     if operation == "BatchGetItem":
         (keys,) = asked["RequestItems"].values()
         items = [item for found in said.get("Responses", {}).values() for item in found]

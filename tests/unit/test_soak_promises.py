@@ -9,14 +9,14 @@ import pytest
 
 from local.emulator.runtime import Invocation
 from local.endpoint.standin import WEBHOOK_PATH, Request
-from local.soak.facts import DEAD, DELIVERED, Call, Facts, Held, Pair, Sent
+from local.soak.facts import DEAD, DELIVERED, AwsCall, Facts, Pair, QueueMessage, SentMessage
 from local.soak.promises import PROMISES, check
 
 HOST = "127.0.0.1:8787"
 KEY = "a-key-that-nobody-may-see"
 HORIZON_S, GRACE_S, CAP_S = 100.0, 50.0, 4.0
 
-GOOD, EVENT, DOOMED, UNKNOWN, POISON = (f"call-{number}" for number in range(5))
+GOOD, EVENT, FAILING, UNKNOWN, CRASHING = (f"call-{number}" for number in range(5))
 
 
 def body(uuid: str, status: str = "Success") -> str:
@@ -29,9 +29,9 @@ def envelope(event_id: str, detail: str) -> str:
     return json.dumps({"id": event_id, "detail-type": "Flash Call Result", "detail": json.loads(detail)})
 
 
-def sent(key: str, uuid: str, *fates: str, status: str = "Success") -> Sent:
-    """Return a sent message; its only fate is `delivered` unless others are given."""
-    return Sent(key, body(uuid, status), (uuid, status), frozenset(fates or {DELIVERED}))
+def sent(key: str, uuid: str, *allowed_ends: str, status: str = "Success") -> SentMessage:
+    """Return a sent message, which must be delivered unless other ends are allowed."""
+    return SentMessage(key, body(uuid, status), (uuid, status), frozenset(allowed_ends or {DELIVERED}))
 
 
 def invocation(number: int, began: float, *messages: tuple[str, str], kept: tuple[str, ...] = ()) -> Invocation:
@@ -62,11 +62,11 @@ def line(invocation_number: int, message_id: str, outcome: str, uuid: str, **fie
     return {"message": message, "uuid": uuid, "status": "Success", "outcome": outcome, **origin, **fields}
 
 
-def events(at: float, told: str, *lines: Mapping[str, Any], **changes: Any) -> Call:
+def events(at: float, told: str, *lines: Mapping[str, Any], **changes: Any) -> AwsCall:
     """Return a call that published an event of the kind `told` for each of these lines of the log."""
     kind = {"detail-type": f"Flash Call Result {told}"}
     kept = [{name: one[name] for name in one.keys() - {"message", "environment", "invocation"}} for one in lines]
-    return Call(at, at + 0.1, 0, "PutEvents", published=tuple({**kind, **one, **changes} for one in kept))
+    return AwsCall(at, at + 0.1, 0, "PutEvents", published=tuple({**kind, **one, **changes} for one in kept))
 
 
 def without_events(facts: Facts) -> Facts:
@@ -83,24 +83,24 @@ def unpublished(facts: Facts) -> Facts:
     return replace(without_events(facts), log=[*facts.log, *failures])
 
 
-def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> Call:
+def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> AwsCall:
     """Return a read of the ledger."""
-    return Call(at, at + 0.1, 0, "BatchGetItem", fault, asked=frozenset(uuids), found=frozenset(found))
+    return AwsCall(at, at + 0.1, 0, "BatchGetItem", fault, asked=frozenset(uuids), found=frozenset(found))
 
 
-def write(at: float, *pairs: Pair, fault: str = "") -> Call:
+def write(at: float, *pairs: Pair, fault: str = "") -> AwsCall:
     """Return a write to the ledger."""
     uuids = frozenset(uuid for uuid, _ in pairs)
-    return Call(at, at + 0.1, 0, "BatchExecuteStatement", fault, asked=uuids, written=frozenset(pairs))
+    return AwsCall(at, at + 0.1, 0, "BatchExecuteStatement", fault, asked=uuids, written=frozenset(pairs))
 
 
 def correct_facts() -> Facts:
-    """Return the facts of a correct run: a copy, a contradiction, and each fate once."""
+    """Return the facts of a correct run: a copy, a contradiction, and each way to end once."""
     first = invocation(0, 10, ("m1", body(GOOD)), ("m2", envelope("e1", body(EVENT))))
     second = invocation(1, 20, ("m3", body(GOOD)), ("m4", body(GOOD, "Failed")), ("m5", "nothing"))
-    third = invocation(2, 30, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)), kept=("m6", "m7"))
-    last = invocation(3, 200, ("m6", body(DOOMED)), ("m7", body(UNKNOWN)))
-    crashed = replace(invocation(4, 300, ("m8", body(POISON))), reply=None, error="Runtime.ExitError: killed")
+    third = invocation(2, 30, ("m6", body(FAILING)), ("m7", body(UNKNOWN)), kept=("m6", "m7"))
+    last = invocation(3, 200, ("m6", body(FAILING)), ("m7", body(UNKNOWN)))
+    crashed = replace(invocation(4, 300, ("m8", body(CRASHING))), reply=None, error="Runtime.ExitError: killed")
     malformed = line(1, "m5", "parked", GOOD)
     del malformed["uuid"], malformed["status"]
     return Facts(
@@ -109,44 +109,44 @@ def correct_facts() -> Facts:
             sent("e1", EVENT),
             sent("m3", GOOD),
             sent("m4", GOOD, "conflicting_status", status="Failed"),
-            Sent("m5", "nothing", None, frozenset({"invalid_event"})),
-            sent("m6", DOOMED, "retries_exhausted"),
+            SentMessage("m5", "nothing", None, frozenset({"invalid_event"})),
+            sent("m6", FAILING, "retries_exhausted"),
             sent("m7", UNKNOWN, "unknown_call"),
-            sent("m8", POISON, DEAD),
+            sent("m8", CRASHING, DEAD),
         ],
         invocations=[first, second, third, last, crashed],
-        struck=frozenset({(0, 4)}),
-        copies=frozenset(),
+        interrupted=frozenset({(0, 4)}),
+        repeats=frozenset(),
         requests=[
             request(10.2, GOOD),
             request(10.2, EVENT, 401),
             request(10.3, EVENT),
-            request(30.2, DOOMED, 500),
+            request(30.2, FAILING, 500),
             request(30.2, UNKNOWN, 404),
-            request(200.2, DOOMED, 500),
+            request(200.2, FAILING, 500),
             request(200.2, UNKNOWN, 404),
         ],
         accepted=[(GOOD, "Success"), (EVENT, "Success")],
-        strays=[],
+        other_host_requests=[],
         calls=[
             read(10.1, GOOD, EVENT),
             write(10.5, (GOOD, "Success"), (EVENT, "Success")),
             read(20.1, GOOD, found=(GOOD,)),
-            read(30.1, DOOMED, UNKNOWN),
-            Call(30.5, 30.6, 0, "ChangeMessageVisibilityBatch", delays=(1, 5)),
-            read(200.1, DOOMED, UNKNOWN),
+            read(30.1, FAILING, UNKNOWN),
+            AwsCall(30.5, 30.6, 0, "ChangeMessageVisibilityBatch", delays=(1, 5)),
+            read(200.1, FAILING, UNKNOWN),
             events(10.9, "Confirmed", line(0, "m1", "delivered", GOOD), line(0, "m2", "delivered", EVENT)),
             events(20.9, "Parked", line(1, "m4", "parked", GOOD, status="Failed")),
             events(20.9, "Parked", malformed),
-            events(200.9, "Parked", line(3, "m6", "parked", DOOMED), line(3, "m7", "parked", UNKNOWN)),
+            events(200.9, "Parked", line(3, "m6", "parked", FAILING), line(3, "m7", "parked", UNKNOWN)),
         ],
         parked=[
-            Held("m4", body(GOOD, "Failed"), "conflicting_status", parked_at=20.5, age_s=1),
-            Held("m5", "nothing", "invalid_event", parked_at=20.5, age_s=1),
-            Held("m6", body(DOOMED), "retries_exhausted", "500", parked_at=200.5, age_s=171),
-            Held("m7", body(UNKNOWN), "unknown_call", "404", parked_at=200.5, age_s=171),
+            QueueMessage("m4", body(GOOD, "Failed"), "conflicting_status", parked_at=20.5, age_s=1),
+            QueueMessage("m5", "nothing", "invalid_event", parked_at=20.5, age_s=1),
+            QueueMessage("m6", body(FAILING), "retries_exhausted", "500", parked_at=200.5, age_s=171),
+            QueueMessage("m7", body(UNKNOWN), "unknown_call", "404", parked_at=200.5, age_s=171),
         ],
-        dead=[Held("m8", body(POISON))],
+        dead_lettered=[QueueMessage("m8", body(CRASHING))],
         queued=[],
         log=[
             line(0, "m1", "delivered", GOOD),
@@ -154,9 +154,9 @@ def correct_facts() -> Facts:
             line(1, "m3", "duplicate", GOOD),
             line(1, "m4", "parked", GOOD, status="Failed"),
             malformed,
-            line(2, "m6", "deferred", DOOMED),
+            line(2, "m6", "deferred", FAILING),
             line(2, "m7", "deferred", UNKNOWN),
-            line(3, "m6", "parked", DOOMED),
+            line(3, "m6", "parked", FAILING),
             line(3, "m7", "parked", UNKNOWN),
         ],
         raw_log=["START RequestId: 1"],
@@ -171,7 +171,7 @@ def correct_facts() -> Facts:
 
 def broken(facts: Facts) -> list[str]:
     """Return the promises that the check finds broken."""
-    return [one.promise for one in check(facts) if one.broken]
+    return [one.name for one in check(facts) if one.broken]
 
 
 def test_the_check_passes_a_correct_run() -> None:
@@ -198,18 +198,17 @@ def delivered_twice(facts: Facts, *, kept: bool) -> Facts:
     lines = [{**line(0, *one), "environment": 1} for one in outcomes]
     return replace(
         facts,
-        copies=frozenset({(1, 0)}),
+        repeats=frozenset({(1, 0)}),
         invocations=[*facts.invocations, copy, later],
         log=[*facts.log, *lines, line(5, "m1", "duplicate", GOOD)],
     )
 
 
 def failed(facts: Facts, number: int, error: str) -> Facts:
-    """Let an invocation fail although nothing struck it; its messages stay on the queue."""
-    of = facts.invocations[number]
-    changed = replace(of, reply=None, error=error)
-    kept = [Held(record["messageId"], record["body"]) for record in of.records]
-    invocations = [changed if one is of else one for one in facts.invocations]
+    """Let an invocation fail without an injected fault; its messages stay on the queue."""
+    invocations = list(facts.invocations)
+    invocations[number] = replace(invocations[number], reply=None, error=error)
+    kept = [QueueMessage(record["messageId"], record["body"]) for record in invocations[number].records]
     return replace(facts, invocations=invocations, queued=kept, log=facts.log[2:])
 
 
@@ -223,7 +222,7 @@ LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIA
 
 WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     (LOST, "a parked message is gone", lambda f: replace(f, parked=[p for p in f.parked if p.message_id != "m5"])),
-    (LOST, "a dead-lettered message is gone", lambda f: replace(f, dead=[])),
+    (LOST, "a dead-lettered message is gone", lambda f: replace(f, dead_lettered=[])),
     (LOST, "an event never came to the queue", lambda f: more(f, sent=sent("e9", "call-9"))),
     (LOST, "a message was deleted undelivered", lambda f: replace(f, accepted=[(EVENT, "Success")])),
     (LOST, "a parked body was changed", lambda f: parked(f, "m5", body="nothing much")),
@@ -260,15 +259,15 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
         ),
     ),
     (FAULT, "parked for another reason", lambda f: parked(f, "m5", reason="rejected")),
-    (FAULT, "parked, but never sent", lambda f: more(f, parked=Held("m9", "what", "rejected"))),
+    (FAULT, "parked, but never sent", lambda f: more(f, parked=QueueMessage("m9", "what", "rejected"))),
     (FAULT, "delivered instead of parked", lambda f: replace(f, parked=f.parked[1:])),
     (HORIZON, "parked before the horizon", lambda f: parked(f, "m6", age_s=HORIZON_S - 10)),
     (HORIZON, "parked within the grace", lambda f: parked(f, "m7", age_s=GRACE_S - 10)),
-    (HORIZON, "out of receives", lambda f: more(f, dead=Held("m6", body(DOOMED)))),
+    (HORIZON, "out of receives", lambda f: more(f, dead_lettered=QueueMessage("m6", body(FAILING)))),
     (
         HORIZON,
         "deferred for longer than the cap",
-        lambda f: more(f, calls=Call(31, 31.1, 0, "ChangeMessageVisibilityBatch", delays=(600,))),
+        lambda f: more(f, calls=AwsCall(31, 31.1, 0, "ChangeMessageVisibilityBatch", delays=(600,))),
     ),
     (HORIZON, "not tried for minutes after a recovery", lambda f: replace(f, recoveries=[60.0])),
     (
@@ -278,11 +277,15 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     ),
     (REFUSED, "parked since credentials were refused", lambda f: parked(f, "m6", http_status="401")),
     (REFUSED, "refused and then forgotten", lambda f: replace(f, accepted=[(GOOD, "Success")])),
-    (CLOCK, "timed out without a strike", lambda f: failed(f, 0, "Task timed out after 14.00 seconds")),
+    (CLOCK, "timed out although it was not frozen", lambda f: failed(f, 0, "Task timed out after 14.00 seconds")),
     (CREDENTIALS, "the key is in the log", lambda f: more(f, raw_log=f"sending {KEY}")),
     (CREDENTIALS, "the key is in a parked message", lambda f: parked(f, "m6", attributes=KEY)),
-    (CREDENTIALS, "the key is in an AWS call", lambda f: more(f, calls=Call(31, 32, 0, "GetSecretValue", leaks=True))),
-    (CREDENTIALS, "a redirect was followed", lambda f: more(f, strays=request(11, GOOD))),
+    (
+        CREDENTIALS,
+        "the key is in an AWS call",
+        lambda f: more(f, calls=AwsCall(31, 32, 0, "GetSecretValue", leaks=True)),
+    ),
+    (CREDENTIALS, "a redirect was followed", lambda f: more(f, other_host_requests=request(11, GOOD))),
     (CREDENTIALS, "a POST with another body", lambda f: more(f, requests=request(9, GOOD, 400, body=b'{"uuid": 1}'))),
     (CREDENTIALS, "a POST elsewhere", lambda f: more(f, requests=request(9, GOOD, 404, path="/"))),
     (CREDENTIALS, "a POST with more headers", lambda f: more(f, requests=request(9, GOOD, 400, headers=(("a", "b"),)))),
@@ -354,7 +357,7 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
     (
         "sent twice because two invocations read the ledger before either wrote",
         lambda f: more(
-            replace(f, copies=frozenset({(1, 0)})),
+            replace(f, repeats=frozenset({(1, 0)})),
             invocations=replace(invocation(0, 10, ("m1", body(GOOD))), environment=1),
             calls=replace(read(10.15, GOOD), environment=1),
             requests=request(10.7, GOOD),
@@ -363,7 +366,9 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
     ),
     (
         "parked twice because SQS's reply was lost",
-        lambda f: more(f, parked=f.parked[1], calls=Call(20.4, 20.5, 0, "SendMessageBatch", "lost", frozenset({"m5"}))),
+        lambda f: more(
+            f, parked=f.parked[1], calls=AwsCall(20.4, 20.5, 0, "SendMessageBatch", "lost", frozenset({"m5"}))
+        ),
     ),
     (
         "confirmed with both statuses and logged",
@@ -377,7 +382,7 @@ EXCUSED: list[tuple[str, Callable[[Facts], Facts]]] = [
         "deleted twice because a second delivery of the event deferred it for less",
         lambda f: delivered_twice(f, kept=True),
     ),
-    ("still queued", lambda f: more(f, sent=sent("m9", "call-9"), queued=Held("m9", body("call-9")))),
+    ("still queued", lambda f: more(f, sent=sent("m9", "call-9"), queued=QueueMessage("m9", body("call-9")))),
 ]
 
 

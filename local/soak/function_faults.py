@@ -1,0 +1,122 @@
+"""Faults of the function itself: it is killed or frozen in the middle of a batch, or gets an event twice."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+
+from local.emulator.runtime import Environment, Invocation, Runtime
+
+CRASHING = "killed by a crashing result"
+
+
+class FunctionFault(StrEnum):
+    """A fault of an invocation."""
+
+    KILLED_AT_READ = "killed before the POSTs"
+    KILLED_AT_WRITE = "killed between the POSTs and the ledger"
+    KILLED_AT_HIDE = "killed before hiding"
+    KILLED_AT_PARK = "killed before parking"
+    TIMED_OUT = "timed out"
+    TWICE = "delivered twice, one after the other"
+    SIDE_BY_SIDE = "delivered twice, side by side"
+
+
+# The AWS call at which the function is killed or frozen.
+_OPERATIONS = {
+    FunctionFault.KILLED_AT_READ: "BatchGetItem",
+    FunctionFault.KILLED_AT_WRITE: "BatchExecuteStatement",
+    FunctionFault.KILLED_AT_HIDE: "ChangeMessageVisibilityBatch",
+    FunctionFault.KILLED_AT_PARK: "SendMessageBatch",
+    FunctionFault.TIMED_OUT: "BatchExecuteStatement",
+}
+
+
+def function_fault_schedule(seed: str, rate: float) -> Iterator[FunctionFault | None]:
+    """Yield the fault of each invocation: first each fault once, then random ones, few of them time-outs."""
+    rng = random.Random(f"{seed} function")  # noqa: S311 - the seed repeats it
+    faults = list(FunctionFault)
+    rng.shuffle(faults)
+    for fault in faults:
+        yield from (None, None, fault)
+    faults.remove(FunctionFault.TIMED_OUT)
+    while True:
+        kinds = [FunctionFault.TIMED_OUT] if rng.random() < 0.05 else faults
+        yield rng.choice(kinds) if rng.random() < rate else None
+
+
+class FaultyFunction:
+    """Runs invocations, and kills, freezes or repeats some of them by a schedule.
+
+    A fault that needs a certain AWS call waits for the next invocation that makes it.
+
+    Attributes:
+        interrupted: the invocations (environment, number) that were killed or frozen.
+        repeats: the invocations (environment, number) that got an event for the second time.
+        crashing_uuids: an invocation whose event contains one of these is always killed.
+        fault_counts: how often each fault occurred.
+    """
+
+    def __init__(self, seed: str, rate: float | None) -> None:
+        self.interrupted: set[tuple[int, int]] = set()
+        self.repeats: set[tuple[int, int]] = set()
+        self.crashing_uuids: set[bytes] = set()
+        self.fault_counts: Counter[str] = Counter()
+        self._schedule = None if rate is None else function_fault_schedule(seed, rate)
+        self._due: Counter[FunctionFault] = Counter()
+        # By environment: its invocation, and whether the event holds a crashing result.
+        self._running: dict[int, tuple[Environment, int, bool]] = {}
+        self._lock = threading.Lock()
+
+    def on_event(self, runtime: Runtime, event: bytes) -> Invocation:
+        """Run the function with an event, once or twice."""
+        with self._lock:
+            fault = next(self._schedule) if self._schedule else None
+        if fault not in (FunctionFault.TWICE, FunctionFault.SIDE_BY_SIDE):
+            if fault:
+                self._due[fault] += 1
+            return self._run(runtime, event)
+        self.fault_counts[fault] += 1
+        repeat = threading.Thread(target=self._repeat, args=(runtime, event))
+        if fault is FunctionFault.SIDE_BY_SIDE:
+            repeat.start()
+        invocation = self._run(runtime, event)
+        if fault is FunctionFault.TWICE:
+            repeat.start()
+        repeat.join()
+        return invocation
+
+    def _repeat(self, runtime: Runtime, event: bytes) -> None:
+        invocation = self._run(runtime, event)
+        self.repeats.add((invocation.environment, invocation.number))
+
+    def _run(self, runtime: Runtime, event: bytes) -> Invocation:
+        with runtime.environment() as environment:
+            crashes = any(uuid in event for uuid in self.crashing_uuids)
+            self._running[environment.number] = environment, environment.invocations, crashes
+            try:
+                return runtime.run(environment, event)
+            finally:
+                del self._running[environment.number]
+
+    def on_call(self, number: int, operation: str) -> None:
+        """Kill or freeze the environment that is about to make this AWS call, if a fault is due."""
+        if (running := self._running.get(number)) is None:
+            return
+        environment, invocation, crashes = running
+        with self._lock:
+            if (number, invocation) in self.interrupted:
+                return
+            due = (fault for fault, count in self._due.items() if count and _OPERATIONS[fault] == operation)
+            fault = None if crashes else next(due, None)
+            if not crashes and fault is None:
+                return
+            if fault:
+                self._due[fault] -= 1
+            self.fault_counts[fault or CRASHING] += 1
+            self.interrupted.add((number, invocation))
+        if fault is FunctionFault.TIMED_OUT:
+            environment.freeze()
+        else:
+            environment.kill()
