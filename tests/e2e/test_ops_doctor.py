@@ -187,16 +187,6 @@ def test_a_failure_is_found(
     assert swept.user_id not in found.out
 
 
-def test_an_empty_secret_is_found(without_credentials: DeployedRelay, operator: Operator) -> None:
-    """An operator would not learn after a first deployment that the secret is empty."""
-    found = operator("--stack", "without-credentials", "doctor", "--probe")
-    assert found.status == 1
-    levels = findings(found.out)
-    assert (levels["credentials"], levels["probe"], levels["events"]) == ("WRONG", "WRONG", "ok")
-    arn = without_credentials.deployment.outputs["CredentialsSecretArn"]
-    assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
-
-
 def test_messages_that_need_a_person_are_noted(swept: DeployedRelay, operator: Operator) -> None:
     """An operator would overlook parked results, or they would fail the check."""
     swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))

@@ -6,6 +6,7 @@ import secrets
 from flash_call_relay import budget
 from local.endpoint.behaviour import error, hang
 from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.operator import Operator
 from tests.support.payloads import pairs, result
 
 
@@ -57,9 +58,18 @@ def test_a_rotated_key_defers_results_and_costs_none(relay: DeployedRelay) -> No
         assert {line["outcome"] for line in refused} == {"deferred"}
 
 
-def test_an_empty_or_forbidden_secret_only_delays_results(without_credentials: DeployedRelay) -> None:
+def test_an_empty_or_forbidden_secret_only_delays_results(
+    without_credentials: DeployedRelay, operator: Operator
+) -> None:
     """Results sent before the secret is filled in would be lost, or nobody would know why they wait."""
     relay, one = without_credentials, result()
+    found = operator("--stack", "without-credentials", "doctor", "--probe")
+    assert [line.partition(":")[0] for line in found.out.splitlines() if "WRONG" in line] == [
+        "WRONG  credentials",
+        "WRONG  probe",
+    ]
+    arn = relay.deployment.outputs["CredentialsSecretArn"]
+    assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
     relay.send_known(one)
     wait_for(lambda: relay.story(one["uuid"]), "a first try")
     first = relay.story(one["uuid"])[0]
