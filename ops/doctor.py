@@ -17,10 +17,10 @@ import click
 from botocore.exceptions import ClientError
 from urllib3.util import parse_url
 
+from flash_call_relay.connection import tls_context
 from flash_call_relay.credentials import CredentialsUnavailableError, parse
 from flash_call_relay.models import Reason, error_code
 from flash_call_relay.settings import Settings, SettingsError
-from flash_call_relay.webhook import tls_context
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, explain
 from ops.output import DAY_S, count, duration

@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 
 from flash_call_relay import budget, events, telemetry
+from flash_call_relay.aws_http import use_kept_connections
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
@@ -69,16 +70,16 @@ def wire() -> Relay:
     webhook, gate = Webhook(settings), Gate(settings.request_timeout_seconds)
     delivery = Delivery(settings, credentials, gate, webhook)
     queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
-    ledger = (
-        Ledger(boto3.client("dynamodb", config=DYNAMODB), settings.ledger_table_name)
-        if settings.ledger_table_name
-        else NoLedger()
-    )
-    outcome_bus = (
-        OutcomeBus(boto3.client("events", config=EVENTBRIDGE), settings.outcome_bus_name, telemetry.SERVICE)
-        if settings.outcome_bus_name
-        else NoOutcomeBus()
-    )
+    ledger: Ledger | NoLedger = NoLedger()
+    if settings.ledger_table_name:
+        dynamodb = boto3.client("dynamodb", config=DYNAMODB)
+        use_kept_connections(dynamodb, budget.LEDGER_CALL)
+        ledger = Ledger(dynamodb, settings.ledger_table_name)
+    outcome_bus: OutcomeBus | NoOutcomeBus = NoOutcomeBus()
+    if settings.outcome_bus_name:
+        eventbridge = boto3.client("events", config=EVENTBRIDGE)
+        use_kept_connections(eventbridge, budget.EVENTS_CALL)
+        outcome_bus = OutcomeBus(eventbridge, settings.outcome_bus_name, telemetry.SERVICE)
     telemetry.log_start(settings)
     return Relay(settings, credentials, webhook, gate, delivery, queues, ledger, outcome_bus)
 

@@ -77,7 +77,7 @@ def decide(settings, *args, **options):
     "overlooks the clock": broken(
         CLOCK,
         delivery="\nSETTLE_S -= 100\n",
-        webhook="\n_time_left\ndef _time_left(): return 100.0\n",
+        connection="\n_time_left\ndef _time_left(): return 100.0\n",
     ),
     "logs the key": broken(
         CREDENTIALS,
@@ -88,7 +88,7 @@ Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _p
     ),
     "follows redirects": broken(
         CREDENTIALS,
-        webhook="""
+        connection="""
 _sent = _exchange
 def _exchange(connection, request):
     reply = _sent(connection, request)
@@ -97,6 +97,7 @@ def _exchange(connection, request):
         with socket.create_connection((target.host, target.port)) as elsewhere:
             elsewhere.sendall(request)
     return reply
+from urllib3.util import parse_url
 """,
     ),
     "fails when the outcome bus does": broken(

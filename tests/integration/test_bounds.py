@@ -13,7 +13,7 @@ import pytest
 from urllib3.connection import HTTPConnection
 from urllib3.util import parse_url
 
-from flash_call_relay import webhook as module
+from flash_call_relay import connection as module
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook

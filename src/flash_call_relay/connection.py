@@ -1,0 +1,233 @@
+"""HTTP exchanges over kept connections, each bounded in time and bytes.
+
+urllib3's time-outs bound each wait for the socket, so a reply that drips a byte a second never times out. Here, each
+wait gets the rest of the exchange's time.
+"""
+
+import http.client
+import math
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
+from urllib3.util import Url
+
+from flash_call_relay.budget import Deadline, wall_clock
+
+MAX_WIRE_BYTES = 256 * 1024  # of one reply, with headers and chunk framing
+MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
+
+
+def tls_context(cafile: str | None = None) -> ssl.SSLContext:
+    """Return a context that checks certificates as strictly on every Python as on the function's own, 3.13."""
+    context = ssl.create_default_context(cafile=cafile)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+class Connections:
+    """Connections to one server. Any number of threads may use them; each exchange has one to itself.
+
+    Args:
+        url: of the server.
+        tls: for https; None for plain http.
+    """
+
+    def __init__(self, url: Url, tls: ssl.SSLContext | None) -> None:
+        default = port_by_scheme[url.scheme or "https"]
+        # Without a port, http.client would take one from an IPv6 address.
+        self._host, self._port, self._tls = (url.host or "").strip("[]"), url.port or default, tls
+        if tls:
+            tls.sslsocket_class = _BoundedSSLSocket
+        self._idle: list[_Connection] = []  # the one used last comes last
+        host = (url.host or "").rstrip(".")
+        self.host_header = host if self._port == default else f"{host}:{self._port}"
+
+    def exchange(
+        self, request: bytes, read: Callable[[http.client.HTTPResponse], bytes], *, timeout_s: float
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send a request; return the reply and its body.
+
+        Args:
+            request: with its head and body.
+            read: reads the body.
+            timeout_s: for all of it, from the look-up of the name to the last byte.
+
+        Raises:
+            OSError, http.client.HTTPException, urllib3.exceptions.HTTPError: if it fails, or takes too long.
+        """
+        _bound.begin(timeout_s)
+        connection = self._take()
+        try:
+            response = _exchange(connection, request)
+            body = read(response)
+        except Exception:
+            connection.close()  # the rest of this reply must not answer the next request
+            raise
+        if response.will_close or response.status < 200:
+            connection.close()  # after an interim reply, the real one is still to come
+        self._idle.append(connection)
+        return response, body
+
+    def open(self, *, timeout_s: float) -> None:
+        """Open a connection for a later exchange.
+
+        Raises:
+            OSError: if that fails, or takes longer than `timeout_s`.
+        """
+        _bound.begin(timeout_s)
+        connection = self._new()
+        connection.open()
+        self._idle.append(connection)
+
+    def _take(self) -> "_Connection":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new()
+
+    def _new(self) -> "_Connection":
+        if self._tls:
+            return _HTTPSConnection(self._host, self._port, ssl_context=self._tls)
+        return _HTTPConnection(self._host, self._port)
+
+
+def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResponse:
+    # Not by the connection's own `request` and `getresponse`: they take a third of a POST's CPU (docs/decisions.md).
+    if not connection.is_connected:
+        connection.open()
+    connection.used_at = wall_clock()
+    connection.send(request)  # in one piece: two would be two TLS records
+    response = http.client.HTTPResponse(connection.sock, method="POST")
+    response.begin()
+    return response
+
+
+class _Bound(threading.local):
+    """The rest of this thread's exchange."""
+
+    deadline = Deadline(math.inf)
+    received = 0  # bytes
+
+    def begin(self, timeout_s: float) -> None:
+        self.deadline, self.received = Deadline.after(timeout_s), 0
+
+
+_bound = _Bound()
+# As many as ConnectionsPerFunction allows.
+_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
+
+
+def _time_left() -> float:
+    left_s = _bound.deadline.left_s
+    if not left_s:
+        raise TimeoutError
+    return left_s
+
+
+class _BoundedSocket(socket.socket):
+    def __del__(self) -> None:
+        self.close()  # without the ResourceWarning: a kept connection ends with its owner
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_time_left())
+        _bound.received += (received := super().recv_into(*args, **kwargs))
+        if _bound.received > MAX_WIRE_BYTES:
+            raise http.client.HTTPException
+        return received
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self.settimeout(_time_left())
+        super().sendall(*args, **kwargs)
+
+
+class _BoundedSSLSocket(_BoundedSocket, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is ssl's
+        self.settimeout(_time_left())
+        super().do_handshake(block)
+
+
+def _connect(kind: Sequence[int], address: Any, timeout_s: float) -> socket.socket:
+    sock = _BoundedSocket(*kind)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(timeout_s)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class _Connection(HTTPConnection):
+    used_at = -math.inf  # in seconds of the wall clock
+
+    def open(self) -> None:
+        """Connect, with the rest of the exchange's time."""
+        self.close()
+        self.connect()
+        self.used_at = wall_clock()
+
+    def _new_conn(self) -> socket.socket:
+        # The resolver has its own time-outs, so a thread runs it, and the exchange waits no longer than its own time.
+        looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
+        try:
+            addresses = looked_up.result(timeout=_time_left())
+        except UnicodeError as error:
+            raise OSError("the name cannot be encoded") from error
+        finally:
+            looked_up.cancel()
+        failure = OSError("the name has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            share_s = _time_left() / (len(addresses) - number)  # a silent address leaves time for the others
+            try:
+                return _connect((family, kind, protocol), address, share_s)
+            except OSError as error:
+                failure = error
+        raise failure
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the next exchange can use the connection."""
+        if self.sock is None or not 0 <= wall_clock() - self.used_at <= MAX_IDLE_S:
+            return False
+        if not isinstance(self.sock, ssl.SSLSocket):
+            return super().is_connected
+        return (super().is_connected and not self.sock.pending()) or _has_only_tickets(self.sock)
+
+
+def _has_only_tickets(sock: ssl.SSLSocket) -> bool:
+    """Return whether the unread bytes are TLS 1.3 session tickets, which a server sends after the handshake.
+
+    Otherwise they are the end of the connection, or belong to no request.
+    """
+    sock.settimeout(0)
+    try:
+        # The rest of a record that came in part would be read after the next request.
+        if not _is_whole_records(socket.socket.recv(sock, MAX_WIRE_BYTES, socket.MSG_PEEK)):
+            return False
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_whole_records(data: bytes) -> bool:
+    end = 0
+    while end < len(data):
+        end += 5 + int.from_bytes(data[end + 3 : end + 5])  # the length of a TLS record ends its header of five bytes
+    return end == len(data)
+
+
+class _HTTPConnection(_Connection, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Connection, HTTPSConnection):
+    pass
