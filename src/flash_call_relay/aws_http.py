@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 from urllib3.util import parse_url
@@ -45,7 +46,7 @@ class _Sender:
             )
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-        except http.client.HTTPException as error:
+        except (http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=request.url, error=error) from error
