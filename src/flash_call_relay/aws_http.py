@@ -4,14 +4,16 @@ botocore still builds, signs and repeats the requests, and reads the replies. Bu
 small call's CPU (docs/decisions.md), and their time-outs do not bound a whole call.
 """
 
+import functools
 import http.client
 import os
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import urllib3
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError, SSLError
 from urllib3.util import parse_url
 
 from flash_call_relay.budget import Call
@@ -30,28 +32,42 @@ def use_kept_connections(client: Any, call: Call) -> None:
 
 class _Sender:
     def __init__(self, endpoint_url: str, call: Call) -> None:
-        url = parse_url(endpoint_url)
-        tls = tls_context(os.environ.get("AWS_CA_BUNDLE")) if url.scheme == "https" else None
-        self._connections, self._timeout_s = Connections(url, tls), call.connect + call.read
-        self._head = f"POST {url.request_uri} HTTP/1.1\r\nHost: {self._connections.host_header}\r\n".encode()
+        self._url, self._timeout_s = parse_url(endpoint_url), call.connect + call.read
+
+    @functools.cached_property
+    def _connections(self) -> Connections:
+        # Made with the first call, so that a wrong AWS_CA_BUNDLE fails the call and not the function.
+        tls = tls_context(os.environ.get("AWS_CA_BUNDLE")) if self._url.scheme == "https" else None
+        return Connections(self._url, tls)
 
     def __call__(self, request: Any, **_: object) -> AWSResponse:
         """Send the request; return the reply. botocore repeats a request after these exceptions."""
-        head = bytearray(self._head)
+        head = [f"POST {self._url.request_uri} HTTP/1.1", f"Host: {self._connections.host_header}"]
         for name, value in request.headers.items():
-            head += b"%s: %s\r\n" % (name.encode(), value if isinstance(value, bytes) else value.encode())
+            head.append(f"{name}: {value.decode() if isinstance(value, bytes) else value}")
+        if any(not line.isprintable() for line in head):
+            raise ValueError("a header holds a control character")
+        data = "\r\n".join([*head, "Accept-Encoding: identity", "", ""]).encode() + request.body
+        place: Any = {"endpoint_url": request.url}
         try:
-            reply, body = self._connections.exchange(
-                b"%s\r\n%s" % (head, request.body), http.client.HTTPResponse.read, timeout_s=self._timeout_s
-            )
+            reply, body = self._connections.exchange(data, http.client.HTTPResponse.read, timeout_s=self._timeout_s)
         except TimeoutError as error:
-            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-        except (http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
-            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+            raise ReadTimeoutError(**place, error=error) from error
+        except ssl.SSLError as error:
+            raise SSLError(**place, error=error) from error
+        except (*_NO_WHOLE_REPLY, ConnectionResetError, BrokenPipeError) as error:
+            raise ConnectionClosedError(**place, error=error) from error
         except OSError as error:
-            raise EndpointConnectionError(endpoint_url=request.url, error=error) from error
+            raise EndpointConnectionError(**place, error=error) from error
         headers: Any = reply.headers
         return AWSResponse(request.url, reply.status, headers, _Body(body))
+
+
+# http.client raises the last three for sizes that make no sense.
+_NO_WHOLE_REPLY = (
+    *(http.client.HTTPException, urllib3.exceptions.HTTPError),
+    *(ValueError, OverflowError, MemoryError),
+)
 
 
 class _Body:

@@ -4,6 +4,7 @@ urllib3's time-outs bound each wait for the socket, so a reply that drips a byte
 wait gets the rest of the exchange's time.
 """
 
+import contextlib
 import http.client
 import math
 import socket
@@ -44,6 +45,8 @@ class Connections:
         if tls:
             tls.sslsocket_class = _BoundedSSLSocket
         self._idle: list[_Connection] = []  # the one used last comes last
+        # As many as ConnectionsPerFunction allows. A server's own, since a dead DNS keeps all of them busy.
+        self._resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
         host = (url.host or "").rstrip(".")
         self.host_header = host if self._port == default else f"{host}:{self._port}"
 
@@ -64,7 +67,10 @@ class Connections:
         connection = self._take()
         try:
             response = _exchange(connection, request)
-            body = read(response)
+            try:
+                body = read(response)
+            finally:
+                response.close()  # its file would keep the socket open
         except Exception:
             connection.close()  # the rest of this reply must not answer the next request
             raise
@@ -91,9 +97,13 @@ class Connections:
             return self._new()
 
     def _new(self) -> "_Connection":
-        if self._tls:
-            return _HTTPSConnection(self._host, self._port, ssl_context=self._tls)
-        return _HTTPConnection(self._host, self._port)
+        connection: _Connection = (
+            _HTTPSConnection(self._host, self._port, ssl_context=self._tls)
+            if self._tls
+            else _HTTPConnection(self._host, self._port)
+        )
+        connection.resolvers = self._resolvers
+        return connection
 
 
 def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResponse:
@@ -103,8 +113,19 @@ def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResp
     connection.used_at = wall_clock()
     connection.send(request)  # in one piece: two would be two TLS records
     response = http.client.HTTPResponse(connection.sock, method="POST")
-    response.begin()
+    try:
+        response.begin()
+        _refuse_two_lengths(response)
+    except Exception:
+        response.close()
+        raise
     return response
+
+
+def _refuse_two_lengths(response: http.client.HTTPResponse) -> None:
+    lengths = ",".join(response.headers.get_all("Content-Length", ())).split(",")
+    if len({length.strip() for length in lengths}) > 1:  # http.client goes by the first header, and ignores a list
+        raise http.client.HTTPException
 
 
 class _Bound(threading.local):
@@ -118,8 +139,6 @@ class _Bound(threading.local):
 
 
 _bound = _Bound()
-# As many as ConnectionsPerFunction allows.
-_resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
 
 
 def _time_left() -> float:
@@ -131,7 +150,8 @@ def _time_left() -> float:
 
 class _BoundedSocket(socket.socket):
     def __del__(self) -> None:
-        self.close()  # without the ResourceWarning: a kept connection ends with its owner
+        with contextlib.suppress(AttributeError):  # of a socket that could not be made
+            self.close()  # without the ResourceWarning: a kept connection ends with its owner
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
@@ -165,6 +185,7 @@ def _connect(kind: Sequence[int], address: Any, timeout_s: float) -> socket.sock
 
 class _Connection(HTTPConnection):
     used_at = -math.inf  # in seconds of the wall clock
+    resolvers: ThreadPoolExecutor
 
     def open(self) -> None:
         """Connect, with the rest of the exchange's time."""
@@ -174,7 +195,7 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         # The resolver has its own time-outs, so a thread runs it, and the exchange waits no longer than its own time.
-        looked_up = _resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
+        looked_up = self.resolvers.submit(socket.getaddrinfo, self._dns_host, self.port, type=socket.SOCK_STREAM)
         try:
             addresses = looked_up.result(timeout=_time_left())
         except UnicodeError as error:

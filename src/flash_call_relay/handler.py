@@ -38,7 +38,9 @@ def _bounded(call: budget.Call, **options: Any) -> Config:
 
 AWS_CLIENTS = _bounded(budget.AWS_CALL)
 # Validation and building a user agent take botocore up to a third of a call's CPU.
-DYNAMODB = _bounded(budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT)
+DYNAMODB = _bounded(
+    budget.LEDGER_CALL, parameter_validation=False, user_agent=USER_AGENT, account_id_endpoint_mode="disabled"
+)
 EVENTBRIDGE = _bounded(budget.EVENTS_CALL, parameter_validation=False, user_agent=USER_AGENT)
 
 WARM_UP_S = 2.0  # Lambda gives the init phase 10 s in all

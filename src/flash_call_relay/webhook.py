@@ -84,9 +84,6 @@ def _head(target: Url, host: str, credentials: Credentials) -> bytes:
 
 def _body(response: http.client.HTTPResponse) -> bytes:
     encoding = ", ".join(response.headers.get_all("Content-Encoding", ())).lower()
-    lengths = ",".join(response.headers.get_all("Content-Length", ())).split(",")
-    if len({length.strip() for length in lengths}) > 1:  # http.client goes by the first header, and ignores a list
-        raise http.client.HTTPException
     try:
         body = response.read(MAX_REPLY_BYTES + 1)
     except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails

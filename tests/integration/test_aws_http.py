@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -50,10 +51,15 @@ def test_calls_share_a_connection(dynamodb: StandIn) -> None:
     headers = [{name.lower(): value for name, value in one.headers} for one in dynamodb.requests]
     assert {one["x-amz-target"] for one in headers} == {"DynamoDB_20120810.BatchGetItem"}
     assert {one["user-agent"].partition("/")[0] for one in headers} == {"flash-call-relay"}
+    assert {one["accept-encoding"] for one in headers} == {"identity"}
     assert all(one["authorization"].startswith("AWS4-HMAC-SHA256 ") for one in headers)
 
 
-@pytest.mark.parametrize("failure", [reset(), error(500)], ids=["reset", "HTTP 500"])
+@pytest.mark.parametrize(
+    "failure",
+    [reset(), error(500), answer(200, FOUND, headers={"Content-Length": "2"})],
+    ids=["reset", "HTTP 500", "two lengths"],
+)
 def test_botocore_repeats_a_failed_request(dynamodb: StandIn, failure: Any) -> None:
     """A connection that the service closed during a quiet minute would cost the ledger's read."""
     caller = client(url_of(dynamodb))
@@ -77,6 +83,19 @@ def test_a_reply_that_drips_ends_in_time(dynamodb: StandIn) -> None:
     caller = client(url_of(dynamodb), read_s=0.2)
     with pytest.raises(ReadTimeoutError):
         caller.batch_get_item(**ASKED)
+
+
+def test_a_failed_call_leaves_no_open_socket(dynamodb: StandIn) -> None:
+    """An outage of DynamoDB would use up the function's file descriptors."""
+    dynamodb.override(drip_body(0.05))
+    caller = client(url_of(dynamodb), read_s=0.1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    failures = []
+    for _ in range(3):
+        with pytest.raises(ReadTimeoutError) as failure:
+            caller.batch_get_item(**ASKED)
+        failures.append(failure)  # keeps the traceback, and what it refers to
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_failure_has_botocores_exception() -> None:
