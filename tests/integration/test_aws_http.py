@@ -14,6 +14,7 @@ from flash_call_relay.aws_http import use_kept_connections
 from flash_call_relay.budget import Call
 from local.endpoint.behaviour import answer, drip_body, error, reset
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import wait_until
 from tests.support.relay import KEY, PATIENCE_S, USER, failing_service
 
 FOUND: dict[str, Any] = {"Responses": {"table": []}}
@@ -40,6 +41,11 @@ def dynamodb() -> Iterator[StandIn]:
 def url_of(server: StandIn) -> str:
     """Return the server's URL without the webhook's path."""
     return server.url.removesuffix(WEBHOOK_PATH)
+
+
+def open_files() -> int:
+    """Return how many files this process has open, the server's sockets too."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_calls_share_a_connection(dynamodb: StandIn) -> None:
@@ -89,13 +95,13 @@ def test_a_failed_call_leaves_no_open_socket(dynamodb: StandIn) -> None:
     """An outage of DynamoDB would use up the function's file descriptors."""
     dynamodb.override(drip_body(0.05))
     caller = client(url_of(dynamodb), read_s=0.1)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     failures = []
     for _ in range(3):
         with pytest.raises(ReadTimeoutError) as failure:
             caller.batch_get_item(**ASKED)
         failures.append(failure)  # keeps the traceback, and what it refers to
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert wait_until(lambda: open_files() <= before, PATIENCE_S), "the server's ends close a moment later"
 
 
 def test_a_failure_has_botocores_exception() -> None:
