@@ -17,7 +17,7 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from urllib3.util import parse_url
 
 from flash_call_relay.budget import Call
-from flash_call_relay.connection import Connections, tls_context
+from flash_call_relay.connection import Connections
 
 
 def use_kept_connections(client: Any, call: Call) -> None:
@@ -37,8 +37,7 @@ class _Sender:
     @functools.cached_property
     def _connections(self) -> Connections:
         # Made with the first call, so that a wrong AWS_CA_BUNDLE fails the call and not the function.
-        tls = tls_context(os.environ.get("AWS_CA_BUNDLE")) if self._url.scheme == "https" else None
-        return Connections(self._url, tls)
+        return Connections(self._url, os.environ.get("AWS_CA_BUNDLE"))
 
     def __call__(self, request: Any, **_: object) -> AWSResponse:
         """Send the request; return the reply. botocore repeats a request after these exceptions."""

@@ -35,15 +35,16 @@ class Connections:
 
     Args:
         url: of the server.
-        tls: for https; None for plain http.
+        cafile: the certificate authorities to trust with https; None for the system's.
     """
 
-    def __init__(self, url: Url, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: Url, cafile: str | None = None) -> None:
         default = port_by_scheme[url.scheme or "https"]
         # Without a port, http.client would take one from an IPv6 address.
-        self._host, self._port, self._tls = (url.host or "").strip("[]"), url.port or default, tls
-        if tls:
-            tls.sslsocket_class = _BoundedSSLSocket
+        self._host, self._port = (url.host or "").strip("[]"), url.port or default
+        self._tls = tls_context(cafile) if url.scheme == "https" else None
+        if self._tls:
+            self._tls.sslsocket_class = _BoundedSSLSocket
         self._idle: list[_Connection] = []  # the one used last comes last
         # As many as ConnectionsPerFunction allows. A server's own, since a dead DNS keeps all of them busy.
         self._resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")

@@ -86,7 +86,7 @@ class OutcomeBus:
         try:
             failed = list(self._put(processed))
         except Exception as error:  # noqa: BLE001 - it costs these events only
-            failed = [(one, error_code(error)) for one in processed]
+            failed = _all_unpublished(processed, error)
         if failed and end.left_s > PAUSE_S:
             time.sleep(PAUSE_S)
             with contextlib.suppress(Exception):  # the first reason stands
@@ -134,11 +134,15 @@ class _BusPublication(Publication):
                 self.unpublished += call.result(timeout=deadline.left_s)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not change an outcome
                 call.cancel()
-                self.unpublished += [(one, error_code(error)) for one in processed]
+                self.unpublished += _all_unpublished(processed, error)
 
     def _publish(self) -> None:
         now, self._waiting = self._waiting[:MAX_ENTRIES], self._waiting[MAX_ENTRIES:]
         try:
             self._calls.append((now, self._bus.publish(now)))
         except Exception as error:  # noqa: BLE001 - as above
-            self.unpublished += [(one, error_code(error)) for one in now]
+            self.unpublished += _all_unpublished(now, error)
+
+
+def _all_unpublished(processed: Sequence[Processed], error: Exception) -> list[Unpublished]:
+    return [(one, error_code(error)) for one in processed]

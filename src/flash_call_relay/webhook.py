@@ -14,7 +14,7 @@ import urllib3
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
-from flash_call_relay.connection import Connections, tls_context
+from flash_call_relay.connection import Connections
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
 from flash_call_relay.settings import Settings
@@ -32,7 +32,7 @@ class Webhook:
     def __init__(self, settings: Settings) -> None:
         self.timeout_s = settings.request_timeout_seconds
         self._target = parse_url(settings.webhook_url)
-        self._connections = Connections(self._target, tls_context() if self._target.scheme == "https" else None)
+        self._connections = Connections(self._target)
 
     def post(self, result: FlashCallResult, credentials: Credentials) -> Answer:
         """Make one attempt, of `timeout_s` seconds at most.
