@@ -49,23 +49,22 @@ class _Sender:
         data = "\r\n".join([*head, "Accept-Encoding: identity", "", ""]).encode() + request.body
         place: Any = {"endpoint_url": request.url}
         try:
-            reply, body = self._connections.exchange(data, http.client.HTTPResponse.read, timeout_s=self._timeout_s)
+            reply = self._connections.exchange(data, timeout_s=self._timeout_s)
         except TimeoutError as error:
             raise ReadTimeoutError(**place, error=error) from error
         except ssl.SSLError as error:
             raise SSLError(**place, error=error) from error
-        except (*_NO_WHOLE_REPLY, ConnectionResetError, BrokenPipeError) as error:
+        except _NO_WHOLE_REPLY as error:
             raise ConnectionClosedError(**place, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(**place, error=error) from error
         headers: Any = reply.headers
-        return AWSResponse(request.url, reply.status, headers, _Body(body))
+        return AWSResponse(request.url, reply.status, headers, _Body(reply.body))
 
 
-# http.client raises the last three for sizes that make no sense.
 _NO_WHOLE_REPLY = (
     *(http.client.HTTPException, urllib3.exceptions.HTTPError),
-    *(ValueError, OverflowError, MemoryError),
+    *(ConnectionResetError, BrokenPipeError),
 )
 
 

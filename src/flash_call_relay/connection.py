@@ -7,12 +7,13 @@ wait gets the rest of the exchange's time.
 import contextlib
 import http.client
 import math
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.util import Url
@@ -20,6 +21,7 @@ from urllib3.util import Url
 from flash_call_relay.budget import Deadline, wall_clock
 
 MAX_WIRE_BYTES = 256 * 1024  # of one reply, with headers and chunk framing
+MAX_HEADERS, MAX_LINE_BYTES = 100, 64 * 1024  # http.client's limits
 MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
 
 
@@ -51,14 +53,11 @@ class Connections:
         host = (url.host or "").rstrip(".")
         self.host_header = host if self._port == default else f"{host}:{self._port}"
 
-    def exchange(
-        self, request: bytes, read: Callable[[http.client.HTTPResponse], bytes], *, timeout_s: float
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        """Send a request; return the reply and its body.
+    def exchange(self, request: bytes, *, timeout_s: float) -> "HTTPReply":
+        """Send a request; return the reply.
 
         Args:
             request: with its head and body.
-            read: reads the body.
             timeout_s: for all of it, from the look-up of the name to the last byte.
 
         Raises:
@@ -67,18 +66,12 @@ class Connections:
         _bound.begin(timeout_s)
         connection = self._take()
         try:
-            response = _exchange(connection, request)
-            try:
-                body = read(response)
-            finally:
-                response.close()  # its file would keep the socket open
+            reply = _exchange(connection, request)
         except Exception:
             connection.close()  # the rest of this reply must not answer the next request
             raise
-        if response.will_close or response.status < 200:
-            connection.close()  # after an interim reply, the real one is still to come
         self._idle.append(connection)
-        return response, body
+        return reply
 
     def open(self, *, timeout_s: float) -> None:
         """Open a connection for a later exchange.
@@ -107,26 +100,92 @@ class Connections:
         return connection
 
 
-def _exchange(connection: "_Connection", request: bytes) -> http.client.HTTPResponse:
+class HTTPReply(NamedTuple):
+    """A whole reply.
+
+    Attributes:
+        headers: by name, in lower case. The values of a repeated header are one, with commas.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def _exchange(connection: "_Connection", request: bytes) -> HTTPReply:
     # Not by the connection's own `request` and `getresponse`: they take a third of a POST's CPU (docs/decisions.md).
     if not connection.is_connected:
         connection.open()
     connection.used_at = wall_clock()
     connection.send(request)  # in one piece: two would be two TLS records
-    response = http.client.HTTPResponse(connection.sock, method="POST")
-    try:
+    with _Response(connection.sock, method="POST") as response:  # its file would keep the socket open
         response.begin()
-        _refuse_two_lengths(response)
-    except Exception:
-        response.close()
-        raise
-    return response
+        try:
+            body = response.read(MAX_WIRE_BYTES)
+        except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
+            raise http.client.HTTPException from error
+        if response.length:  # the bytes that are still missing
+            raise http.client.HTTPException
+    if response.will_close:
+        connection.close()
+    return HTTPReply(response.status, response.headers, body)
 
 
-def _refuse_two_lengths(response: http.client.HTTPResponse) -> None:
-    lengths = ",".join(response.headers.get_all("Content-Length", ())).split(",")
-    if len({length.strip() for length in lengths}) > 1:  # http.client goes by the first header, and ignores a list
+class _Response(http.client.HTTPResponse):
+    headers: Any
+
+    def begin(self) -> None:
+        """Read the head. http.client leaves that to the email package, for a sixth of a POST's CPU (docs/decisions.md).
+
+        Raises:
+            http.client.HTTPException: if this is no HTTP, or if the end of the body is ambiguous.
+        """
+        self.status = 0
+        while self.status < 200:  # an interim reply precedes the real one
+            version, self.status = self._read_status_line()
+            self.headers = self._read_headers()
+        coding = self.headers.get("transfer-encoding", "").lower()
+        if coding not in ("", "chunked"):
+            raise http.client.HTTPException
+        self.chunked, self.chunk_left = bool(coding), None
+        self.length = None if coding else self._length()
+        ends_with_connection = self.length is None and not coding
+        asks_to_close = version == b"1.0" or "close" in self.headers.get("connection", "").lower()
+        self.will_close = ends_with_connection or asks_to_close
+
+    def _read_status_line(self) -> tuple[bytes, int]:
+        line = self.fp.readline()
+        if not line:
+            raise http.client.RemoteDisconnected("")
+        if not (match := _STATUS_LINE.fullmatch(line)):
+            raise http.client.HTTPException
+        return match[1], int(match[2])
+
+    def _read_headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for _ in range(MAX_HEADERS):
+            line = self.fp.readline(MAX_LINE_BYTES)
+            if line in (b"\r\n", b"\n"):
+                return headers
+            if not (match := _HEADER.fullmatch(line)):
+                break
+            name, value = match[1].decode("ascii").lower(), match[2].decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         raise http.client.HTTPException
+
+    def _length(self) -> int | None:
+        if self.status in (204, 304):
+            return 0
+        if "content-length" not in self.headers:
+            return None
+        first, *others = self.headers["content-length"].split(", ")
+        if not re.fullmatch("[0-9]{1,20}", first) or any(other != first for other in others):
+            raise http.client.HTTPException
+        return int(first)
+
+
+_STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})( .*)?\r?\n")
+_HEADER = re.compile(rb"([!-9;-~]+):[ \t]*(.*?)[ \t]*\r?\n")
 
 
 class _Bound(threading.local):

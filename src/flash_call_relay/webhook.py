@@ -14,7 +14,7 @@ import urllib3
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
-from flash_call_relay.connection import Connections
+from flash_call_relay.connection import Connections, HTTPReply
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
 from flash_call_relay.settings import Settings
@@ -43,7 +43,8 @@ class Webhook:
         began = time.monotonic()
         request = _request(self._target, self._connections.host_header, result, credentials)
         try:
-            reply, body = self._connections.exchange(request, _body, timeout_s=self.timeout_s)
+            reply = self._connections.exchange(request, timeout_s=self.timeout_s)
+            body = _body(reply)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
         json_object = _json_object(body)
@@ -51,7 +52,7 @@ class Webhook:
             http_status=reply.status,
             json_object=json_object,
             duration_ms=(time.monotonic() - began) * 1000,
-            retry_after=reply.headers.get("Retry-After"),
+            retry_after=reply.headers.get("retry-after"),
             message=_message(json_object, body, credentials),
         )
 
@@ -82,16 +83,11 @@ def _head(target: Url, host: str, credentials: Credentials) -> bytes:
     ).encode("ascii")
 
 
-def _body(response: http.client.HTTPResponse) -> bytes:
-    encoding = ", ".join(response.headers.get_all("Content-Encoding", ())).lower()
-    try:
-        body = response.read(MAX_REPLY_BYTES + 1)
-    except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
-        raise http.client.HTTPException from error
-    is_short = bool(response.length)  # the bytes that are still missing
-    if is_short or len(body) > MAX_REPLY_BYTES or encoding not in ENCODINGS:
+def _body(reply: HTTPReply) -> bytes:
+    encoding = reply.headers.get("content-encoding", "").lower()
+    if len(reply.body) > MAX_REPLY_BYTES or encoding not in ENCODINGS:
         raise http.client.HTTPException
-    return _decompressed(body, encoding) if encoding in COMPRESSIONS else body
+    return _decompressed(reply.body, encoding) if encoding in COMPRESSIONS else reply.body
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:

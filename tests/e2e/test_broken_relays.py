@@ -93,7 +93,7 @@ _sent = _exchange
 def _exchange(connection, request):
     reply = _sent(connection, request)
     if 300 <= reply.status < 400:
-        target = parse_url(reply.headers["Location"])
+        target = parse_url(reply.headers["location"])
         with socket.create_connection((target.host, target.port)) as elsewhere:
             elsewhere.sendall(request)
     return reply

@@ -168,7 +168,7 @@ def test_a_body_is_an_api_reply_only_if_it_is_a_json_object(
 
 
 @over_http
-@pytest.mark.parametrize("status", [150, 600, 999])
+@pytest.mark.parametrize("status", [600, 999])
 def test_an_unassigned_http_status_is_reported_unchanged(standin: StandIn, webhook: Webhook, status: int) -> None:
     """An engineer could not see a broken proxy's status, or the relay would take it for a success."""
     standin.misbehave(UUID, status_line(status))

@@ -213,12 +213,31 @@ def raw(*steps: bytes) -> Behaviour:
     return Behaviour("raw", lambda _reply, _headers: iter(steps))
 
 
-def test_an_interim_reply_does_not_shift_later_answers(standin: StandIn) -> None:
-    """Each later result on the connection would get the answer to the result before it."""
+def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
+    """A proxy that hints early would defer every result, or each would get the answer to the result before it."""
     webhook = one_connection(standin.url)
-    late_words = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
-    standin.misbehave(UUID, raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + late_words))
-    assert getattr(post(webhook), "http_status", None) == 103
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2
+    standin.misbehave(UUID, raw(hints + b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"))
+    assert getattr(post(webhook), "http_status", None) == 400
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200\r\nCONTENT-LENGTH:17\r\n\r\n%s",
+        b"HTTP/1.1 200 OK\nContent-Length: 17 \n\n%s",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 17, 17\r\nContent-Length: 17\r\n\r\n%s",
+        b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Note: caf\xe9: \xff\r\nX-Empty:\r\nContent-Length: 17\r\n\r\n%s",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n11;a=b\r\n%s\r\n0\r\nX-Trailer: a\r\n\r\n",
+    ],
+    ids=["no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"],
+)
+def test_each_legal_form_of_a_reply_is_read(standin: StandIn, reply: bytes) -> None:
+    """A confirmation from an unusual proxy would count as no reply, so the result would be sent for ten days."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(reply % b'{"message": "OK"}'))
+    assert getattr(post(webhook), "json_object", None) == {"message": "OK"}
     assert post(webhook) == CONFIRMED
 
 
@@ -241,6 +260,13 @@ def gzipped(layers: int) -> bytes:
         b"Content-Encoding: identity\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
         b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}",
         b"Content-Length: 2, 30\r\n\r\n{}",
+        b"Content-Length: two\r\n\r\n{}",
+        b"Content-Length: -2\r\n\r\n{}",
+        b"Content-Length: %s2\r\n\r\n{}" % (b"0" * 5_000),
+        b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000,
+        b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"Content-Length: 2\r\n X-Folded: a\r\n\r\n{}",
+        b"no header\r\nContent-Length: 2\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
     ids=[
@@ -252,6 +278,13 @@ def gzipped(layers: int) -> bytes:
         "two encodings",
         "two lengths",
         "two lengths in a list",
+        "no number as length",
+        "negative length",
+        "length with many digits",
+        "length of 10 TB",
+        "gzip as transfer encoding",
+        "folded header",
+        "line without a colon",
         "headers without end",
     ],
 )
