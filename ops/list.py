@@ -54,6 +54,8 @@ def show(selection: Selection, rows: int | None) -> None:
         click.echo(f"{count(selection.found, 'message')} on {selection.where}{match}.")
     else:
         click.echo(f"No visible messages on {selection.where}.")
+    if selection.messages and selection.missing:
+        click.echo(f"No match for {', '.join(selection.missing)}.")
     if selection.hidden:
         click.echo(
             f"About {selection.hidden:,} more have just arrived, or another command holds them. If that was killed, "

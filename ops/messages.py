@@ -209,6 +209,12 @@ class Selection:
         return {message.message_id for message in self.messages}
 
     @property
+    def missing(self) -> list[str]:
+        """The uuids and message ids of the filter that none of the messages has."""
+        uuids = [uuid for uuid in self.filter.uuids if not any(one.is_about(uuid) for one in self.messages)]
+        return uuids + [message_id for message_id in self.filter.message_ids if message_id not in self._ids]
+
+    @property
     def size(self) -> int:
         """The largest number of messages to take."""
         return min(len(self.messages) + self.beyond, self.filter.limit or sys.maxsize)

@@ -240,8 +240,9 @@ def test_only_set_status_corrects_a_contradiction(swept: DeployedRelay, operator
     assert (unsaid.status, unsaid.err.count("\n")) == (2, 1)
 
     correction = ("--stack", "relay", "parked", "replay", "--set-status", "Failed", "--uuid", uuid, "--yes")
-    corrected = operator(*correction)
+    corrected = operator(*correction, "--uuid", "mistyped")
     assert (corrected.status, corrected.err) == (0, "")
+    assert corrected.out.startswith("1 message on the parked queue of relay (eu-central-1).\nNo match for mistyped.\n")
     assert "will park" not in corrected.out
     swept.endpoint.wait_until(lambda endpoint: (uuid, "Failed") in endpoint.accepted, timeout=30, what="the correction")
     swept.settled()
