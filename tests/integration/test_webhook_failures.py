@@ -230,8 +230,10 @@ def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 17, 17\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Note: caf\xe9: \xff\r\nX-Empty:\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n11;a=b\r\n%s\r\n0\r\nX-Trailer: a\r\n\r\n",
+        # A pattern that takes seconds for one of them leaves no time for the rest of the reply.
+        b"HTTP/1.1 200 OK\r\n" + 3 * (b"X-Wide: a" + b" " * 60_000 + b"b\r\n") + b"Content-Length: 17\r\n\r\n%s",
     ],
-    ids=["no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"],
+    ids=["no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer", "wide headers"],
 )
 def test_each_legal_form_of_a_reply_is_read(standin: StandIn, reply: bytes) -> None:
     """A confirmation from an unusual proxy would count as no reply, so the result would be sent for ten days."""
