@@ -163,15 +163,21 @@ class _Response(http.client.HTTPResponse):
 
     def _read_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
+        name = ""
         for _ in range(MAX_HEADERS):
             line = self.fp.readline(MAX_LINE_BYTES).decode("latin-1")
             if line in ("\r\n", "\n"):
                 return headers
+            if not line.endswith("\n"):
+                break
+            if line.startswith((" ", "\t")) and headers:  # the header before it goes on
+                headers[name] += f" {line.strip()}"
+                continue
             # Not by a pattern: one that strips the value takes time by the square of its length, or by the cube.
             name, colon, value = line.partition(":")
-            if line.startswith((" ", "\t")) or not colon or not line.endswith("\n"):
+            if not colon:
                 break
-            name, value = name.strip().lower(), value.strip()
+            name, value = name.rstrip().lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         raise http.client.HTTPException
 

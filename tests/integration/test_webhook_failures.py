@@ -230,10 +230,15 @@ def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 17, 17\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Note: caf\xe9: \xff\r\nX-Empty:\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n11;a=b\r\n%s\r\n0\r\nX-Trailer: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Policy: a;\n  b;\r\n\tc\r\nContent-Length: 17\r\nX-Last: a\r\n :\r\n\r\n%s",
+        b"HTTP/1.1 200 OK\r\n Content-Length: 1\r\nContent-Length: 17\r\n\r\n%s",
         # A pattern that takes seconds for one of them leaves no time for the rest of the reply.
         b"HTTP/1.1 200 OK\r\n" + 3 * (b"X-Wide: a" + b" " * 60_000 + b"b\r\n") + b"Content-Length: 17\r\n\r\n%s",
     ],
-    ids=["no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer", "wide headers"],
+    ids=[
+        *("no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"),
+        *("folded headers", "folded before the first header", "wide headers"),
+    ],
 )
 def test_each_legal_form_of_a_reply_is_read(standin: StandIn, reply: bytes) -> None:
     """A confirmation from an unusual proxy would count as no reply, so the result would be sent for ten days."""
@@ -267,7 +272,7 @@ def gzipped(layers: int) -> bytes:
         b"Content-Length: %s2\r\n\r\n{}" % (b"0" * 5_000),
         b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000,
         b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"Content-Length: 2\r\n X-Folded: a\r\n\r\n{}",
+        b"Content-Length: 2\r\n 0\r\n\r\n{}" + b" " * 30,
         b"no header\r\nContent-Length: 2\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
@@ -285,7 +290,7 @@ def gzipped(layers: int) -> bytes:
         "length with many digits",
         "length of 10 TB",
         "gzip as transfer encoding",
-        "folded header",
+        "folded length",
         "line without a colon",
         "headers without end",
     ],
