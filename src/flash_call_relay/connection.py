@@ -122,7 +122,7 @@ def _exchange(connection: "_Connection", request: bytes) -> HTTPReply:
         response.begin()
         try:
             body = response.read(MAX_WIRE_BYTES)
-        except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
+        except (ValueError, OverflowError) as error:  # http.client tries to read a chunk of negative size
             raise http.client.HTTPException from error
         if response.length:  # the bytes that are still missing
             raise http.client.HTTPException

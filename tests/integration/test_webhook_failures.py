@@ -261,6 +261,7 @@ def gzipped(layers: int) -> bytes:
     [
         b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b" " * 400_000,
         b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n-%s\r\n{}" % (b"f" * 20),
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
         b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
@@ -279,6 +280,7 @@ def gzipped(layers: int) -> bytes:
     ids=[
         "negative chunk",
         "chunk below -1",
+        "chunk far below 0",
         "chunk extension",
         "layers of gzip",
         "unknown encoding",
