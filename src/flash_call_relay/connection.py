@@ -144,13 +144,13 @@ class _Response(http.client.HTTPResponse):
         while self.status < 200:  # an interim reply precedes the real one
             version, self.status = self._read_status_line()
             self.headers = self._read_headers()
-        coding = self.headers.get("transfer-encoding", "").lower()
-        if coding not in ("", "chunked"):
+        codings = self._members("transfer-encoding") - {"identity"}
+        if codings - {"chunked"}:
             raise http.client.HTTPException
-        self.chunked, self.chunk_left = bool(coding), None
-        self.length = None if coding else self._length()
-        ends_with_connection = self.length is None and not coding
-        asks_to_close = version == b"1.0" or "close" in self.headers.get("connection", "").lower()
+        self.chunked, self.chunk_left = bool(codings), None
+        self.length = None if codings else self._length()
+        ends_with_connection = self.length is None and not codings
+        asks_to_close = version == b"1.0" or "close" in self._members("connection")
         self.will_close = ends_with_connection or asks_to_close
 
     def _read_status_line(self) -> tuple[bytes, int]:
@@ -184,12 +184,16 @@ class _Response(http.client.HTTPResponse):
     def _length(self) -> int | None:
         if self.status in (204, 304):
             return 0
-        if "content-length" not in self.headers:
+        if not (lengths := self._members("content-length")):
             return None
-        first, *others = self.headers["content-length"].split(", ")
-        if not re.fullmatch("[0-9]{1,20}", first) or any(other != first for other in others):
+        length, *others = lengths
+        if others or not re.fullmatch("[0-9]{1,20}", length):
             raise http.client.HTTPException
-        return int(first)
+        return int(length)
+
+    def _members(self, name: str) -> set[str]:
+        # As a set, because a proxy may repeat a header of its backend.
+        return {member.strip() for member in self.headers.get(name, "").lower().split(",")} - {""}
 
 
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})( .*)?\r?\n")

@@ -230,6 +230,8 @@ def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 17, 17\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Note: caf\xe9: \xff\r\nX-Empty:\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n11;a=b\r\n%s\r\n0\r\nX-Trailer: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + 2 * b"Transfer-Encoding: chunked\r\n" + b"\r\n11\r\n%s\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 17,17\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\nX-Policy: a;\n  b;\r\n\tc\r\nContent-Length: 17\r\nX-Last: a\r\n :\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\n Content-Length: 1\r\nContent-Length: 17\r\n\r\n%s",
         # A pattern that takes seconds for one of them leaves no time for the rest of the reply.
@@ -237,10 +239,10 @@ def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
     ],
     ids=[
         *("no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"),
-        *("folded headers", "folded before the first header", "wide headers"),
+        *("chunked said twice", "identity", "folded headers", "folded before the first header", "wide headers"),
     ],
 )
-def test_each_legal_form_of_a_reply_is_read(standin: StandIn, reply: bytes) -> None:
+def test_each_form_of_a_reply_that_servers_send_is_read(standin: StandIn, reply: bytes) -> None:
     """A confirmation from an unusual proxy would count as no reply, so the result would be sent for ten days."""
     webhook = one_connection(standin.url)
     standin.misbehave(UUID, raw(reply % b'{"message": "OK"}'))
