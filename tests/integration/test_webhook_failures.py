@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason
+from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import (
+    Act,
     Behaviour,
+    Step,
     answer,
     close_early,
     drip_body,
@@ -208,8 +210,8 @@ def test_an_untrusted_server_gets_no_request(
         assert post(webhook) == CONFIRMED
 
 
-def raw(*steps: bytes) -> Behaviour:
-    """Answer with these bytes; the connection stays open."""
+def raw(*steps: Step) -> Behaviour:
+    """Answer with these bytes; the connection stays open without `Act.CLOSE`."""
     return Behaviour("raw", lambda _reply, _headers: iter(steps))
 
 
@@ -250,6 +252,24 @@ def test_each_form_of_a_reply_that_servers_send_is_read(standin: StandIn, reply:
     assert post(webhook) == CONFIRMED
 
 
+@pytest.mark.parametrize("header", [b"Transfer-Encoding: chunked", b"Content-Length: 17"], ids=["chunked", "a length"])
+def test_a_204_ends_with_its_head(standin: StandIn, header: bytes) -> None:
+    """With `Confirmation` `http-status`, an attempt would wait for a body until its time-out and confirm nothing."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(b"HTTP/1.1 204 No Content\r\n%s\r\n\r\n" % header))
+    assert post(webhook) == Reply(204, None)
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("rest", [b"", b"\r\n", b"\r\n0"], ids=["in a chunk", "between two", "in a size"])
+def test_chunks_that_are_cut_short_are_bad_reply(standin: StandIn, rest: bytes) -> None:
+    """The first part of a reply would confirm a result."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}" + rest, Act.CLOSE))
+    assert_failed(post(webhook), Reason.BAD_REPLY)
+    assert post(webhook) == CONFIRMED
+
+
 def gzipped(layers: int) -> bytes:
     """Return an empty body in that many layers of gzip."""
     body = b""
@@ -264,6 +284,8 @@ def gzipped(layers: int) -> bytes:
         b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b" " * 400_000,
         b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}",
         b"Transfer-Encoding: chunked\r\n\r\n-%s\r\n{}" % (b"f" * 20),
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}}0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
         b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
@@ -283,6 +305,8 @@ def gzipped(layers: int) -> bytes:
         "negative chunk",
         "chunk below -1",
         "chunk far below 0",
+        "chunk longer than its size",
+        "chunk with a prefix",
         "chunk extension",
         "layers of gzip",
         "unknown encoding",
