@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, AnyStr, BinaryIO, NamedTuple
 
 from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.util import Url
@@ -118,74 +118,95 @@ def _exchange(connection: "_Connection", request: bytes) -> HTTPReply:
         connection.open()
     connection.used_at = wall_clock()
     connection.send(request)  # in one piece: two would be two TLS records
-    with _Response(connection.sock, method="POST") as response:  # its file would keep the socket open
-        response.begin()
-        try:
-            body = response.read(MAX_WIRE_BYTES)
-        except ValueError as error:  # http.client accepts a negative size of a chunk, and then fails
-            raise http.client.HTTPException from error
-        if response.length:  # the bytes that are still missing
-            raise http.client.HTTPException
-    if response.will_close:
+    with connection.sock.makefile("rb") as wire:  # an open file would keep the socket open
+        reply, is_last = _read_reply(wire)
+    if is_last:
         connection.close()
-    return HTTPReply(response.status, response.headers, body)
+    return reply
 
 
-class _Response(http.client.HTTPResponse):
-    headers: Any
+def _read_reply(wire: BinaryIO) -> tuple[HTTPReply, bool]:
+    """Read a reply, and whether it is the connection's last one.
 
-    def begin(self) -> None:
-        """Read the head. http.client leaves that to the email package, for a sixth of a POST's CPU (docs/decisions.md).
+    http.client takes a sixth of a POST's CPU for the headers alone, and accepts broken chunks (docs/decisions.md).
 
-        Raises:
-            http.client.HTTPException: if this is no HTTP, or if the end of the body is ambiguous.
-        """
-        self.status = 0
-        while self.status < 200:  # an interim reply precedes the real one
-            version, self.status = self._read_status_line()
-            self.headers = self._read_headers()
-        coding = self.headers.get("transfer-encoding", "").lower()
-        if coding not in ("", "chunked"):
-            raise http.client.HTTPException
-        self.chunked, self.chunk_left = bool(coding), None
-        self.length = None if coding else self._length()
-        ends_with_connection = self.length is None and not coding
-        asks_to_close = version == b"1.0" or "close" in self.headers.get("connection", "").lower()
-        self.will_close = ends_with_connection or asks_to_close
-
-    def _read_status_line(self) -> tuple[bytes, int]:
-        line = self.fp.readline()
-        if not line:
+    Raises:
+        http.client.HTTPException: if this is no HTTP, if the end of the body is ambiguous, or if a part is missing.
+    """
+    status = 0
+    while status < 200:  # an interim reply precedes the real one
+        if not (line := wire.readline()):
             raise http.client.RemoteDisconnected("")
-        if not (match := _STATUS_LINE.fullmatch(line)):
-            raise http.client.HTTPException
-        return match[1], int(match[2])
-
-    def _read_headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        for _ in range(MAX_HEADERS):
-            line = self.fp.readline(MAX_LINE_BYTES)
-            if line in (b"\r\n", b"\n"):
-                return headers
-            if not (match := _HEADER.fullmatch(line)):
-                break
-            name, value = match[1].decode("ascii").lower(), match[2].decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        match = _match(_STATUS_LINE, line)
+        status, headers = int(match[2]), _read_headers(wire)
+    codings, lengths = _members(headers, "transfer-encoding") - {"identity"}, _members(headers, "content-length")
+    is_last = match[1] == b"1.0" or "close" in _members(headers, "connection")
+    if status in (204, 304):
+        body = b""
+    elif codings == {"chunked"}:
+        body = _read_chunks(wire)
+    elif codings or len(lengths) > 1:
         raise http.client.HTTPException
+    elif lengths:
+        body = _read_exactly(wire, int(_match(_LENGTH, lengths.pop())[0]))
+    else:
+        body, is_last = wire.read(), True
+    return HTTPReply(status, headers, body), is_last
 
-    def _length(self) -> int | None:
-        if self.status in (204, 304):
-            return 0
-        if "content-length" not in self.headers:
-            return None
-        first, *others = self.headers["content-length"].split(", ")
-        if not re.fullmatch("[0-9]{1,20}", first) or any(other != first for other in others):
-            raise http.client.HTTPException
-        return int(first)
+
+def _read_headers(wire: BinaryIO) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    name = ""
+    for _ in range(MAX_HEADERS):
+        line = wire.readline(MAX_LINE_BYTES).decode("latin-1")
+        if line in ("\r\n", "\n"):
+            return headers
+        if not line.endswith("\n"):
+            break
+        if line.startswith((" ", "\t")) and headers:  # the header before it goes on
+            headers[name] += f" {line.strip()}"
+            continue
+        # Not by a pattern: one that strips the value takes time by the square of its length, or by the cube.
+        name, colon, value = line.partition(":")
+        if not colon:
+            break
+        name, value = name.rstrip().lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    raise http.client.HTTPException
+
+
+def _members(headers: Mapping[str, str], name: str) -> set[str]:
+    # As a set, because a proxy may repeat a header of its backend.
+    return {member.strip() for member in headers.get(name, "").lower().split(",")} - {""}
+
+
+def _read_chunks(wire: BinaryIO) -> bytes:
+    body = bytearray()  # a list of many small chunks would take megabytes
+    while size := int(_match(_CHUNK_SIZE, wire.readline())[1], 16):
+        body += _read_exactly(wire, size)
+        _match(_LINE_END, wire.readline(2))
+    while wire.readline().strip():  # a trailer
+        pass
+    return bytes(body)
+
+
+def _read_exactly(wire: BinaryIO, size: int) -> bytes:
+    data = wire.read(min(size, MAX_WIRE_BYTES))
+    if len(data) < size:
+        raise http.client.HTTPException
+    return data
+
+
+def _match(pattern: re.Pattern[AnyStr], text: AnyStr) -> re.Match[AnyStr]:
+    if not (match := pattern.fullmatch(text)):
+        raise http.client.HTTPException
+    return match
 
 
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})( .*)?\r?\n")
-_HEADER = re.compile(rb"([!-9;-~]+):[ \t]*(.*?)[ \t]*\r?\n")
+_LENGTH = re.compile("[0-9]{1,20}")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;.*)?\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
 
 
 class _Bound(threading.local):

@@ -147,8 +147,9 @@ def retry_after_s(value: str | None, now: float) -> int:
         0 to 900 whole seconds; 0 for a header that is missing or cannot be read.
     """
     text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(int(text[:10]), MAX_RETRY_AFTER_S)
+    number = text.partition(",")[0]  # a proxy may have repeated the header
+    if number.isascii() and number.isdigit():
+        return min(int(number[:10]), MAX_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -63,8 +63,13 @@ def test_calls_share_a_connection(dynamodb: StandIn) -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [reset(), error(500), answer(200, FOUND, headers={"Content-Length": "2"})],
-    ids=["reset", "HTTP 500", "two lengths"],
+    [
+        reset(),
+        error(500),
+        answer(200, FOUND, headers={"Content-Length": "2"}),
+        answer(200, b"-%s\r\n{}" % (b"f" * 20), headers={"Transfer-Encoding": "chunked"}),
+    ],
+    ids=["reset", "HTTP 500", "two lengths", "chunk far below 0"],
 )
 def test_botocore_repeats_a_failed_request(dynamodb: StandIn, failure: Any) -> None:
     """A connection that the service closed during a quiet minute would cost the ledger's read."""

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason
+from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import (
+    Act,
     Behaviour,
+    Step,
     answer,
     close_early,
     drip_body,
@@ -208,8 +210,8 @@ def test_an_untrusted_server_gets_no_request(
         assert post(webhook) == CONFIRMED
 
 
-def raw(*steps: bytes) -> Behaviour:
-    """Answer with these bytes; the connection stays open."""
+def raw(*steps: Step) -> Behaviour:
+    """Answer with these bytes; the connection stays open without `Act.CLOSE`."""
     return Behaviour("raw", lambda _reply, _headers: iter(steps))
 
 
@@ -230,14 +232,41 @@ def test_the_reply_after_interim_ones_is_the_answer(standin: StandIn) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 17, 17\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Note: caf\xe9: \xff\r\nX-Empty:\r\nContent-Length: 17\r\n\r\n%s",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n11;a=b\r\n%s\r\n0\r\nX-Trailer: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + 2 * b"Transfer-Encoding: chunked\r\n" + b"\r\n11\r\n%s\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 17,17\r\n\r\n%s",
+        b"HTTP/1.1 200 OK\r\nX-Policy: a;\n  b;\r\n\tc\r\nContent-Length: 17\r\nX-Last: a\r\n :\r\n\r\n%s",
+        b"HTTP/1.1 200 OK\r\n Content-Length: 1\r\nContent-Length: 17\r\n\r\n%s",
+        # A pattern that takes seconds for one of them leaves no time for the rest of the reply.
+        b"HTTP/1.1 200 OK\r\n" + 3 * (b"X-Wide: a" + b" " * 60_000 + b"b\r\n") + b"Content-Length: 17\r\n\r\n%s",
     ],
-    ids=["no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"],
+    ids=[
+        *("no reason", "bare line feeds", "one length three times", "not ASCII", "chunks and a trailer"),
+        *("chunked said twice", "identity", "folded headers", "folded before the first header", "wide headers"),
+    ],
 )
-def test_each_legal_form_of_a_reply_is_read(standin: StandIn, reply: bytes) -> None:
+def test_each_form_of_a_reply_that_servers_send_is_read(standin: StandIn, reply: bytes) -> None:
     """A confirmation from an unusual proxy would count as no reply, so the result would be sent for ten days."""
     webhook = one_connection(standin.url)
     standin.misbehave(UUID, raw(reply % b'{"message": "OK"}'))
     assert getattr(post(webhook), "json_object", None) == {"message": "OK"}
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("header", [b"Transfer-Encoding: chunked", b"Content-Length: 17"], ids=["chunked", "a length"])
+def test_a_204_ends_with_its_head(standin: StandIn, header: bytes) -> None:
+    """With `Confirmation` `http-status`, an attempt would wait for a body until its time-out and confirm nothing."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(b"HTTP/1.1 204 No Content\r\n%s\r\n\r\n" % header))
+    assert post(webhook) == Reply(204, None)
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("rest", [b"", b"\r\n", b"\r\n0"], ids=["in a chunk", "between two", "in a size"])
+def test_chunks_that_are_cut_short_are_bad_reply(standin: StandIn, rest: bytes) -> None:
+    """The first part of a reply would confirm a result."""
+    webhook = one_connection(standin.url)
+    standin.misbehave(UUID, raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}" + rest, Act.CLOSE))
+    assert_failed(post(webhook), Reason.BAD_REPLY)
     assert post(webhook) == CONFIRMED
 
 
@@ -254,6 +283,9 @@ def gzipped(layers: int) -> bytes:
     [
         b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b" " * 400_000,
         b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n-%s\r\n{}" % (b"f" * 20),
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}}0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 400_000,
         b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(gzipped(2)), gzipped(2)),
         b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
@@ -265,13 +297,16 @@ def gzipped(layers: int) -> bytes:
         b"Content-Length: %s2\r\n\r\n{}" % (b"0" * 5_000),
         b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000,
         b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"Content-Length: 2\r\n X-Folded: a\r\n\r\n{}",
+        b"Content-Length: 2\r\n 0\r\n\r\n{}" + b" " * 30,
         b"no header\r\nContent-Length: 2\r\n\r\n{}",
         b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50)) + b"Content-Length: 2\r\n\r\n{}",
     ],
     ids=[
         "negative chunk",
         "chunk below -1",
+        "chunk far below 0",
+        "chunk longer than its size",
+        "chunk with a prefix",
         "chunk extension",
         "layers of gzip",
         "unknown encoding",
@@ -283,7 +318,7 @@ def gzipped(layers: int) -> bytes:
         "length with many digits",
         "length of 10 TB",
         "gzip as transfer encoding",
-        "folded header",
+        "folded length",
         "line without a colon",
         "headers without end",
     ],

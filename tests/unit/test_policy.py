@@ -299,7 +299,7 @@ def http_date(offset_s: float) -> str:
         ("1.5", 0),
         ("+5", 0),
         ("٣", 0),
-        ("30, 60", 0),
+        ("30, 60", 30),  # two headers
         (http_date(45), 45),
         (http_date(5000), 900),
         (http_date(-45), 0),
