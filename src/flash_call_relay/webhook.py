@@ -14,8 +14,9 @@ import urllib3
 from urllib3.util import Url, parse_url
 
 from flash_call_relay import __version__
-from flash_call_relay.connection import Connections, HTTPReply
+from flash_call_relay.connection import Connections
 from flash_call_relay.credentials import Credentials
+from flash_call_relay.http_reply import HTTPReply
 from flash_call_relay.models import Answer, FlashCallResult, NoReply, Reason, Reply, printable
 from flash_call_relay.settings import Settings
 
