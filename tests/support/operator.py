@@ -3,10 +3,12 @@
 import contextlib
 import io
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -77,3 +79,27 @@ def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
     """Write to the standard input of a process, wait for its end, and return its status and output."""
     out, err = process.communicate(says, timeout=60)
     return Ended(process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[[], str]]:
+    """Make a standard stream a terminal; yield a function that returns the text on it so far."""
+    ours, theirs = pty.openpty()
+    seen = ""
+
+    def read() -> str:
+        nonlocal seen
+        while select.select([ours], [], [], 0.05)[0]:
+            seen += os.read(ours, 65_536).decode()
+        return seen
+
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as file:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, stream, file)
+        try:
+            yield read
+        finally:
+            os.close(ours)

@@ -9,13 +9,11 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
 
 import botocore.session
 import pytest
 import trustme
 from botocore import xform_name
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from cryptography import x509
@@ -28,58 +26,11 @@ from local import ROOT
 from ops import pause
 from ops.doctor import doctor
 from ops.stack import Stack
-from tests.unit.test_ops_queues import counts
+from tests.support.aws import FakeStack, counts
 
 SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb")
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
-OUTPUTS = (
-    *("FunctionName", "FunctionArn", "EventSourceMappingId", "CredentialsSecretArn"),
-    *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl", "LogGroupName"),
-)
-REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
-
-
-class Aws:
-    """All services of AWS in one client; a call without a reply is refused for want of a permission."""
-
-    meta = SimpleNamespace(region_name="eu-central-1")
-
-    def __init__(self, **replies: Any) -> None:
-        self.replies = replies
-
-    def __getattr__(self, name: str) -> Any:
-        reply = self.replies.get(name, REFUSED)
-
-        def answer(*_: object, **request: Any) -> Any:
-            if isinstance(reply, Exception):
-                raise reply
-            return reply(**request) if callable(reply) else reply
-
-        return reply if isinstance(reply, SimpleNamespace) else answer
-
-
-class FakeStack(Stack):
-    """A stack whose services give these replies."""
-
-    def __init__(self, parameters: dict[str, str] | None = None, **replies: Any) -> None:
-        super().__init__("a-stack", region="eu-central-1")
-        self.aws = Aws(**replies)
-        self.aws.replies["describe_stacks"] = {
-            "Stacks": [
-                {
-                    "StackStatus": "CREATE_COMPLETE",
-                    "Outputs": [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS],
-                    "Parameters": [
-                        {"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()
-                    ],
-                }
-            ]
-        }
-
-    def client(self, _service: str, _config: Config | None = None) -> Any:
-        """Return the client of every service."""
-        return self.aws
 
 
 def finding(stack: Stack, check: str) -> tuple[str, str, str]:

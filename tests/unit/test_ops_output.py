@@ -1,41 +1,12 @@
 """Tables, numbers and times for people."""
 
-import contextlib
-import os
-import pty
 import re
-import select
-import sys
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from ops import output
-
-
-@contextlib.contextmanager
-def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[[], str]]:
-    """Make a standard stream a terminal; yield a function that returns the text on it so far."""
-    ours, theirs = pty.openpty()
-    seen = ""
-
-    def read() -> str:
-        nonlocal seen
-        while select.select([ours], [], [], 0.05)[0]:
-            seen += os.read(ours, 65_536).decode()
-        return seen
-
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as file:
-        for name in ("NO_COLOR", "FORCE_COLOR"):
-            patch.delenv(name, raising=False)
-        for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, stream, file)
-        try:
-            yield read
-        finally:
-            os.close(ours)
+from tests.support.operator import terminal
 
 
 @pytest.mark.parametrize(

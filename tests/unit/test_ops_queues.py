@@ -1,7 +1,5 @@
 """A queue deletes a message only after the command acted on it, and makes all others visible again."""
 
-import json
-import random
 import threading
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
@@ -15,97 +13,7 @@ from hypothesis import strategies as st
 from ops import queues
 from ops.messages import Filter, Message, Selection
 from ops.queues import Depth, Pace, Queue, print_taken
-
-URL = "https://sqs/parked"
-HOLD_S = 60
-
-
-class Sqs:
-    """A standard queue in memory.
-
-    Attributes:
-        left: whether each message on the queue is visible, by message id.
-        log: the calls to it and to a test's callbacks, in order.
-        undeletable: ids that it does not delete.
-        premature: how often it may make a message visible too early.
-        gaps: how often it may return nothing although it has messages.
-        fails_at: the number of the call, to it or to a callback, that fails; 0: none.
-        released: set when messages are made visible again.
-    """
-
-    def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
-        self.left = dict.fromkeys(ids, True)
-        self.log: list[tuple[str, str]] = []
-        self.undeletable: Collection[str] = ()
-        self.premature = self.gaps = self.fails_at = 0
-        self._newest: dict[str, str] = {}
-        self._random = random.Random(seed)
-        self._lock = threading.RLock()
-        self._calls = 0
-        self.released = threading.Event()
-
-    def step(self, what: str, *ids: str) -> None:
-        """Log a call; fail if it is the one that fails."""
-        with self._lock:
-            self.log += [(what, one) for one in ids]
-            self._calls += 1
-            if self._calls == self.fails_at:
-                raise ClientError({"Error": {"Code": "Throttling"}}, what) if "_" in what else KeyboardInterrupt
-
-    def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **options: Any) -> dict[str, Any]:  # noqa: N803
-        """Answer as boto3 does, without waiting."""
-        assert (QueueUrl, options["VisibilityTimeout"]) == (URL, HOLD_S)
-        with self._lock:
-            self.step("receive_message")
-            for one in [one for one, visible in self.left.items() if not visible]:
-                if self.premature and self._random.random() < 0.5:
-                    self.premature -= 1
-                    self.left[one] = True
-            if self.gaps and self._random.random() < 0.2:
-                self.gaps -= 1
-                return {}
-            visible = [one for one, visible in self.left.items() if visible]
-            taken = self._random.sample(visible, min(len(visible), self._random.randint(1, MaxNumberOfMessages)))
-            for one in taken:
-                self.left[one] = False
-                self._newest[one] = f"{one} {self._calls}"
-            return {"Messages": [self._message(one) for one in taken]} if taken else {}
-
-    def _message(self, one: str) -> dict[str, Any]:
-        body = json.dumps({"uuid": one, "status": "Success"})
-        attributes = {"SentTimestamp": "1763800000123"}
-        return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
-
-    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
-        """Answer as boto3 does; only the newest receipt is valid."""
-        assert QueueUrl == URL
-        assert 1 <= len(Entries) <= 10
-        with self._lock:
-            self.step("delete_message_batch")
-            reply: dict[str, Any] = {}
-            for entry in Entries:
-                one = entry["ReceiptHandle"].partition(" ")[0]
-                if one in self.undeletable or self._newest[one] != entry["ReceiptHandle"]:
-                    reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "ReceiptHandleIsInvalid"})
-                else:
-                    self.log.append(("delete", one))
-                    self.left.pop(one)
-                    reply.setdefault("Successful", []).append({"Id": entry["Id"]})
-            return reply
-
-    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        """Answer as boto3 does."""
-        assert QueueUrl == URL
-        assert 1 <= len(Entries) <= 10
-        assert len({entry["Id"] for entry in Entries}) == len(Entries)
-        self.released.set()
-        with self._lock:
-            for entry in Entries:
-                assert entry["VisibilityTimeout"] == 0
-                one = entry["ReceiptHandle"].partition(" ")[0]
-                if one in self.left:
-                    self.left[one] = True
-        return {}
+from tests.support.aws import HOLD_S, URL, Sqs, counts
 
 
 def these(ids: Collection[str]) -> Selection:
@@ -114,17 +22,6 @@ def these(ids: Collection[str]) -> Selection:
     received = [{"MessageId": one, "ReceiptHandle": "", "Body": "", "Attributes": attributes} for one in ids]
     messages = [Message.of(one, dead=False) for one in received]
     return Selection("a queue", messages, Filter(), found=len(messages), hidden=0, beyond=0, began=0, retention_s=0)
-
-
-def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, dict[str, str]]:
-    """Return the attributes of a queue as SQS does."""
-    attributes = {
-        "ApproximateNumberOfMessages": str(visible),
-        "ApproximateNumberOfMessagesNotVisible": str(hidden),
-        "ApproximateNumberOfMessagesDelayed": str(delayed),
-        "MessageRetentionPeriod": "864000",
-    }
-    return {"Attributes": attributes}
 
 
 class Swift(Pace):

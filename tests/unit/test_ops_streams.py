@@ -18,35 +18,7 @@ from ops import cli, queues
 from ops.discard import discard_command
 from ops.queues import PARKED
 from ops.send import send
-from tests.unit.test_ops_findings import FakeStack
-from tests.unit.test_ops_queues import HOLD_S, counts
-from tests.unit.test_ops_replay import Crowded, Stack
-
-CALL = "01JV5V54KPYK9GB29265EQRZ4C"
-LINES = (
-    {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
-    {"message": "batch.settled", "records": 6, "delivered": 4, "duplicate": 1, "deferred": 1},
-)
-
-
-def busy_stack(**replies: Any) -> FakeStack:
-    """Return a stack with a deferred result in its log, and a message on each queue."""
-    message = {
-        "MessageId": "m",
-        "ReceiptHandle": "r",
-        "Body": json.dumps({"uuid": CALL, "status": "Success"}),
-        "Attributes": {"SentTimestamp": "1763800000123"},
-        "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
-    }
-    lines = [json.dumps({"timestamp": "2026-11-24T12:00:00Z", **line}) for line in LINES]
-    usual: dict[str, Any] = {
-        "filter_log_events": {"events": [{"message": line} for line in lines]},
-        "get_queue_attributes": counts(visible=1),
-        "receive_message": {"Messages": [message]},
-        "change_message_visibility_batch": {},
-        "get_metric_data": {"MetricDataResults": []},
-    }
-    return FakeStack(**{**usual, **replies})
+from tests.support.aws import CALL, HOLD_S, Crowded, QueueStack, busy_stack
 
 
 @pytest.fixture
@@ -129,7 +101,7 @@ def test_json_of_an_unknown_story_is_empty(monkeypatch: pytest.MonkeyPatch, caps
 ON_A_BUSY_STACK = """
 import sys
 from ops import cli
-from tests.unit.test_ops_streams import busy_stack
+from tests.support.aws import busy_stack
 cli.Stack = lambda *_, **__: busy_stack()
 sys.exit(cli.main())
 """
@@ -178,7 +150,7 @@ class Interrupted(Crowded):
 
 def interrupted(command: click.Command, arguments: Sequence[str], sqs: Interrupted) -> str:
     """Run a command until it is interrupted; return what it wrote on standard error."""
-    ended = CliRunner().invoke(command, arguments, obj=Stack(sqs), standalone_mode=False)
+    ended = CliRunner().invoke(command, arguments, obj=QueueStack(sqs), standalone_mode=False)
     assert isinstance(ended.exception, click.Abort), ended.output
     return ended.stderr.strip()
 

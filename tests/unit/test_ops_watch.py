@@ -13,11 +13,9 @@ from click.testing import CliRunner, Result
 
 from flash_call_relay.models import Reason
 from ops import cli, watch
+from tests.support.aws import REFUSED, busy_stack, counts
 from tests.support.emitted import emitted_dimensions, emitted_metrics
-from tests.unit.test_ops_findings import REFUSED
-from tests.unit.test_ops_output import terminal
-from tests.unit.test_ops_queues import counts
-from tests.unit.test_ops_streams import busy_stack
+from tests.support.operator import terminal
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 THROTTLED = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")

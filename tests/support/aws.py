@@ -1,0 +1,228 @@
+"""AWS in memory: a queue that behaves as SQS does, and services that give fixed replies."""
+
+import json
+import random
+import threading
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ops.stack import Stack
+
+URL = "https://sqs/parked"
+HOLD_S = 60
+CALL = "01JV5V54KPYK9GB29265EQRZ4C"
+LINES = (
+    {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
+    {"message": "batch.settled", "records": 6, "delivered": 4, "duplicate": 1, "deferred": 1},
+)
+OUTPUTS = (
+    *("FunctionName", "FunctionArn", "EventSourceMappingId", "CredentialsSecretArn"),
+    *("ResultQueueUrl", "ResultQueueArn", "ParkedQueueUrl", "DeadLetterQueueUrl", "LogGroupName"),
+)
+REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
+
+
+class Sqs:
+    """A standard queue in memory.
+
+    Attributes:
+        left: whether each message on the queue is visible, by message id.
+        log: the calls to it and to a test's callbacks, in order.
+        undeletable: ids that it does not delete.
+        premature: how often it may make a message visible too early.
+        gaps: how often it may return nothing although it has messages.
+        fails_at: the number of the call, to it or to a callback, that fails; 0: none.
+        released: set when messages are made visible again.
+    """
+
+    def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
+        self.left = dict.fromkeys(ids, True)
+        self.log: list[tuple[str, str]] = []
+        self.undeletable: Collection[str] = ()
+        self.premature = self.gaps = self.fails_at = 0
+        self._newest: dict[str, str] = {}
+        self._random = random.Random(seed)
+        self._lock = threading.RLock()
+        self._calls = 0
+        self.released = threading.Event()
+
+    def step(self, what: str, *ids: str) -> None:
+        """Log a call; fail if it is the one that fails."""
+        with self._lock:
+            self.log += [(what, one) for one in ids]
+            self._calls += 1
+            if self._calls == self.fails_at:
+                raise ClientError({"Error": {"Code": "Throttling"}}, what) if "_" in what else KeyboardInterrupt
+
+    def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **options: Any) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does, without waiting."""
+        assert (QueueUrl, options["VisibilityTimeout"]) == (URL, HOLD_S)
+        with self._lock:
+            self.step("receive_message")
+            for one in [one for one, visible in self.left.items() if not visible]:
+                if self.premature and self._random.random() < 0.5:
+                    self.premature -= 1
+                    self.left[one] = True
+            if self.gaps and self._random.random() < 0.2:
+                self.gaps -= 1
+                return {}
+            visible = [one for one, visible in self.left.items() if visible]
+            taken = self._random.sample(visible, min(len(visible), self._random.randint(1, MaxNumberOfMessages)))
+            for one in taken:
+                self.left[one] = False
+                self._newest[one] = f"{one} {self._calls}"
+            return {"Messages": [self._message(one) for one in taken]} if taken else {}
+
+    def _message(self, one: str) -> dict[str, Any]:
+        body = json.dumps({"uuid": one, "status": "Success"})
+        attributes = {"SentTimestamp": "1763800000123"}
+        return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does; only the newest receipt is valid."""
+        assert QueueUrl == URL
+        assert 1 <= len(Entries) <= 10
+        with self._lock:
+            self.step("delete_message_batch")
+            reply: dict[str, Any] = {}
+            for entry in Entries:
+                one = entry["ReceiptHandle"].partition(" ")[0]
+                if one in self.undeletable or self._newest[one] != entry["ReceiptHandle"]:
+                    reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "ReceiptHandleIsInvalid"})
+                else:
+                    self.log.append(("delete", one))
+                    self.left.pop(one)
+                    reply.setdefault("Successful", []).append({"Id": entry["Id"]})
+            return reply
+
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does."""
+        assert QueueUrl == URL
+        assert 1 <= len(Entries) <= 10
+        assert len({entry["Id"] for entry in Entries}) == len(Entries)
+        self.released.set()
+        with self._lock:
+            for entry in Entries:
+                assert entry["VisibilityTimeout"] == 0
+                one = entry["ReceiptHandle"].partition(" ")[0]
+                if one in self.left:
+                    self.left[one] = True
+        return {}
+
+
+def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, dict[str, str]]:
+    """Return the attributes of a queue as SQS does."""
+    attributes = {
+        "ApproximateNumberOfMessages": str(visible),
+        "ApproximateNumberOfMessagesNotVisible": str(hidden),
+        "ApproximateNumberOfMessagesDelayed": str(delayed),
+        "MessageRetentionPeriod": "864000",
+    }
+    return {"Attributes": attributes}
+
+
+class Crowded(Sqs):
+    """A queue that allows a small number of messages in flight, and returns nothing beyond it."""
+
+    in_flight = 40
+
+    def receive_message(self, **options: Any) -> dict[str, Any]:
+        """Answer as boto3 does."""
+        with self._lock:
+            if sum(not visible for visible in self.left.values()) > self.in_flight - 10:
+                return {}
+            return super().receive_message(**options)
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does."""
+        assert QueueUrl == "ResultQueueUrl"
+        self.step("sent", *(entry["MessageBody"] for entry in Entries))
+        return {"Successful": Entries}
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, dict[str, str]]:
+        """Return the number of messages as SQS does."""
+        return counts(visible=len(self.left))
+
+
+class QueueStack:
+    """A stack with that queue."""
+
+    label = "a-stack (eu-central-1)"
+    outputs: dict[str, str] = {}  # noqa: RUF012 - no ledger
+
+    def __init__(self, sqs: Crowded) -> None:
+        self.sqs = sqs
+
+    def client(self, _service: str) -> Any:
+        """Return the queue as the client of every service."""
+        return self.sqs
+
+    def output(self, name: str) -> str:
+        """Return a queue's URL."""
+        return URL if name == "ParkedQueueUrl" else name
+
+
+class Aws:
+    """All services of AWS in one client; a call without a reply is refused for want of a permission."""
+
+    meta = SimpleNamespace(region_name="eu-central-1")
+
+    def __init__(self, **replies: Any) -> None:
+        self.replies = replies
+
+    def __getattr__(self, name: str) -> Any:
+        reply = self.replies.get(name, REFUSED)
+
+        def answer(*_: object, **request: Any) -> Any:
+            if isinstance(reply, Exception):
+                raise reply
+            return reply(**request) if callable(reply) else reply
+
+        return reply if isinstance(reply, SimpleNamespace) else answer
+
+
+class FakeStack(Stack):
+    """A stack whose services give these replies."""
+
+    def __init__(self, parameters: dict[str, str] | None = None, **replies: Any) -> None:
+        super().__init__("a-stack", region="eu-central-1")
+        self.aws = Aws(**replies)
+        self.aws.replies["describe_stacks"] = {
+            "Stacks": [
+                {
+                    "StackStatus": "CREATE_COMPLETE",
+                    "Outputs": [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS],
+                    "Parameters": [
+                        {"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()
+                    ],
+                }
+            ]
+        }
+
+    def client(self, _service: str, _config: Config | None = None) -> Any:
+        """Return the client of every service."""
+        return self.aws
+
+
+def busy_stack(**replies: Any) -> FakeStack:
+    """Return a stack with a deferred result in its log, and a message on each queue."""
+    message = {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": json.dumps({"uuid": CALL, "status": "Success"}),
+        "Attributes": {"SentTimestamp": "1763800000123"},
+        "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
+    }
+    lines = [json.dumps({"timestamp": "2026-11-24T12:00:00Z", **line}) for line in LINES]
+    usual: dict[str, Any] = {
+        "filter_log_events": {"events": [{"message": line} for line in lines]},
+        "get_queue_attributes": counts(visible=1),
+        "receive_message": {"Messages": [message]},
+        "change_message_visibility_batch": {},
+        "get_metric_data": {"MetricDataResults": []},
+    }
+    return FakeStack(**{**usual, **replies})
