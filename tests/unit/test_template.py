@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from fnmatch import fnmatch
 from typing import Any
 
@@ -357,6 +358,14 @@ def test_each_stack_has_its_own_metrics() -> None:
     """Two stacks of one account would share their metrics and raise each other's alarms."""
     variables = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
+def test_the_stack_to_develop_against_takes_events_of_its_own_source() -> None:
+    """In one account with the production stack, BetaTel would get the result of each event twice."""
+    given = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
+    overrides = dict(one.split("=") for one in given["parameter_overrides"].split())
+    default = template()["Parameters"]["EventSource"]["Default"]
+    assert overrides.get("EventSource", default) != default
 
 
 def test_every_parameter_is_described_bounded_and_grouped() -> None:
