@@ -116,6 +116,11 @@ def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
     assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
 
 
+def test_the_rule_may_invoke_the_function_before_it_does() -> None:
+    """After a change of EventRoute to function, the first events would be dead-lettered for want of the permission."""
+    assert RESOURCES["RuleInvokesFunction"]["Condition"] == RESOURCES["ResultRule"]["Condition"] == "TakesEvents"
+
+
 def test_the_role_puts_the_relays_own_events_only() -> None:
     """A flaw in the relay could put results on the bus that feeds it."""
     policy, _ = RESOURCES["RelayRole"]["Properties"]["Policies"]
