@@ -222,7 +222,7 @@ def _check_result_queue(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, says)
     else:
         limit = "SQS allows about 120,000 in flight: the others wait until some of these return; nothing is lost"
-        yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#so-much-waits-that-sqs-hands-out-no-more")
+        yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#too-many-messages-in-flight")
 
 
 def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
