@@ -222,7 +222,7 @@ def _check_result_queue(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, says)
     else:
         limit = "SQS allows about 120,000 in flight: the others wait until some of these return; nothing is lost"
-        yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#so-much-waits-that-sqs-hands-out-no-more")
+        yield Finding(NOTE, f"{says}. {limit}", "docs/runbook.md#too-many-messages-in-flight")
 
 
 def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
@@ -338,7 +338,7 @@ def _check_probe(stack: Stack) -> Iterator[Finding]:
     elif "http_status" in answer:
         yield _judge(stack, call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
     else:
-        yield _no_answer(answer["reason"], answer["detail"])
+        yield _no_answer(function, answer["reason"], answer["detail"])
 
 
 def _failed_probe(error: dict[str, str]) -> Finding:
@@ -348,11 +348,12 @@ def _failed_probe(error: dict[str, str]) -> Finding:
     return Finding(WRONG, f"the function failed: {kind}", "read its log: docs/runbook.md#function-errors")
 
 
-def _no_answer(reason: str, detail: str) -> Finding:
+def _no_answer(function: str, reason: str, detail: str) -> Finding:
     routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
+    restore = f"aws lambda update-function-configuration --function-name {function} --timeout 60"
     steps: dict[str, str] = {
         Reason.CREDENTIALS_UNAVAILABLE: f"check the secret and that the function's role may read it; {routes}",
-        Reason.OUT_OF_TIME: "restore the time-out: aws lambda update-function-configuration --timeout 60",
+        Reason.OUT_OF_TIME: f"restore the time-out: {restore}",
     }
     asked = "the function sent no POST" if reason in steps else "the function got no answer"
     return Finding(WRONG, f"{asked}: {reason}, {detail}", steps.get(reason, f"check WebhookUrl; {routes}"))

@@ -185,6 +185,14 @@ def test_an_answer_to_a_probe_is_judged(answer: dict[str, object], wanted: str, 
     assert ("docs/integrating.md#check-the-functions-routes" in next_step) == ("timeout" in says)
 
 
+def test_the_step_for_a_short_time_out_names_the_function() -> None:
+    """An operator at night would paste a command that the AWS CLI refuses."""
+    reply = {"Payload": io.BytesIO(json.dumps({"reason": "out_of_time", "detail": "short"}).encode())}
+    stack = FakeStack(invoke=reply)
+    _, _, next_step = finding(stack, "probe")
+    assert f"--function-name {stack.output('FunctionArn')} " in next_step
+
+
 def test_any_2xx_to_a_probe_is_no_fault_if_it_confirms() -> None:
     """`doctor` would call an endpoint wrong whose empty replies confirm results."""
     answer = {"http_status": 204, "is_json_object": False, "message": ""}

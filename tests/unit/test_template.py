@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from fnmatch import fnmatch
 from typing import Any
 
@@ -113,6 +114,11 @@ def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
     (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
     assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
     assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
+
+
+def test_the_rule_may_invoke_the_function_before_it_does() -> None:
+    """After a change of EventRoute to function, the first events would be dead-lettered for want of the permission."""
+    assert RESOURCES["RuleInvokesFunction"]["Condition"] == RESOURCES["ResultRule"]["Condition"] == "TakesEvents"
 
 
 def test_the_role_puts_the_relays_own_events_only() -> None:
@@ -245,6 +251,10 @@ def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
         ("PermissionsBoundaryArn", "arn:aws:iam::aws:policy/PowerUserAccess", True),
         ("PermissionsBoundaryArn", "arn:aws:iam::111122223333:role/boundary", False),
         ("PermissionsBoundaryArn", "boundary", False),
+        ("CredentialsSecretArn", "", True),
+        ("CredentialsSecretArn", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:acme/betatel-a1B2c3", True),
+        ("CredentialsSecretArn", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:acme/betatel", False),
+        ("CredentialsSecretArn", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:acme/betatel-*", False),
         ("SenderRuleArns", "", True),
         ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/a", True),
         ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a-bus/a"] * 10), True),
@@ -357,6 +367,14 @@ def test_each_stack_has_its_own_metrics() -> None:
     """Two stacks of one account would share their metrics and raise each other's alarms."""
     variables = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
+def test_the_stack_to_develop_against_takes_events_of_its_own_source() -> None:
+    """In one account with the production stack, BetaTel would get the result of each event twice."""
+    given = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
+    overrides = dict(one.split("=") for one in given["parameter_overrides"].split())
+    default = template()["Parameters"]["EventSource"]["Default"]
+    assert overrides.get("EventSource", default) != default
 
 
 def test_every_parameter_is_described_bounded_and_grouped() -> None:
