@@ -287,6 +287,14 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
+    if address := stack.parameters.get("AlarmEmail"):
+        (topic,) = [topic for one in nested for topic in _physical_ids(stack, one, "AWS::SNS::Topic")]
+        subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+        # Until the address confirms, the ARN is a word. SNS deletes the subscription after two days.
+        if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
+            again = f"aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint"
+            says = f"{address} receives none, because it has not confirmed SNS's e-mail"
+            yield Finding(WRONG, says, f"{again} {shlex.quote(address)}; then follow the link in the new e-mail")
 
 
 def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:

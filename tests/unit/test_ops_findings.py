@@ -28,7 +28,7 @@ from ops.doctor import doctor
 from ops.stack import Stack
 from tests.support.aws import FakeStack, counts
 
-SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb")
+SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb", "sns")
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
 
@@ -239,6 +239,31 @@ def test_a_missing_outcome_bus_is_wrong(reply: object, wanted: str, part: str) -
     level, says, _ = finding(FakeStack({"OutcomeBusName": "acme"}, describe_event_bus=reply), "outcome bus")
     assert level == wanted
     assert part in says
+
+
+@pytest.mark.parametrize(
+    ("arns", "wanted"),
+    [
+        ([], True),
+        (["PendingConfirmation"], True),
+        (["Deleted", "arn:aws:sns:eu-central-1:123456789012:alarms:2bcf"], False),
+    ],
+    ids=["deleted after two days", "pending", "confirmed"],
+)
+def test_an_address_that_has_not_confirmed_is_wrong(arns: list[str], wanted: bool) -> None:  # noqa: FBT001
+    """All alarms would be silent, and `doctor` would call them good."""
+    kinds = ("AWS::CloudFormation::Stack", "AWS::SNS::Topic", "AWS::CloudWatch::Alarm")
+    resources = [{"ResourceType": kind, "PhysicalResourceId": f"a {kind}"} for kind in kinds]
+    pages = SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": resources}])
+    stack = FakeStack(
+        {"AlarmEmail": "oncall@example.com"},
+        get_paginator=lambda: pages,
+        describe_alarms={"MetricAlarms": [{"AlarmName": "one", "StateValue": "OK", "AlarmActions": ["a topic"]}]},
+        list_subscriptions_by_topic={"Subscriptions": [{"SubscriptionArn": arn} for arn in arns]},
+    )
+    says = CliRunner().invoke(doctor, obj=stack, standalone_mode=False).output
+    assert "ok     alarms: none of 1 in ALARM" in says
+    assert ("WRONG  alarms: oncall@example.com receives none" in says) is wanted
 
 
 def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
