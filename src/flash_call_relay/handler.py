@@ -18,7 +18,7 @@ from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Ledger, NoLedger
-from flash_call_relay.outcome_bus import NoOutcomeBus, OutcomeBus
+from flash_call_relay.outcome_bus import OutcomeBus, Publication
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import USER_AGENT, Webhook
@@ -61,7 +61,7 @@ class Relay(NamedTuple):
     delivery: Delivery
     queues: Queues
     ledger: Ledger | NoLedger
-    outcome_bus: OutcomeBus | NoOutcomeBus
+    outcome_bus: OutcomeBus | None
 
 
 @functools.cache
@@ -77,7 +77,7 @@ def wire() -> Relay:
         dynamodb = boto3.client("dynamodb", config=DYNAMODB)
         use_kept_connections(dynamodb, budget.LEDGER_CALL)
         ledger = Ledger(dynamodb, settings.ledger_table_name)
-    outcome_bus: OutcomeBus | NoOutcomeBus = NoOutcomeBus()
+    outcome_bus = None
     if settings.outcome_bus_name:
         eventbridge = boto3.client("events", config=EVENTBRIDGE)
         use_kept_connections(eventbridge, budget.EVENTS_CALL)
@@ -122,7 +122,10 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, Any]:
     blocked = delivery.blocked()  # then neither the ledger nor the secret has to be read
     kept: list[str] = []
     failures: dict[str, str] = {}
-    with relay.outcome_bus.open() as publication, relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
+    with (
+        Publication(relay.outcome_bus) as publication,
+        relay.ledger.open(delivery.to_look_up(records, blocked)) as page,
+    ):
         for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
             invocation.log_outcomes(processed)
             invocation.log_gate(relay.gate.events())
