@@ -51,7 +51,7 @@ def _failure(settings, result, reply):
 """,
     ),
     "forgets what is in the ledger": broken(
-        ONCE, ledger="\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"
+        ONCE, ledger="\nConfirmations.look_up\nConfirmations.look_up = lambda *_: {}\n"
     ),
     "posts twice": broken(
         ONCE,
