@@ -5,13 +5,12 @@ import queue
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from flash_call_relay import models, policy
 from flash_call_relay.budget import AWS_CALL, REPORT_S, SETTLE_S, Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
-from flash_call_relay.gate import Gate
+from flash_call_relay.gate import OUT_OF_TIME, Gate
 from flash_call_relay.models import (
     Confirmed,
     Deferred,
@@ -25,8 +24,6 @@ from flash_call_relay.models import (
 )
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
-
-OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
 GROUP_S = 0.0005  # seconds that an outcome waits for others
 
@@ -132,14 +129,15 @@ class Delivery:
                 lanes[uuid].records.append((record, record.content))
         for lane in lanes.values():
             self._work.put((lane, last_moment, outbox))
-        done: list[Record] = []
-        while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
-            done += [processed.record for processed in ready]
+        undone = {id(record): record for record in records}
+        while undone and (ready := _take(outbox, len(undone), last_moment)):
+            for processed in ready:
+                del undone[id(processed.record)]
             yield ready
-        if len(done) < len(records):  # normally every attempt ends before the last moment
+        if undone:  # normally every attempt ends before the last moment
             yield [
                 self._decide(record, record.content, OUT_OF_TIME)
-                for record in (Counter(records) - Counter(done)).elements()
+                for record in undone.values()
                 if isinstance(record.content, FlashCallResult)
             ]
 

@@ -11,6 +11,7 @@ IN_A_ROW = 5
 BLOCK_S = 30.0
 # A refusal this soon after an acceptance concerns that record only, unless it is the fifth in a row.
 ACCEPTED_LATELY_S = 60.0
+OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
 
 class Gate:
@@ -54,7 +55,7 @@ class Gate:
             if self._is_doubtful(credentials) and self._probe_until is not None:
                 self._probe_ended.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
             if end.left_s < self._timeout_s:
-                return NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
+                return OUT_OF_TIME
             if blocked := self._blocked(credentials):
                 return blocked
             if self._is_doubtful(credentials):
