@@ -82,7 +82,7 @@ def wire() -> Relay:
         eventbridge = boto3.client("events", config=EVENTBRIDGE)
         use_kept_connections(eventbridge, budget.EVENTS_CALL)
         outcome_bus = OutcomeBus(eventbridge, settings.outcome_bus_name, telemetry.SERVICE)
-    telemetry.log_start(settings)
+    telemetry.warn_if_receives_run_out(settings)
     return Relay(settings, credentials, webhook, gate, delivery, queues, ledger, outcome_bus)
 
 

@@ -79,7 +79,7 @@ class _Harmless:
 _harmless = _Harmless()
 
 
-def log_start(settings: Settings) -> None:
+def warn_if_receives_run_out(settings: Settings) -> None:
     """Warn if SQS may dead-letter a result before the retry horizon."""
     with _harmless:
         earliest_s = policy.earliest_exhaustion_s(settings)
