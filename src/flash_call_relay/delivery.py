@@ -110,7 +110,7 @@ class Delivery:
             look_up: returns the ledger's entries of some uuids, by uuid.
             deadline: the function's time-out.
         """
-        # While the gate blocks all results, nothing needs the secret, and only those to give up need the ledger.
+        # While the gate blocks everything, nothing needs the secret, and only a result to give up needs the ledger.
         blocked = self._gate.blocked(self._credentials.known)
         confirmed = look_up(self._to_look_up(records, blocked))
         last_moment = deadline.earlier(SETTLE_S)

@@ -116,12 +116,12 @@ class Gate:
             self._endpoint_blocked_until = self._clock() + self._timeout_s
 
     def _accept(self, credentials: Credentials) -> None:
-        # Not by an attempt under way with the credentials that were good before.
-        is_news = credentials == self._refused or credentials != self._accepted
+        # An attempt that was under way with the former good credentials does not end the refusal of the new ones.
+        ends_refusal = credentials == self._refused or credentials != self._accepted
         self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
         if credentials == self._refused:
             self._refused = None
-        if self._is_refusal_reported and is_news:
+        if self._is_refusal_reported and ends_refusal:
             self._is_refusal_reported = False
             self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
 

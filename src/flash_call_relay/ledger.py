@@ -66,7 +66,8 @@ class Ledger:
         deadline = Deadline.after(LEDGER_S)
         # Only the uuid is a parameter: botocore takes microseconds for each.
         insert, times = f'INSERT INTO "{self._table}"', f"'confirmed_at': {int(at)}, 'expires_at': {int(at + KEPT_S)}"
-        undone, there = results, dict[str, Confirmed]()
+        existing: dict[str, Confirmed] = {}
+        undone = results
         while undone:
             statements: Any = [
                 {
@@ -77,11 +78,11 @@ class Ledger:
             ]
             answers = self._dynamodb.batch_execute_statement(Statements=statements)["Responses"]
             codes = {uuid: answer.get("Error", {}).get("Code") for uuid, answer in zip(undone, answers, strict=True)}
-            # An INSERT never overwrites. An entry that is there already has the same status, or the other one.
-            self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], there)
+            # An INSERT never overwrites. The existing entry has the same status, or the other one.
+            self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], existing)
             undone = {uuid: results[uuid] for uuid, code in codes.items() if code not in (None, "DuplicateItem")}
             _pause_before(undone, deadline)
-        return [uuid for uuid, entry in there.items() if entry.status != results[uuid]]
+        return [uuid for uuid, entry in existing.items() if entry.status != results[uuid]]
 
 
 class Confirmations:

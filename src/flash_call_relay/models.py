@@ -160,7 +160,7 @@ class NotAsked:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A result of this uuid is confirmed already: this status, at `at` (seconds since the epoch)."""
+    """The endpoint has confirmed this uuid with this status, at the time `at`, in seconds since the epoch."""
 
     status: Status
     at: float
@@ -245,7 +245,7 @@ class Processed:
 
 
 class GateEvent(StrEnum):
-    """A change of what the gate lets through, its value is its name in the log."""
+    """A change of what the gate admits. The value is its name in the log."""
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_RECOVERED = "endpoint.recovered"

@@ -7,7 +7,7 @@ publish, and does not try it again in a later invocation.
 import contextlib
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,16 +46,16 @@ class OutcomeBus:
     def _publish(self, processed: Sequence[Processed]) -> list[Unpublished]:
         end = Deadline.after(EVENTS_S)
         try:
-            failed = list(self._put(processed))
+            failed = self._put(processed)
         except Exception as error:  # noqa: BLE001 - it costs these events only
             failed = _all_unpublished(processed, error)
         if failed and end.left_s > PAUSE_S:
             time.sleep(PAUSE_S)
             with contextlib.suppress(Exception):  # the first reason stands
-                failed = list(self._put([one for one, _ in failed]))
+                failed = self._put([one for one, _ in failed])
         return failed
 
-    def _put(self, processed: Sequence[Processed]) -> Iterator[Unpublished]:
+    def _put(self, processed: Sequence[Processed]) -> list[Unpublished]:
         entries: Any = [
             {
                 "EventBusName": self._bus,
@@ -66,9 +66,8 @@ class OutcomeBus:
             for one in processed
         ]
         answers = self._eventbridge.put_events(Entries=entries)["Entries"]
-        for one, answer in zip(processed, answers, strict=True):
-            if code := answer.get("ErrorCode"):
-                yield one, code
+        codes = [answer.get("ErrorCode") for answer in answers]
+        return [(one, code) for one, code in zip(processed, codes, strict=True) if code]
 
 
 class Publication:
