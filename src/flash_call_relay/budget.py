@@ -5,7 +5,6 @@ start ── ledger read ── attempts ─────────────
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -15,15 +14,9 @@ wall_clock = time.time
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment that work must not outlast.
-
-    Attributes:
-        at_s: the moment, in seconds of `clock`.
-        clock: tells the time in seconds; it never goes back.
-    """
+    """A moment that work must not outlast: `at_s`, in seconds of the monotonic clock."""
 
     at_s: float
-    clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def after(cls, seconds: float) -> Self:
@@ -33,11 +26,11 @@ class Deadline:
     @property
     def left_s(self) -> float:
         """Seconds that are left; 0 once it has passed."""
-        return max(0.0, self.at_s - self.clock())
+        return max(0.0, self.at_s - time.monotonic())
 
     def earlier(self, seconds: float) -> "Deadline":
         """Return the deadline so many seconds before this one."""
-        return Deadline(self.at_s - seconds, self.clock)
+        return Deadline(self.at_s - seconds)
 
 
 class Call(NamedTuple):

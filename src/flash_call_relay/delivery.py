@@ -5,13 +5,12 @@ import queue
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from flash_call_relay import models, policy
 from flash_call_relay.budget import AWS_CALL, REPORT_S, SETTLE_S, Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
-from flash_call_relay.gate import Gate
+from flash_call_relay.gate import OUT_OF_TIME, Gate
 from flash_call_relay.models import (
     Confirmed,
     Deferred,
@@ -25,8 +24,6 @@ from flash_call_relay.models import (
 )
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
-
-OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
 GROUP_S = 0.0005  # seconds that an outcome waits for others
 
@@ -81,10 +78,6 @@ class Delivery:
         for thread in self._threads:
             thread.join()
 
-    def blocked(self) -> NotAsked | None:
-        """Return why nothing may be sent now, without a look at the secret; None if something may."""
-        return self._gate.blocked(self._credentials.known)
-
     def probe(self, call: str, *, deadline: Deadline) -> dict[str, object]:
         """Ask the endpoint about a call that it does not know; return what it answered, for an operator.
 
@@ -103,20 +96,10 @@ class Delivery:
         is_object = answer.json_object is not None
         return {"http_status": answer.http_status, "is_json_object": is_object, "message": answer.message}
 
-    def to_look_up(self, records: Sequence[Record], blocked: NotAsked | None) -> list[str]:
-        """Return the uuids to look up in the ledger: those of results that may be sent, or given up, now."""
-        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
-        return [
-            record.content.uuid
-            for record in records
-            if isinstance(record.content, FlashCallResult) and (not blocked or policy.age(record, now) >= horizon_s)
-        ]
-
     def deliver(
         self,
         records: Sequence[Record],
-        confirmed: Mapping[str, Confirmed],
-        blocked: NotAsked | None,
+        look_up: Callable[[set[str]], Mapping[str, Confirmed]],
         *,
         deadline: Deadline,
     ) -> Iterator[list[Processed]]:
@@ -124,10 +107,12 @@ class Delivery:
 
         Args:
             records: one invocation's.
-            confirmed: the ledger's entries, by uuid.
-            blocked: why none of them may be sent; None if the gate is to be asked for each.
+            look_up: returns the ledger's entries of some uuids, by uuid.
             deadline: the function's time-out.
         """
+        # While the gate blocks everything, nothing needs the secret, and only a result to give up needs the ledger.
+        blocked = self._gate.blocked(self._credentials.known)
+        confirmed = look_up(self._to_look_up(records, blocked))
         last_moment = deadline.earlier(SETTLE_S)
         outbox = Outbox()
         lanes: dict[str, Lane] = {}
@@ -144,16 +129,26 @@ class Delivery:
                 lanes[uuid].records.append((record, record.content))
         for lane in lanes.values():
             self._work.put((lane, last_moment, outbox))
-        done: list[Record] = []
-        while len(done) < len(records) and (ready := _take(outbox, len(records) - len(done), last_moment)):
-            done += [processed.record for processed in ready]
+        undone = {id(record): record for record in records}
+        while undone and (ready := _take(outbox, len(undone), last_moment)):
+            for processed in ready:
+                del undone[id(processed.record)]
             yield ready
-        if len(done) < len(records):  # normally every attempt ends before the last moment
+        if undone:  # normally every attempt ends before the last moment
             yield [
                 self._decide(record, record.content, OUT_OF_TIME)
-                for record in (Counter(records) - Counter(done)).elements()
+                for record in undone.values()
                 if isinstance(record.content, FlashCallResult)
             ]
+
+    def _to_look_up(self, records: Sequence[Record], blocked: NotAsked | None) -> set[str]:
+        """Return the uuids of the results that may be sent, or given up, now."""
+        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
+        return {
+            record.content.uuid
+            for record in records
+            if isinstance(record.content, FlashCallResult) and (not blocked or policy.age(record, now) >= horizon_s)
+        }
 
     def _run_lanes(self) -> None:
         while work := self._work.get():

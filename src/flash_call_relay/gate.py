@@ -11,6 +11,7 @@ IN_A_ROW = 5
 BLOCK_S = 30.0
 # A refusal this soon after an acceptance concerns that record only, unless it is the fifth in a row.
 ACCEPTED_LATELY_S = 60.0
+OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 
 
 class Gate:
@@ -54,7 +55,7 @@ class Gate:
             if self._is_doubtful(credentials) and self._probe_until is not None:
                 self._probe_ended.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
             if end.left_s < self._timeout_s:
-                return NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
+                return OUT_OF_TIME
             if blocked := self._blocked(credentials):
                 return blocked
             if self._is_doubtful(credentials):
@@ -115,12 +116,12 @@ class Gate:
             self._endpoint_blocked_until = self._clock() + self._timeout_s
 
     def _accept(self, credentials: Credentials) -> None:
-        # Not by an attempt under way with the credentials that were good before.
-        is_news = credentials == self._refused or credentials != self._accepted
+        # An attempt that was under way with the former good credentials does not end the refusal of the new ones.
+        ends_refusal = credentials == self._refused or credentials != self._accepted
         self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
         if credentials == self._refused:
             self._refused = None
-        if self._is_refusal_reported and is_news:
+        if self._is_refusal_reported and ends_refusal:
             self._is_refusal_reported = False
             self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
 

@@ -17,8 +17,8 @@ from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import CredentialsStore
 from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
-from flash_call_relay.ledger import Ledger, NoLedger
-from flash_call_relay.outcome_bus import NoOutcomeBus, OutcomeBus
+from flash_call_relay.ledger import Confirmations, Ledger
+from flash_call_relay.outcome_bus import OutcomeBus, Publication
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import USER_AGENT, Webhook
@@ -60,8 +60,8 @@ class Relay(NamedTuple):
     gate: Gate
     delivery: Delivery
     queues: Queues
-    ledger: Ledger | NoLedger
-    outcome_bus: OutcomeBus | NoOutcomeBus
+    ledger: Ledger | None
+    outcome_bus: OutcomeBus | None
 
 
 @functools.cache
@@ -72,17 +72,17 @@ def wire() -> Relay:
     webhook, gate = Webhook(settings), Gate(settings.request_timeout_seconds)
     delivery = Delivery(settings, credentials, gate, webhook)
     queues = Queues(boto3.client("sqs", config=AWS_CLIENTS), settings.result_queue_url, settings.parked_queue_url)
-    ledger: Ledger | NoLedger = NoLedger()
+    ledger = None
     if settings.ledger_table_name:
         dynamodb = boto3.client("dynamodb", config=DYNAMODB)
         use_kept_connections(dynamodb, budget.LEDGER_CALL)
         ledger = Ledger(dynamodb, settings.ledger_table_name)
-    outcome_bus: OutcomeBus | NoOutcomeBus = NoOutcomeBus()
+    outcome_bus = None
     if settings.outcome_bus_name:
         eventbridge = boto3.client("events", config=EVENTBRIDGE)
         use_kept_connections(eventbridge, budget.EVENTS_CALL)
         outcome_bus = OutcomeBus(eventbridge, settings.outcome_bus_name, telemetry.SERVICE)
-    telemetry.log_start(settings)
+    telemetry.warn_if_receives_run_out(settings)
     return Relay(settings, credentials, webhook, gate, delivery, queues, ledger, outcome_bus)
 
 
@@ -93,7 +93,8 @@ def warm_up(relay: Relay) -> None:
     repeats a step that failed.
     """
     connections = min(relay.settings.connections_per_function, MAX_WARM_CONNECTIONS)
-    steps: list[Callable[[], object]] = [relay.credentials.connect, relay.queues.connect, relay.ledger.connect]
+    steps: list[Callable[[], object]] = [relay.credentials.connect, relay.queues.connect]
+    steps += [relay.ledger.connect] if relay.ledger else []
     steps += [relay.webhook.connect] * connections
     with contextlib.suppress(Exception):
         threads = ThreadPoolExecutor(len(steps), thread_name_prefix="warm-up")
@@ -118,20 +119,18 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, Any]:
         return answer
     records = events.read(event, now=time.time())
     relay = wire()
-    delivery, queues = relay.delivery, relay.queues
-    blocked = delivery.blocked()  # then neither the ledger nor the secret has to be read
     kept: list[str] = []
     failures: dict[str, str] = {}
-    with relay.outcome_bus.open() as publication, relay.ledger.open(delivery.to_look_up(records, blocked)) as page:
-        for processed in delivery.deliver(records, page.confirmed, blocked, deadline=deadline):
+    with Publication(relay.outcome_bus) as publication, Confirmations(relay.ledger) as confirmations:
+        for processed in relay.delivery.deliver(records, confirmations.look_up, deadline=deadline):
             invocation.log_outcomes(processed)
             invocation.log_gate(relay.gate.events())
-            page.note(processed)
-            settlement = queues.settle(processed, deadline=deadline)
+            confirmations.note(processed)
+            settlement = relay.queues.settle(processed, deadline=deadline)
             publication.note(processed, settlement.kept)
             kept += settlement.kept
             failures |= settlement.failures
-    invocation.log_ledger(page.faults, page.clashes)
+    invocation.log_ledger(confirmations.faults, confirmations.clashes)
     invocation.log_unpublished(publication.unpublished)
     invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):

@@ -29,18 +29,18 @@ class Reason(StrEnum):
     UNCONFIRMED = "unconfirmed", AGAINST_ENDPOINT
     REJECTED = "rejected", PARKS, PROVES_CREDENTIALS
     UNKNOWN_CALL = "unknown_call", PARKS, PROVES_CREDENTIALS
-    CREDENTIALS_REJECTED = ("credentials_rejected",)
-    THROTTLED = ("throttled",)
+    CREDENTIALS_REJECTED = "credentials_rejected"
+    THROTTLED = "throttled"
     ENDPOINT_MISCONFIGURED = "endpoint_misconfigured", AGAINST_ENDPOINT
     ENDPOINT_ERROR = "endpoint_error", AGAINST_ENDPOINT
     TIMEOUT = "timeout", AGAINST_ENDPOINT
     CONNECTION_FAILED = "connection_failed", AGAINST_ENDPOINT
     TLS_FAILED = "tls_failed", AGAINST_ENDPOINT
     BAD_REPLY = "bad_reply", AGAINST_ENDPOINT
-    ENDPOINT_FAILING = ("endpoint_failing",)
-    OUT_OF_TIME = ("out_of_time",)
-    CREDENTIALS_UNAVAILABLE = ("credentials_unavailable",)
-    RELAY_ERROR = ("relay_error",)
+    ENDPOINT_FAILING = "endpoint_failing"
+    OUT_OF_TIME = "out_of_time"
+    CREDENTIALS_UNAVAILABLE = "credentials_unavailable"
+    RELAY_ERROR = "relay_error"
     INVALID_EVENT = "invalid_event", PARKS
     CONFLICTING_STATUS = "conflicting_status", PARKS
     RETRIES_EXHAUSTED = "retries_exhausted", PARKS
@@ -160,7 +160,7 @@ class NotAsked:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A result of this uuid is confirmed already: this status, at `at` (seconds since the epoch)."""
+    """The endpoint has confirmed this uuid with this status, at the time `at`, in seconds since the epoch."""
 
     status: Status
     at: float
@@ -245,7 +245,7 @@ class Processed:
 
 
 class GateEvent(StrEnum):
-    """A change of what the gate lets through, its value is its name in the log."""
+    """A change of what the gate admits. The value is its name in the log."""
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_RECOVERED = "endpoint.recovered"

@@ -79,7 +79,7 @@ def _in_batches(
         if deadline.left_s < LAST_CALL_S:
             failures |= dict.fromkeys(message_ids, f"{name}: no time left")
             continue
-        requests = [{"Id": str(number), **entries[one]} for number, one in enumerate(message_ids)]
+        requests = [{"Id": str(number), **entries[message_id]} for number, message_id in enumerate(message_ids)]
         try:
             reply = call(QueueUrl=queue_url, Entries=requests)
         except Exception as error:  # noqa: BLE001 - whatever it is, a message that SQS did not acknowledge must stay

@@ -79,7 +79,7 @@ class _Harmless:
 _harmless = _Harmless()
 
 
-def log_start(settings: Settings) -> None:
+def warn_if_receives_run_out(settings: Settings) -> None:
     """Warn if SQS may dead-letter a result before the retry horizon."""
     with _harmless:
         earliest_s = policy.earliest_exhaustion_s(settings)
@@ -159,17 +159,17 @@ class Invocation:
                     _emit(_counts(**{name: count}), reason=reason)
 
     def _metrics(self, *, failing: bool, late_after_s: float) -> Metrics:
-        calls = Counter(_status(one) for one in self._processed if isinstance(one.outcome, Delivered))
-        kinds = Counter(type(one.outcome) for one in self._processed)
-        parked = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Parked))
-        deferred = Counter(one.outcome.reason for one in self._processed if isinstance(one.outcome, Deferred))
+        kinds, reasons = Counter(type(one.outcome) for one in self._processed), self._by_reason()
+        delivered = [one for one in self._processed if isinstance(one.outcome, Delivered)]
+        contents = (one.record.content for one in delivered)
+        calls = Counter(content.status for content in contents if isinstance(content, FlashCallResult))
         # A call that the endpoint does not know yet waits by design.
         pending = [
             one.age_s
             for one in self._processed
             if isinstance(one.outcome, Deferred) and one.outcome.reason is not Reason.UNKNOWN_CALL
         ]
-        confirmed = [round(one.age_s, 1) for one in self._processed if isinstance(one.outcome, Delivered)]
+        confirmed = [round(one.age_s, 1) for one in delivered]
         attempts = [round(one.duration_ms, 1) for one in self._processed if one.duration_ms is not None]
         return {
             **_counts(
@@ -178,9 +178,9 @@ class Invocation:
                 ResultsDeferred=kinds[Deferred],
                 ResultsParked=kinds[Parked],
                 DuplicateResults=kinds[Duplicate],
-                ConflictingResults=parked[Reason.CONFLICTING_STATUS] + self._clashes,
-                CredentialsRejected=deferred[Reason.CREDENTIALS_REJECTED],
-                EndpointFailing=int(failing or deferred[Reason.ENDPOINT_FAILING] > 0),
+                ConflictingResults=reasons[Reason.CONFLICTING_STATUS, "ResultsParked"] + self._clashes,
+                CredentialsRejected=reasons[Reason.CREDENTIALS_REJECTED, "ResultsDeferred"],
+                EndpointFailing=int(failing or reasons[Reason.ENDPOINT_FAILING, "ResultsDeferred"] > 0),
                 LedgerErrors=int(self._faults > 0),
                 ConfirmedLate=sum(age_s >= late_after_s > 0 for age_s in confirmed),
                 OutcomeEventsFailed=self._unpublished,
@@ -196,11 +196,6 @@ class Invocation:
         names = {Deferred: "ResultsDeferred", Parked: "ResultsParked"}
         open_ones = (one.outcome for one in self._processed if isinstance(one.outcome, Deferred | Parked))
         return Counter((outcome.reason, names[type(outcome)]) for outcome in open_ones)
-
-
-def _status(processed: Processed) -> str | None:
-    content = processed.record.content
-    return content.status if isinstance(content, FlashCallResult) else None
 
 
 def _counts(**counts: int) -> Metrics:

@@ -51,7 +51,7 @@ def _failure(settings, result, reply):
 """,
     ),
     "forgets what is in the ledger": broken(
-        ONCE, ledger="\nLedger.open\nLedger.open = lambda self, _: _LedgerPage(self, {})\n"
+        ONCE, ledger="\nConfirmations.look_up\nConfirmations.look_up = lambda *_: {}\n"
     ),
     "posts twice": broken(
         ONCE,
@@ -103,21 +103,21 @@ from urllib3.util import parse_url
     "fails when the outcome bus does": broken(
         OBSERVED,
         outcome_bus="""
-_exit = _BusPublication.__exit__
+_exit = Publication.__exit__
 def _exit_and_fail(*args):
     _exit(*args)
     raise OSError("no route to EventBridge")
-_BusPublication.__exit__ = _exit_and_fail
+Publication.__exit__ = _exit_and_fail
 """,
     ),
     "tells the outcome bus of a result that is not parked": broken(
         OBSERVED,
         outcome_bus="""
-_note = _BusPublication.note
+_note = Publication.note
 def _note_early(self, processed, kept):
     told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if one.record.message_id in kept]
     _note(self, [*processed, *told], ())
-_BusPublication.note = _note_early
+Publication.note = _note_early
 from dataclasses import replace
 """,
     ),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flash_call_relay.ledger import Ledger
+from flash_call_relay.ledger import Confirmations, Ledger
 from flash_call_relay.queues import Queues
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
@@ -166,9 +166,9 @@ def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: InProcessR
     ledger = Ledger(overloaded, shared.name)
     calls = [f"overloaded-{number}" for number in range(5)]
     assert ledger.write(dict.fromkeys(calls, "Failed"), at=3.0).result() == []
-    page = ledger.open(calls)
-    assert page.confirmed.keys() == set(calls)
-    assert page.faults == []
+    confirmations = Confirmations(ledger)
+    assert confirmations.look_up(set(calls)).keys() == set(calls)
+    assert confirmations.faults == []
 
 
 def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: InProcessRelay) -> None:
@@ -176,6 +176,7 @@ def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: InProc
     overloaded: Any = OverloadedDynamoDB(shared.dynamodb)
     ledger = Ledger(overloaded, shared.name)
     calls = [f"stubborn-{number}" for number in range(60)]
-    page = ledger.open(calls)
-    assert page.faults == ["read: TimeoutError"]
+    confirmations = Confirmations(ledger)
+    confirmations.look_up(set(calls))
+    assert confirmations.faults == ["read: TimeoutError"]
     assert ledger.write(dict.fromkeys(calls[:25], "Failed"), at=4.0).exception() is not None

@@ -73,7 +73,7 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
         for handler in telemetry.logger.handlers:
             assert isinstance(handler, logging.StreamHandler)
             restoring.callback(handler.setStream, handler.setStream(log))
-        telemetry.log_start(default_settings(MAX_RECEIVE_COUNT="2"))
+        telemetry.warn_if_receives_run_out(default_settings(MAX_RECEIVE_COUNT="2"))
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
         invocation.log_outcomes(every_outcome())
         invocation.log_gate(list(GateEvent))
