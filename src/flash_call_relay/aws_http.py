@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
-import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError, SSLError
 from urllib3.util import parse_url
@@ -54,18 +53,12 @@ class _Sender:
             raise ReadTimeoutError(**place, error=error) from error
         except ssl.SSLError as error:
             raise SSLError(**place, error=error) from error
-        except _NO_WHOLE_REPLY as error:
+        except (http.client.HTTPException, ConnectionResetError, BrokenPipeError) as error:
             raise ConnectionClosedError(**place, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(**place, error=error) from error
         headers: Any = reply.headers
         return AWSResponse(request.url, reply.status, headers, _Body(reply.body))
-
-
-_NO_WHOLE_REPLY = (
-    *(http.client.HTTPException, urllib3.exceptions.HTTPError),
-    *(ConnectionResetError, BrokenPipeError),
-)
 
 
 class _Body:

@@ -59,7 +59,7 @@ class Connections:
             timeout_s: for all of it, from the look-up of the name to the last byte.
 
         Raises:
-            OSError, http.client.HTTPException, urllib3.exceptions.HTTPError: if it fails, or takes too long.
+            OSError, http.client.HTTPException: if it fails, or takes too long.
         """
         _bound.begin(timeout_s)
         connection = self._take()

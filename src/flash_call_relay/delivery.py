@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from flash_call_relay import models, policy
-from flash_call_relay.budget import AWS_CALL, REPORT_S, SETTLE_S, Deadline
+from flash_call_relay.budget import SETTLE_S, Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import OUT_OF_TIME, Gate
 from flash_call_relay.models import (
@@ -27,7 +27,7 @@ from flash_call_relay.webhook import Webhook
 
 GROUP_S = 0.0005  # seconds that an outcome waits for others
 
-Outbox = queue.SimpleQueue[Processed]
+Outcomes = queue.SimpleQueue[Processed]
 
 
 class Lane:
@@ -62,7 +62,7 @@ class Delivery:
 
     def __init__(self, settings: Settings, credentials: CredentialsStore, gate: Gate, webhook: Webhook) -> None:
         self._settings, self._credentials, self._gate, self._webhook = settings, credentials, gate, webhook
-        self._work = queue.SimpleQueue[tuple[Lane, Deadline, Outbox] | None]()
+        self._work = queue.SimpleQueue[tuple[Lane, Deadline, Outcomes] | None]()
         # A ThreadPoolExecutor makes a future for each lane. That costs a tenth of a small batch.
         self._threads = [
             threading.Thread(target=self._run_lanes, name=f"lane-{number}", daemon=True)
@@ -77,24 +77,6 @@ class Delivery:
             self._work.put(None)
         for thread in self._threads:
             thread.join()
-
-    def probe(self, call: str, *, deadline: Deadline) -> dict[str, object]:
-        """Ask the endpoint about a call that it does not know; return what it answered, for an operator.
-
-        The secret is read again and the connection is a new one, because those of the results hide a broken route. The
-        gate is not asked and does not learn.
-        """
-        if deadline.left_s < AWS_CALL.worst + self._webhook.timeout_s + REPORT_S:
-            return {"reason": OUT_OF_TIME.reason, "detail": OUT_OF_TIME.detail}
-        try:
-            credentials = self._credentials.fresh().current()
-        except CredentialsUnavailableError as error:
-            return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": models.printable(str(error))}
-        answer = Webhook(self._settings).post(FlashCallResult(call, "Failed"), credentials)
-        if isinstance(answer, models.NoReply):
-            return {"reason": answer.reason, "detail": models.printable(answer.detail)}
-        is_object = answer.json_object is not None
-        return {"http_status": answer.http_status, "is_json_object": is_object, "message": answer.message}
 
     def deliver(
         self,
@@ -114,23 +96,23 @@ class Delivery:
         blocked = self._gate.blocked(self._credentials.known)
         confirmed = look_up(self._to_look_up(records, blocked))
         last_moment = deadline.earlier(SETTLE_S)
-        outbox = Outbox()
+        outcomes = Outcomes()
         lanes: dict[str, Lane] = {}
         for record in sorted(records, key=lambda record: (record.sent_at, record.message_id)):
             if isinstance(record.content, models.NoResult):
-                outbox.put(self._processed(record, policy.park_invalid(record.content)))
+                outcomes.put(self._processed(record, policy.park_invalid(record.content)))
             elif blocked:
                 finding = confirmed.get(record.content.uuid, blocked)
-                outbox.put(self._decide(record, record.content, finding))
+                outcomes.put(self._decide(record, record.content, finding))
             else:
                 uuid = record.content.uuid
                 if uuid not in lanes:
                     lanes[uuid] = Lane(confirmed.get(uuid))
                 lanes[uuid].records.append((record, record.content))
         for lane in lanes.values():
-            self._work.put((lane, last_moment, outbox))
+            self._work.put((lane, last_moment, outcomes))
         undone = {id(record): record for record in records}
-        while undone and (ready := _take(outbox, len(undone), last_moment)):
+        while undone and (ready := _take(outcomes, len(undone), last_moment)):
             for processed in ready:
                 del undone[id(processed.record)]
             yield ready
@@ -154,14 +136,14 @@ class Delivery:
         while work := self._work.get():
             self._run(*work)
 
-    def _run(self, lane: Lane, last_moment: Deadline, outbox: Outbox) -> None:
+    def _run(self, lane: Lane, last_moment: Deadline, outcomes: Outcomes) -> None:
         for record, result in lane.records:
             try:
                 processed = self._process(record, result, lane, last_moment)
             except BaseException as error:  # noqa: BLE001 - a bug must cost a retry of this record, not of the batch
                 bug = f"a bug in the relay: {type(error).__name__}"
                 processed = self._processed(record, Deferred(Reason.RELAY_ERROR, bug, retry_in_s=None))
-            outbox.put(processed)
+            outcomes.put(processed)
 
     def _process(self, record: Record, result: FlashCallResult, lane: Lane, last_moment: Deadline) -> Processed:
         if known := lane.known(result.status):
@@ -212,16 +194,16 @@ class Delivery:
         return Processed(record, outcome, policy.age(record, time.time()), duration_ms)
 
 
-def _take(outbox: Outbox, wanted: int, end: Deadline) -> list[Processed]:
+def _take(outcomes: Outcomes, wanted: int, end: Deadline) -> list[Processed]:
     """Wait for an outcome, and take all that are ready; return none if the time ends first.
 
     Waits a moment longer if more are wanted: this thread would take CPU from the lanes if each outcome woke it.
     """
     ready: list[Processed] = []
     with contextlib.suppress(queue.Empty):
-        ready.append(outbox.get(timeout=end.left_s))
-        if outbox.qsize() + 1 < wanted:
+        ready.append(outcomes.get(timeout=end.left_s))
+        if outcomes.qsize() + 1 < wanted:
             time.sleep(GROUP_S)
         while True:
-            ready.append(outbox.get_nowait())
+            ready.append(outcomes.get_nowait())
     return ready

@@ -93,7 +93,7 @@ def parse_body(body: str) -> FlashCallResult | NoResult:
         if _is_envelope(document):
             return _result(document["detail"], "detail")
         if {"TopicArn", "Message"} <= document.keys():
-            return NoResult("the body is an SNS envelope; turn raw message delivery on for the subscription")
+            return NoResult(f"the body is an SNS envelope, and only its Message is wanted; {EXPECTED}")
     return _result(document, "the body")
 
 

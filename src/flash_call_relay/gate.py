@@ -17,8 +17,8 @@ OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
 class Gate:
     """A circuit breaker. Its state belongs to this execution environment; all lanes share it.
 
-    It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the probe, and the rest
-    of the batch waits for the probe's end. If the endpoint answers again, the whole batch is delivered. If it still
+    It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the trial, and the rest
+    of the batch waits for the trial's end. If the endpoint answers again, the whole batch is delivered. If it still
     fails, the gate blocks for `timeout_s`; if it still refuses the credentials, for another 30 s.
     """
 
@@ -26,8 +26,8 @@ class Gate:
         """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
         self._lock = threading.Lock()
-        self._probe_ended = threading.Condition(self._lock)
-        self._probe_until: float | None = None
+        self._trial_ended = threading.Condition(self._lock)
+        self._trial_until: float | None = None
         self._failures = self._refusals = 0
         self._endpoint_blocked_until: float | None = None
         self._refused: Credentials | None = None
@@ -45,35 +45,36 @@ class Gate:
     def admit(self, credentials: Credentials, end: Deadline) -> NotAsked | None:
         """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
 
-        While the endpoint or the credentials are in doubt, waits for the probe that is under way, `timeout_s` at most.
+        While the endpoint or the credentials are in doubt, waits for the trial that is under way, `timeout_s` at most.
 
         Args:
             credentials: those that the attempt would use.
             end: when the attempt must be over.
         """
         with self._lock:
-            if self._is_doubtful(credentials) and self._probe_until is not None:
-                self._probe_ended.wait_for(lambda: self._probe_until is None, self._probe_until - self._clock())
+            if self._is_doubtful(credentials) and self._trial_until is not None:
+                self._trial_ended.wait_for(lambda: self._trial_until is None, self._trial_until - self._clock())
             if end.left_s < self._timeout_s:
                 return OUT_OF_TIME
             if blocked := self._blocked(credentials):
                 return blocked
             if self._is_doubtful(credentials):
-                # If the probe never reports its end, the gate admits another one at this time.
-                self._probe_until = self._clock() + self._timeout_s
+                # If the trial never reports its end, the gate admits another one at this time.
+                self._trial_until = self._clock() + self._timeout_s
                 if self._endpoint_blocked_until is not None:
-                    self._endpoint_blocked_until = self._probe_until
+                    self._endpoint_blocked_until = self._trial_until
                 if credentials == self._refused:
-                    self._refused_until = self._probe_until
+                    self._refused_until = self._trial_until
             return None
 
     def learn(self, reason: Reason | None, credentials: Credentials) -> None:
         """Record how an attempt ended: the reason it failed (None if it is confirmed), and the credentials it used."""
         with self._lock:
-            was_probing, self._probe_until = self._probe_until is not None, None
-            self._probe_ended.notify_all()
+            was_trial = self._trial_until is not None
+            self._trial_until = None
+            self._trial_ended.notify_all()
             if reason and reason.against_endpoint:
-                self._count_failure(was_probing=was_probing)
+                self._count_failure(was_trial=was_trial)
                 return
             self._failures = 0
             if self._endpoint_blocked_until is not None:
@@ -107,12 +108,12 @@ class Gate:
             return NotAsked(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
         return None
 
-    def _count_failure(self, *, was_probing: bool) -> None:
+    def _count_failure(self, *, was_trial: bool) -> None:
         self._failures += 1
         if self._failures == IN_A_ROW:
             self._endpoint_blocked_until = self._clock() + BLOCK_S
             self._events.append(GateEvent.ENDPOINT_FAILING)
-        elif self._endpoint_blocked_until is not None and was_probing:
+        elif self._endpoint_blocked_until is not None and was_trial:
             self._endpoint_blocked_until = self._clock() + self._timeout_s
 
     def _accept(self, credentials: Credentials) -> None:

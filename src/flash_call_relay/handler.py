@@ -19,6 +19,7 @@ from flash_call_relay.delivery import Delivery
 from flash_call_relay.gate import Gate
 from flash_call_relay.ledger import Confirmations, Ledger
 from flash_call_relay.outcome_bus import OutcomeBus, Publication
+from flash_call_relay.probe import probe
 from flash_call_relay.queues import Queues
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import USER_AGENT, Webhook
@@ -114,7 +115,7 @@ def lambda_handler(event: object, context: "LambdaContext") -> dict[str, Any]:
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
     invocation = telemetry.Invocation(context.aws_request_id)
     if call := events.probed_call(event):
-        answer = wire().delivery.probe(call, deadline=deadline)
+        answer = probe(call, wire().settings, wire().credentials, deadline=deadline)
         invocation.log_probe(call, answer)
         return answer
     records = events.read(event, now=time.time())

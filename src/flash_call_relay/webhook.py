@@ -46,7 +46,7 @@ class Webhook:
         try:
             reply = self._connections.exchange(request, timeout_s=self.timeout_s)
             body = _body(reply)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        except (urllib3.exceptions.DecodeError, http.client.HTTPException, OSError) as error:
             return replace(_no_reply(error), duration_ms=(time.monotonic() - began) * 1000)
         json_object = _json_object(body)
         return Reply(
@@ -149,24 +149,16 @@ def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], frozenset[str]]:
     return re.compile("|".join(map(re.escape, values)), re.IGNORECASE), frozenset(runs)
 
 
-_FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
+_FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason, str], ...] = (
     (TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
     (ssl.SSLError, Reason.TLS_FAILED, "TLS failed"),
-    (http.client.HTTPException, Reason.BAD_REPLY, "no whole HTTP reply"),
-    (urllib3.exceptions.DecodeError, Reason.BAD_REPLY, "no whole HTTP reply"),
-    (urllib3.exceptions.InvalidHeader, Reason.BAD_REPLY, "no whole HTTP reply"),
+    ((http.client.HTTPException, urllib3.exceptions.DecodeError), Reason.BAD_REPLY, "no whole HTTP reply"),
     (OSError, Reason.CONNECTION_FAILED, "no connection"),
 )
 
 
-def _no_reply(error: BaseException) -> NoReply:
-    """Classify a failed attempt by the first known exception in its chain. Quotes nothing that the endpoint sent."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for kind, reason, text in _FAILURES:
-            if isinstance(cause, kind):
-                words = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or ""
-                return NoReply(reason, f"{text} ({type(cause).__name__} {words}".rstrip() + ")")
-        # urllib3 keeps the cause of a ProtocolError in its arguments.
-        cause = next((arg for arg in cause.args if isinstance(arg, Exception)), cause.__cause__ or cause.__context__)
-    return NoReply(Reason.CONNECTION_FAILED, f"no connection ({type(error).__name__})")
+def _no_reply(error: Exception) -> NoReply:
+    """Classify a failed attempt by the first kind that matches. Quotes nothing that the endpoint sent."""
+    reason, text = next((reason, text) for kind, reason, text in _FAILURES if isinstance(error, kind))
+    words = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or ""
+    return NoReply(reason, f"{text} ({type(error).__name__} {words}".rstrip() + ")")

@@ -189,7 +189,7 @@ def test_endpoint_failing_is_1_from_the_fifth_failure_in_a_row(relay: InProcessR
     assert relay.counted("ResultsDeferred", reason="endpoint_failing") == [1] * failing
 
 
-def test_endpoint_failing_stays_1_while_single_probes_fail(
+def test_endpoint_failing_stays_1_while_single_trials_fail(
     relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an outage with little traffic, the alarm would end whenever the relay tries one result."""

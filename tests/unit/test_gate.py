@@ -16,7 +16,7 @@ AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
 PROOFS = [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED]  # of good credentials
 OLD, NEW = Credentials("old", "user"), Credentials("new", "user")
 FAR = Deadline(1e9)
-TIMEOUT_S = 0.5  # on the clock below; waiting for a probe takes real time
+TIMEOUT_S = 0.5  # on the clock below; waiting for a trial takes real time
 PATIENCE_S = 30
 
 
@@ -90,16 +90,16 @@ def test_an_answer_between_failures_resets_the_count(gate: Gate, answer: Reason 
     assert gate.events() == []
 
 
-def test_a_failing_endpoint_is_probed_by_one_attempt_at_a_time(gate: Gate, clock: Clock) -> None:
+def test_a_failing_endpoint_is_tried_by_one_attempt_at_a_time(gate: Gate, clock: Clock) -> None:
     """All lanes would send at the same moment to an endpoint that is coming back, or none ever again."""
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
-    assert refusal(gate) is Reason.ENDPOINT_FAILING, "the probe is under way"
+    assert refusal(gate) is Reason.ENDPOINT_FAILING, "the trial is under way"
     fail(gate, 1)
     assert refusal(gate) is Reason.ENDPOINT_FAILING, "it failed"
     clock.now += TIMEOUT_S
-    assert refusal(gate) is None, "the next probe"
+    assert refusal(gate) is None, "the next trial"
     assert refusal(gate) is Reason.ENDPOINT_FAILING
     gate.learn(None, NEW)
     assert [refusal(gate) for _ in range(20)] == [None] * 20
@@ -111,7 +111,7 @@ def test_a_failing_endpoint_is_probed_by_one_attempt_at_a_time(gate: Gate, clock
     [(None, None), (Reason.THROTTLED, None), (Reason.TIMEOUT, Reason.ENDPOINT_FAILING)],
     ids=["confirmed", "throttled", "timed out"],
 )
-def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_finding(
+def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
     clock: Clock, answer: Reason | None, told: Reason | None
 ) -> None:
     """After a recovery, each batch would deliver one result and defer the others."""
@@ -126,7 +126,7 @@ def test_the_rest_of_a_batch_waits_for_the_probe_and_shares_its_finding(
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
 
 
-def test_the_rest_of_a_batch_waits_for_the_probe_of_refused_credentials(clock: Clock) -> None:
+def test_the_rest_of_a_batch_waits_for_the_trial_of_refused_credentials(clock: Clock) -> None:
     """After BetaTel accepts a key again, each batch would deliver one result and defer the others."""
     gate = Gate(PATIENCE_S, clock=clock)
     gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
@@ -139,7 +139,7 @@ def test_the_rest_of_a_batch_waits_for_the_probe_of_refused_credentials(clock: C
         assert other.result(PATIENCE_S) is None
 
 
-def test_a_failed_probe_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -> None:
+def test_a_failed_trial_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -> None:
     """In an outage, a batch of 100 would wait for one time-out after another, and the customer would pay for it."""
     fail(gate, 5)
     clock.now += 30
@@ -166,8 +166,8 @@ def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> N
     assert gate.blocked(OLD) is None
 
 
-def test_a_probe_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
-    """After a bug or a freeze during a probe, this execution environment would never send again."""
+def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
+    """After a bug or a freeze during a trial, this execution environment would never send again."""
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None

@@ -105,7 +105,7 @@ def test_the_last_receive_comes_after_the_horizon_and_before_the_message_expires
 def test_a_waiting_result_is_tried_within_its_limit_after_a_recovery(age_s: int, limit_s: int) -> None:
     """BetaTel would get results so long after the recovery that they no longer count."""
     longest_s = max(policy.schedule_s(SETTINGS, n, age_s, policy.JITTER[1]) for n in range(1, 301))
-    # At worst SQS returns it just before the gate admits a probe, so that it is deferred once more.
+    # At worst SQS returns it just before the gate admits a trial, so that it is deferred once more.
     gate_s = max(BLOCK_S, SETTINGS.request_timeout_seconds)
     assert gate_s + longest_s <= limit_s
 
