@@ -5,8 +5,10 @@ wait gets the rest of the exchange's time.
 """
 
 import contextlib
+import functools
 import http.client
 import math
+import os
 import socket
 import ssl
 import threading
@@ -30,6 +32,14 @@ def tls_context(cafile: str | None = None) -> ssl.SSLContext:
     return context
 
 
+@functools.cache
+def _shared_context(cafile: str | None, _default: str | None) -> ssl.SSLContext:
+    # To load the authorities takes 15 ms of a whole CPU, so all connections with the same ones share a context.
+    context = tls_context(cafile)
+    context.sslsocket_class = _BoundedSSLSocket
+    return context
+
+
 class Connections:
     """Connections to one server. Any number of threads may use them; each exchange has one to itself.
 
@@ -42,9 +52,7 @@ class Connections:
         default = port_by_scheme[url.scheme or "https"]
         # Without a port, http.client would take one from an IPv6 address.
         self._host, self._port = (url.host or "").strip("[]"), url.port or default
-        self._tls = tls_context(cafile) if url.scheme == "https" else None
-        if self._tls:
-            self._tls.sslsocket_class = _BoundedSSLSocket
+        self._tls = _shared_context(cafile, os.environ.get("SSL_CERT_FILE")) if url.scheme == "https" else None
         self._idle: list[_Connection] = []  # the one used last comes last
         # As many as ConnectionsPerFunction allows. A server's own, since a dead DNS keeps all of them busy.
         self._resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
