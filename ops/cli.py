@@ -104,7 +104,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _common_first(arguments: Sequence[str]) -> list[str]:
-    """Move the common options before the command: click expects them there, most people type them after it."""
+    """Move the common options before the command. click expects them there, and most people type them after it."""
     first, rest = [], []
     words = iter(arguments)
     for word in words:

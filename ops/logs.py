@@ -23,7 +23,7 @@ def find(stack: Stack, field: str, value: str, since: float) -> Iterator[dict[st
     """Yield the JSON log lines in which a field has a value, since a time in seconds since the epoch.
 
     `FilterLogEvents` searches one megabyte of logs per page. If one page is not enough, this queries Logs Insights,
-    which is faster; without permission for that, it reads page after page.
+    which is faster. Without permission for that, it reads page after page.
     """
     for text in itertools.islice(_texts(stack, field, value, since), MAX_LINES):
         try:

@@ -25,7 +25,7 @@ POLL_S = 0.1
 PATIENCE_S = 10  # for selected messages that SQS does not return: another receiver may hold them
 NEARLY_ALL_IN_FLIGHT = 100_000  # SQS allows about 120,000 messages in flight
 SEND_ATTEMPTS = 3
-SEND_PAUSE_S = 0.5  # before a body that SQS failed to take is sent again
+SEND_PAUSE_S = 0.5  # before the command repeats a body that SQS did not take
 REFUSALS_SHOWN = 10
 
 
@@ -243,7 +243,7 @@ class Pace:
         over.wait(begin - now)
 
     def give_back(self, number: int) -> None:
-        """Return what was waited for and not used."""
+        """Give back a part of the number that `wait_for` allowed, because it was not used."""
         with self._lock:
             self._next -= number / self.rate
 

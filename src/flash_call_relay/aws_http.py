@@ -20,10 +20,11 @@ from flash_call_relay.connection import Connections
 
 
 def use_kept_connections(client: Any, call: Call) -> None:
-    """Register the sender with a client of a service that takes each request at one path, as JSON services do.
+    """Have a client send its requests over kept connections.
 
     Args:
-        client: of boto3. `AWS_CA_BUNDLE` names its certificate authorities, as for botocore.
+        client: a boto3 client of a service that takes each request at one path, as JSON services do. `AWS_CA_BUNDLE`
+            names its certificate authorities, as for botocore.
         call: bounds one attempt, its connection included.
     """
     client.meta.events.register("before-send", _Sender(client.meta.endpoint_url, call))
@@ -62,7 +63,7 @@ class _Sender:
 
 
 class _Body:
-    """A body that was read, as botocore takes it from urllib3."""
+    """The body of a reply, in the shape in which botocore takes it from urllib3."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -34,7 +34,7 @@ def tls_context(cafile: str | None = None) -> ssl.SSLContext:
 
 @functools.cache
 def _shared_context(cafile: str | None, _default: str | None) -> ssl.SSLContext:
-    # To load the authorities takes 15 ms of a whole CPU, so all connections with the same ones share a context.
+    # Loading the authorities takes 15 ms of a whole CPU, so all connections with the same ones share a context.
     context = tls_context(cafile)
     context.sslsocket_class = _BoundedSSLSocket
     return context
@@ -54,7 +54,8 @@ class Connections:
         self._host, self._port = (url.host or "").strip("[]"), url.port or default
         self._tls = _shared_context(cafile, os.environ.get("SSL_CERT_FILE")) if url.scheme == "https" else None
         self._idle: list[_Connection] = []  # the one used last comes last
-        # As many as ConnectionsPerFunction allows. A server's own, since a dead DNS keeps all of them busy.
+        # 100, because ConnectionsPerFunction allows as many connections. Each server has threads of its own, because a
+        # dead DNS keeps all of them busy.
         self._resolvers = ThreadPoolExecutor(max_workers=100, thread_name_prefix="resolver")
         host = (url.host or "").rstrip(".")
         self.host_header = host if self._port == default else f"{host}:{self._port}"
@@ -63,8 +64,8 @@ class Connections:
         """Send a request; return the reply.
 
         Args:
-            request: with its head and body.
-            timeout_s: for all of it, from the look-up of the name to the last byte.
+            request: its head and body.
+            timeout_s: for the whole exchange, from the look-up of the name to the last byte, in seconds.
 
         Raises:
             OSError, http.client.HTTPException: if it fails, or takes too long.

@@ -90,8 +90,8 @@ def wire() -> Relay:
 def warm_up(relay: Relay) -> None:
     """Read the secret and open connections, in parallel, for `WARM_UP_S` at most. Raises nothing.
 
-    In the init phase a function has a whole CPU, and in an invocation with 512 MB a third of one. The first invocation
-    repeats a step that failed.
+    In the init phase a function has a whole CPU. In an invocation with 512 MB it has less than a third of one. The
+    first invocation repeats a step that failed.
     """
     connections = min(relay.settings.connections_per_function, MAX_WARM_CONNECTIONS)
     steps: list[Callable[[], object]] = [relay.credentials.connect, relay.queues.connect]

@@ -16,7 +16,7 @@ class HTTPReply(NamedTuple):
     """A whole reply.
 
     Attributes:
-        headers: by name, in lower case. The values of a repeated header are one, with commas.
+        headers: by name, in lower case. Commas join the values of a repeated header.
     """
 
     status: int
@@ -28,7 +28,7 @@ def read_reply(wire: BinaryIO) -> tuple[HTTPReply, bool]:
     """Return a reply, and whether it is the connection's last one.
 
     Args:
-        wire: bounds the number of bytes, and the time that they take.
+        wire: the connection's file, which bounds the number of bytes and the time that they take.
 
     Raises:
         http.client.HTTPException: if this is no HTTP, if the end of the body is ambiguous, or if a part is missing.
@@ -66,7 +66,7 @@ def _read_headers(wire: BinaryIO) -> dict[str, str]:
         if line.startswith((" ", "\t")) and headers:  # the header before it goes on
             headers[name] += f" {line.strip()}"
             continue
-        # Not by a pattern: one that strips the value takes time by the square of its length, or by the cube.
+        # Not by a pattern: one that strips the value takes time that grows with the square or the cube of its length.
         name, colon, value = line.partition(":")
         if not colon:
             break

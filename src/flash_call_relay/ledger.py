@@ -110,7 +110,7 @@ class Confirmations:
             return {}
         confirmed: dict[str, Confirmed] = {}
         self._wait_for("read", self._ledger.read(sorted(uuids), confirmed), Deadline.after(LEDGER_S))
-        return dict(confirmed)  # a read that outlasts the second still adds to the other one
+        return dict(confirmed)  # a copy, because a read that outlasts the second still adds to `confirmed`
 
     def note(self, processed: Sequence[Processed]) -> None:
         """Take the confirmations among outcomes. Each 25 are written immediately, so that a kill loses few."""

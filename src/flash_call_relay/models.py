@@ -13,7 +13,7 @@ PARKS, AGAINST_ENDPOINT, PROVES_CREDENTIALS = "parks", "against the endpoint", "
 
 
 class Reason(StrEnum):
-    """Why a record is deferred or parked: there are no others. Each reason has these properties.
+    """Why a record is deferred or parked. There are no other reasons. Each has these properties.
 
     Attributes:
         parks: the record is parked; `unknown_call` parks once the grace is over. Other reasons defer.
@@ -174,7 +174,7 @@ Finding = Judgement | NotAsked | Confirmed
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The endpoint confirmed the result, with this status."""
+    """The endpoint confirmed the result, with this HTTP status."""
 
     http_status: int | None
 
