@@ -31,8 +31,8 @@ def replay_command(kind: QueueKind) -> click.Command:
     ) -> int:
         """Send messages to the result queue again, and delete them from this queue.
 
-        You can interrupt and repeat this safely: a message is sent before it is deleted, and the relay does not report
-        a confirmed result twice. --set-status corrects a contradiction: the relay forgets the other status.
+        You can interrupt and repeat this safely: the command sends a message before it deletes it, and the relay does
+        not report a confirmed result twice. --set-status corrects a contradiction: the relay forgets the other status.
         """
         if set_status and not (filters["uuids"] or filters["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")

@@ -92,7 +92,7 @@ class Delivery:
             look_up: returns the ledger's entries of some uuids, by uuid.
             deadline: the function's time-out.
         """
-        # While the gate blocks everything, nothing needs the secret, and only a result to give up needs the ledger.
+        # While the gate blocks everything, no result needs the secret, and only one to be given up needs the ledger.
         blocked = self._gate.blocked(self._credentials.known)
         confirmed = look_up(self._to_look_up(records, blocked))
         last_moment = deadline.earlier(SETTLE_S)
@@ -124,7 +124,7 @@ class Delivery:
             ]
 
     def _to_look_up(self, records: Sequence[Record], blocked: NotAsked | None) -> set[str]:
-        """Return the uuids of the results that may be sent, or given up, now."""
+        """Return the uuids of the results that the relay may send, or give up, now."""
         horizon_s, now = self._settings.retry_horizon_seconds, time.time()
         return {
             record.content.uuid

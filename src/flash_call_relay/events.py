@@ -52,7 +52,7 @@ def read(event: object, *, now: float) -> list[Record]:
 
 
 def probed_call(event: object) -> str | None:
-    """Return the call that an operator's probe made up, `{"probe": "probe-..."}` and no other key; else None.
+    """Return the made-up call of an operator's probe, `{"probe": "probe-..."}`; None for any other event.
 
     The prefix keeps a probe from reporting a real call.
     """
