@@ -39,7 +39,7 @@ test: ## Set up, lint, check types, run all tests (CI runs this)
 check: ready lint types ## Do the same without the set-up
 	@$(DEV)/python -m pytest
 
-quick: ready ## Lint, types and unit tests, in seconds
+quick: ready ## Lint, types and unit tests, in half a minute
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit
 
 soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED= KEEP=)
