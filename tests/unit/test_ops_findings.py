@@ -266,6 +266,22 @@ def test_an_address_that_has_not_confirmed_is_wrong(arns: list[str], wanted: boo
     assert ("WRONG  alarms: oncall@example.com receives none" in says) is wanted
 
 
+@pytest.mark.parametrize("topics", [[], [{"ResourceType": "AWS::SNS::Topic"}]], ids=["before", "just begun"])
+def test_a_topic_that_cloudformation_has_not_made_yet_is_not_checked(topics: list[dict[str, str]]) -> None:
+    """`doctor` would crash during the deployment that adds AlarmEmail, and print none of the later checks."""
+    kinds = ("AWS::CloudFormation::Stack", "AWS::CloudWatch::Alarm")
+    resources = [{"ResourceType": kind, "PhysicalResourceId": f"a {kind}"} for kind in kinds]
+    pages = SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": [*topics, *resources]}])
+    stack = FakeStack(
+        {"AlarmEmail": "oncall@example.com"},
+        get_paginator=lambda: pages,
+        describe_alarms={"MetricAlarms": [{"AlarmName": "one", "StateValue": "OK"}]},
+    )
+    ended = CliRunner().invoke(doctor, obj=stack, standalone_mode=False)
+    assert ended.exception is None, ended.exception
+    assert "note   alarms: the alarms notify nobody" in ended.output
+
+
 def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
     """IAM would refuse the policy, or a command would lack a permission."""
     (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operating.md").read_text(), re.DOTALL)
