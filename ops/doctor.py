@@ -301,8 +301,9 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
 def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
     pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=name)
     resources = [one for page in pages for one in page["StackResourceSummaries"]]
-    ids = [one.get("PhysicalResourceId") for one in resources if one["ResourceType"] == resource_type]
-    return [physical_id for physical_id in ids if physical_id]  # a resource has none while CloudFormation makes it
+    # CloudFormation may also list a resource that it has deleted, and one that it is making, which has no id yet.
+    listed = [one for one in resources if one["ResourceType"] == resource_type and one.get("PhysicalResourceId")]
+    return [one["PhysicalResourceId"] for one in listed if one["ResourceStatus"] != "DELETE_COMPLETE"]
 
 
 def _check_webhook(stack: Stack) -> Iterator[Finding]:
