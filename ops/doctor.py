@@ -287,8 +287,9 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
-    if address := stack.parameters.get("AlarmEmail"):
-        (topic,) = [topic for one in nested for topic in _physical_ids(stack, one, "AWS::SNS::Topic")]
+    address = stack.parameters.get("AlarmEmail", "")
+    # While a deployment adds AlarmEmail, there is no topic yet.
+    for topic in [topic for one in nested for topic in _physical_ids(stack, one, "AWS::SNS::Topic") if address]:
         subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
         # Until the address confirms, the ARN is a word. SNS deletes the subscription after two days.
         if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
@@ -300,7 +301,9 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
 def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
     pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=name)
     resources = [one for page in pages for one in page["StackResourceSummaries"]]
-    return [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == resource_type]
+    # CloudFormation may also list a resource that it has deleted, and one that it is making, which has no id yet.
+    listed = [one for one in resources if one["ResourceType"] == resource_type and one.get("PhysicalResourceId")]
+    return [one["PhysicalResourceId"] for one in listed if one["ResourceStatus"] != "DELETE_COMPLETE"]
 
 
 def _check_webhook(stack: Stack) -> Iterator[Finding]:

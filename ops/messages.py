@@ -210,7 +210,9 @@ class Selection:
 
     @property
     def missing(self) -> list[str]:
-        """The uuids and message ids of the filter that none of the messages has."""
+        """The uuids and message ids of the filter that none of the messages has; empty if others may have them."""
+        if self.beyond or len(self.messages) == self.filter.limit:
+            return []
         uuids = [uuid for uuid in self.filter.uuids if not any(one.is_about(uuid) for one in self.messages)]
         return uuids + [message_id for message_id in self.filter.message_ids if message_id not in self._ids]
 

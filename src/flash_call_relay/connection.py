@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
-from urllib3.util import Url
+from urllib3.util import ALPN_PROTOCOLS, Url
 
 from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.http_reply import MAX_WIRE_BYTES, HTTPReply, read_reply
@@ -37,6 +37,9 @@ def _shared_context(cafile: str | None, _default: str | None) -> ssl.SSLContext:
     # Loading the authorities takes 15 ms of a whole CPU, so all connections with the same ones share a context.
     context = tls_context(cafile)
     context.sslsocket_class = _BoundedSSLSocket
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    # urllib3 repeats that for each connection, and so frees memory that other threads read (python/cpython#141012).
+    context.set_alpn_protocols = lambda _: None  # type: ignore[method-assign, assignment]
     return context
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +104,27 @@ def test_an_attempt_uses_a_connection_that_was_opened_before(standin: StandIn, w
     standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the connection")
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
     assert standin.connections == 1
+
+
+@pytest.mark.parametrize("standin", ["https"], indirect=True)
+def test_a_connection_does_not_change_the_tls_context_of_other_threads(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would free memory that another thread's handshake reads, and the function could crash."""
+    changes: list[list[str]] = []
+    change = ssl.SSLContext.set_alpn_protocols
+
+    def count(context: ssl.SSLContext, protocols: list[str]) -> None:
+        changes.append(protocols)
+        change(context, protocols)
+
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", count)
+    for _ in range(2):
+        webhook = Webhook(webhook_settings(standin.url))
+        webhook.connect()
+        webhook.connect()
+    standin.wait_until(lambda endpoint: endpoint.connections == 4, PATIENCE_S, "the connections")
+    assert changes == [["http/1.1"]]
 
 
 def test_a_documented_error_is_a_reply_with_its_message(standin: StandIn, webhook: Webhook) -> None:

@@ -28,6 +28,7 @@ from ops.doctor import doctor
 from ops.stack import Stack
 from tests.support.aws import FakeStack, counts
 
+NESTED, TOPIC, ALARM = "AWS::CloudFormation::Stack", "AWS::SNS::Topic", "AWS::CloudWatch::Alarm"
 SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb", "sns")
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
@@ -241,6 +242,14 @@ def test_a_missing_outcome_bus_is_wrong(reply: object, wanted: str, part: str) -
     assert part in says
 
 
+def listing(*kinds: str, status: str = "CREATE_COMPLETE", unmade: str = "") -> SimpleNamespace:
+    """Return a paginator of `list_stack_resources`: every stack has a resource of each kind, and one without an id."""
+    resources = [{"ResourceType": kind, "ResourceStatus": status, "PhysicalResourceId": f"a {kind}"} for kind in kinds]
+    if unmade:
+        resources.append({"ResourceType": unmade, "ResourceStatus": "CREATE_IN_PROGRESS"})
+    return SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": resources}])
+
+
 @pytest.mark.parametrize(
     ("arns", "wanted"),
     [
@@ -252,18 +261,35 @@ def test_a_missing_outcome_bus_is_wrong(reply: object, wanted: str, part: str) -
 )
 def test_an_address_that_has_not_confirmed_is_wrong(arns: list[str], wanted: bool) -> None:  # noqa: FBT001
     """All alarms would be silent, and `doctor` would call them good."""
-    kinds = ("AWS::CloudFormation::Stack", "AWS::SNS::Topic", "AWS::CloudWatch::Alarm")
-    resources = [{"ResourceType": kind, "PhysicalResourceId": f"a {kind}"} for kind in kinds]
-    pages = SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": resources}])
     stack = FakeStack(
         {"AlarmEmail": "oncall@example.com"},
-        get_paginator=lambda: pages,
+        get_paginator=lambda: listing(NESTED, ALARM, TOPIC),
         describe_alarms={"MetricAlarms": [{"AlarmName": "one", "StateValue": "OK", "AlarmActions": ["a topic"]}]},
         list_subscriptions_by_topic={"Subscriptions": [{"SubscriptionArn": arn} for arn in arns]},
     )
     says = CliRunner().invoke(doctor, obj=stack, standalone_mode=False).output
     assert "ok     alarms: none of 1 in ALARM" in says
     assert ("WRONG  alarms: oncall@example.com receives none" in says) is wanted
+
+
+@pytest.mark.parametrize("unmade", ["", TOPIC], ids=["before", "begun"])
+def test_a_topic_that_cloudformation_has_not_made_yet_is_not_checked(unmade: str) -> None:
+    """`doctor` would crash during the deployment that adds AlarmEmail, and print none of the later checks."""
+    stack = FakeStack(
+        {"AlarmEmail": "oncall@example.com"},
+        get_paginator=lambda: listing(NESTED, ALARM, unmade=unmade),
+        describe_alarms={"MetricAlarms": [{"AlarmName": "one", "StateValue": "OK"}]},
+    )
+    ended = CliRunner().invoke(doctor, obj=stack, standalone_mode=False)
+    assert ended.exception is None, ended.exception
+    assert "note   alarms: the alarms notify nobody" in ended.output
+
+
+def test_the_alarms_of_a_deleted_monitoring_stack_are_not_checked() -> None:
+    """After Monitoring=false, `doctor` would say that none of 0 alarms rings."""
+    resources = listing(NESTED, ALARM, status="DELETE_COMPLETE")
+    stack = FakeStack(get_paginator=lambda: resources, describe_alarms={"MetricAlarms": []})
+    assert finding(stack, "alarms")[:2] == ("note", "the stack has none (Monitoring is false)")
 
 
 def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:

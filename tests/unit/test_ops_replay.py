@@ -27,3 +27,18 @@ def test_a_replay_beyond_the_in_flight_limit_replays_every_counted_message(
     assert (f"About {150 - replayed} messages remain on the parked queue" in ended.output) == (replayed < 150)
     assert len(sqs.left) == 150 - replayed
     assert len({body for what, body in sqs.log if what == "sent"}) == replayed
+
+
+@pytest.mark.parametrize(("options", "missing"), [((), True), (("--limit", "3"), True), (("--limit", "1"), False)])
+def test_a_message_that_the_limit_leaves_out_is_not_called_missing(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], *, missing: bool
+) -> None:
+    """An operator who replays one of several results first would read that the others are not on the queue."""
+    monkeypatch.setattr(queues, "LONG_POLL_S", 0)
+    monkeypatch.setattr(queues, "PATIENCE_S", 0.5)
+    arguments = ["--dry-run", "--hold", str(HOLD_S), "--uuid", "a", "--uuid", "b", "--uuid", "mistyped", *options]
+    stack = QueueStack(Crowded(["a", "b"]))
+    ended = CliRunner().invoke(replay_command(PARKED), arguments, obj=stack, standalone_mode=False)
+    assert ended.exception is None, ended.output
+    assert ("No match for mistyped." in ended.output) == missing
+    assert "No match for b" not in ended.output
