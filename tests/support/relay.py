@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,7 +140,11 @@ class InProcessRelay:
             text = body if isinstance(body, str) else json.dumps(body)
             ids.append(self.sqs.send_message(QueueUrl=self.results_url, MessageBody=text)["MessageId"])
         received = {record["messageId"]: record for record in self.receive(self.results_url, len(ids))}
-        return [received[message_id] for message_id in ids]
+        records = [received[message_id] for message_id in ids]
+        for earlier, later in pairwise(record["attributes"] for record in records):
+            # Two sends in one millisecond would have no order.
+            later["SentTimestamp"] = str(max(int(later["SentTimestamp"]), int(earlier["SentTimestamp"]) + 1))
+        return records
 
     def receive(self, queue_url: str, count: int) -> list[dict[str, Any]]:
         """Receive messages as the records of a Lambda event; fewer than `count` if no more come."""
