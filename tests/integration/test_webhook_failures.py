@@ -77,6 +77,7 @@ def assert_failed(said: Answer, *reasons: Reason) -> None:
         (half_reply(), {Reason.BAD_REPLY}),
         (not_http(), {Reason.BAD_REPLY}),
         (status_line(100), {Reason.BAD_REPLY}),
+        (status_line(150), {Reason.BAD_REPLY}),
         (huge(), {Reason.BAD_REPLY}),
         (huge(64 * 1024 + 1), {Reason.BAD_REPLY}),
         (gzip_bomb(), {Reason.BAD_REPLY}),
@@ -87,7 +88,8 @@ def assert_failed(said: Answer, *reasons: Reason) -> None:
         (answer(200, b"not chunks\r\n", {"Transfer-Encoding": "chunked"}), {Reason.BAD_REPLY}),
     ],
     ids=[
-        *("reset", "closed early", "lost reply", "half a reply", "not HTTP", "HTTP 100", "10 MB", "64 KiB and a byte"),
+        *("reset", "closed early", "lost reply", "half a reply", "not HTTP", "HTTP 100", "HTTP 150", "10 MB"),
+        "64 KiB and a byte",
         *("gzip bomb", "no gzip", "much that is no gzip", "a header of 70 kB", "101 headers", "no chunks"),
     ],
 )

@@ -60,10 +60,13 @@ def test_a_time_that_outlasts_an_invocation_is_of_the_wall_clock(kind: Any) -> N
     assert inspect.signature(kind).parameters["clock"].default is time.time
 
 
-def test_an_attempt_that_cannot_end_in_time_is_not_admitted(gate: Gate) -> None:
+def test_an_attempt_that_cannot_end_in_time_is_not_admitted(
+    gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lambda would kill the function during an attempt, and its whole batch would come back."""
-    assert refusal(gate, end=Deadline.after(TIMEOUT_S + PATIENCE_S)) is None
-    assert refusal(gate, end=Deadline.after(TIMEOUT_S - 0.1)) is Reason.OUT_OF_TIME
+    monkeypatch.setattr(time, "monotonic", clock)
+    assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S)) is None
+    assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S - 0.1)) is Reason.OUT_OF_TIME
 
 
 @pytest.mark.parametrize("reason", AGAINST_ENDPOINT)
