@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -272,8 +272,8 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
 
 
 def _check_alarms(stack: Stack) -> Iterator[Finding]:
-    nested = _physical_ids(stack, stack.name, "AWS::CloudFormation::Stack")
-    names = [name for one in nested for name in _physical_ids(stack, one, "AWS::CloudWatch::Alarm")]
+    nested = [_resources(stack, one) for one in _resources(stack, stack.name)["AWS::CloudFormation::Stack"]]
+    names = [name for resources in nested for name in resources["AWS::CloudWatch::Alarm"]]
     if not names:
         yield Finding(NOTE, "the stack has none (Monitoring is false)", "deploy it with Monitoring=true")
         return
@@ -287,23 +287,30 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
-    address = stack.parameters.get("AlarmEmail", "")
-    # While a deployment adds AlarmEmail, there is no topic yet.
-    for topic in [topic for one in nested for topic in _physical_ids(stack, one, "AWS::SNS::Topic") if address]:
-        subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-        # Until the address confirms, the ARN is a word. SNS deletes the subscription after two days.
-        if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
-            again = f"aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint"
-            says = f"{address} receives none, because it has not confirmed SNS's e-mail"
-            yield Finding(WRONG, says, f"{again} {shlex.quote(address)}; then follow the link in the new e-mail")
+    if address := stack.parameters.get("AlarmEmail"):
+        # While a deployment adds AlarmEmail, there is no topic yet.
+        for topic in [topic for resources in nested for topic in resources["AWS::SNS::Topic"]]:
+            yield from _check_address(stack, address, topic)
 
 
-def _physical_ids(stack: Stack, name: str, resource_type: str) -> list[str]:
-    pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=name)
-    resources = [one for page in pages for one in page["StackResourceSummaries"]]
-    # CloudFormation may also list a resource that it has deleted, and one that it is making, which has no id yet.
-    listed = [one for one in resources if one["ResourceType"] == resource_type and one.get("PhysicalResourceId")]
-    return [one["PhysicalResourceId"] for one in listed if one["ResourceStatus"] != "DELETE_COMPLETE"]
+def _check_address(stack: Stack, address: str, topic: str) -> Iterator[Finding]:
+    subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    # Until the address confirms, the ARN is a word. SNS deletes the subscription after two days.
+    if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
+        again = f"aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint"
+        says = f"{address} receives none, because it has not confirmed SNS's e-mail"
+        yield Finding(WRONG, says, f"{again} {shlex.quote(address)}; then follow the link in the new e-mail")
+
+
+def _resources(stack: Stack, name: str) -> defaultdict[str, list[str]]:
+    """Return the physical ids of a stack's resources, by type."""
+    ids = defaultdict(list)
+    for page in stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=name):
+        for one in page["StackResourceSummaries"]:
+            # CloudFormation may also list a resource that it has deleted, and one that it is making, without an id.
+            if one.get("PhysicalResourceId") and one["ResourceStatus"] != "DELETE_COMPLETE":
+                ids[one["ResourceType"]].append(one["PhysicalResourceId"])
+    return ids
 
 
 def _check_webhook(stack: Stack) -> Iterator[Finding]:
