@@ -37,10 +37,12 @@ test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory check
 
 check: ready lint types ## Do the same without the set-up
-	@$(DEV)/python -m pytest
+	@$(DEV)/python -m pytest || { echo "Run one of them again: $(DEV)/python -m pytest -n0 TEST"; exit 1; }
 
-quick: ready ## Lint, types and unit tests, in half a minute
-	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit
+quick: NEEDED := .venv/dev/ready
+quick: ready ## Lint, types and unit tests, in 20 seconds
+	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy
+	@$(DEV)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit || { echo "Run one of them again: $(DEV)/python -m pytest -n0 TEST"; exit 1; }
 
 soak: $(STACK_TOOLS) .venv/runtime/ready ## Check the promises under every fault together (N=10000 SEED= KEEP=)
 	@PYTHONPATH=src $(DEV)/python -m local.soak --results $(N) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep "$(KEEP)")
@@ -78,7 +80,7 @@ VENV_PYTHON = $(PYTHON)
 	@touch $@
 
 ready:
-	@ls $(CHECK_TOOLS) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test' for the set-up and all checks."; exit 1; }
+	@ls $(or $(NEEDED),$(CHECK_TOOLS)) >/dev/null 2>&1 || { echo "Not set up yet: run 'make setup', or 'make test' for the set-up and all checks."; exit 1; }
 
 lint:
 	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .
