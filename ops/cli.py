@@ -72,15 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UNUSABLE
-    except (CommandError, click.UsageError, *EXPLAINED) as error:
-        return _fail(explain(error), UNUSABLE)
     except (KeyboardInterrupt, click.Abort):
         return _fail("Interrupted. Nothing is lost.", INTERRUPTED)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again when it exits
-        if isinstance(error, BrokenPipeError):  # the reader has ended, as `head` does
-            return FAILED
-        return _fail(f"The output can't be written: {error.strerror}.", UNUSABLE)
+    except Exception as error:  # noqa: BLE001 - a traceback would show the text of the exception
+        if isinstance(error, OSError) and not isinstance(error, EXPLAINED):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again when it exits
+            if isinstance(error, BrokenPipeError):  # the reader has ended, as `head` does
+                return FAILED
+        return _fail(explain(error), UNUSABLE)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ from flash_call_relay.credentials import CredentialsUnavailableError, parse
 from flash_call_relay.models import Reason, error_code
 from flash_call_relay.settings import Settings, SettingsError
 from ops import logs
-from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, explain
+from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, cause, explain
 from ops.output import DAY_S, count, duration
 from ops.queues import DEAD, NEARLY_ALL_IN_FLIGHT, PARKED, Depth, Queue, QueueKind
 from ops.stack import ONE_INVOCATION, Stack
@@ -327,12 +327,12 @@ def _check_webhook(stack: Stack) -> Iterator[Finding]:
             with tls_context().wrap_socket(connection, server_hostname=host) as tls:
                 certificate = tls.getpeercert() or {}
     except (socket.gaierror, UnicodeError) as error:
-        yield Finding(WRONG, f"{host} has no address on this machine: {error}", "check WebhookUrl")
+        yield Finding(WRONG, f"{host} has no address on this machine: {cause(error)}", "check WebhookUrl")
     except ssl.SSLCertVerificationError as error:
         yield Finding(WRONG, f"the certificate of {host} is not valid: {error.verify_message}", "tell BetaTel")
     except OSError as error:
         step = "try from another machine; with --probe the function tries"
-        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {error}", step)
+        yield Finding(WRONG, f"no connection to {host}:{port} from this machine: {cause(error)}", step)
     else:
         left_s = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
         level = OK if left_s > CERTIFICATE_S else NOTE

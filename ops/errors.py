@@ -1,6 +1,9 @@
 """Errors that end a command, each as one sentence that says what to do."""
 
-import re
+import traceback
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from botocore import exceptions as aws
@@ -15,29 +18,41 @@ NOT_ALLOWED = {
     *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"),
     "KMS.AccessDeniedException",  # by SQS, for the key of a queue
 }
-NOT_KNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+NOT_KNOWN = {
+    *("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"),
+    *("SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"),
+}
 BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "RequestThrottled"}
 
 LOG_IN = "log in again (`aws sso login` or `aws login`)"
+# The text of an exception can hold credentials: http.client quotes a header that it refuses. So a sentence names the
+# fields that it shows, and the text of an exception is never shown.
 SENTENCES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (aws.NoCredentialsError, aws.PartialCredentialsError),
         "No AWS credentials: log in (`aws sso login` or `aws login`), or name a profile with --profile.",
     ),
     ((aws.NoRegionError,), "No AWS region: name one with --region, or set AWS_REGION."),
-    ((aws.InvalidRegionError, aws.UnknownRegionError), "{error}: name another with --region."),
-    ((aws.ProfileNotFound,), "{error}: see `aws configure list-profiles`."),
+    ((aws.InvalidRegionError, aws.UnknownRegionError), "{region_name!r} is no AWS region: name another with --region."),
+    ((aws.ProfileNotFound,), "There is no AWS profile {profile!r}: see `aws configure list-profiles`."),
+    ((aws.ConfigParseError, aws.ConfigNotFound), "Unable to parse config file {path!r}: correct it."),
+    ((aws.MissingDependencyException,), "botocore needs another library for these credentials: install botocore[crt]."),
     (
         (aws.SSOError, aws.LoginError, aws.TokenRetrievalError, aws.CredentialRetrievalError),
         f"The AWS session has expired or can't be read: {LOG_IN}.",
     ),
-    ((aws.SSLError,), "The certificate of AWS is not trusted: check AWS_CA_BUNDLE. {error}"),
+    ((aws.SSLError,), "The certificate of AWS is not trusted: check AWS_CA_BUNDLE. {host}: {cause}"),
     (
-        (aws.HTTPClientError, aws.ConnectionError),
-        "Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL. {error}",
+        (aws.ConnectionError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.ResponseStreamingError),
+        "Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL. {host}: {cause}",
     ),
+    ((aws.HTTPClientError,), "A request to AWS can't be made: check the credentials, AWS_ENDPOINT_URL and the proxy."),
     ((ResponseParserError,), "The answer did not come from AWS: check AWS_ENDPOINT_URL."),
+    ((UnicodeEncodeError,), "An argument or a setting is not valid text."),  # it holds bytes of another encoding
+    ((OSError,), "The output can't be written: {cause}."),
 )
+GETS_CREDENTIALS = {"AssumeRoleWithWebIdentity", "GetRoleCredentials"}  # from a token in the request
+SIGNED = {"Credential=", "Signature="}
 REFUSALS = (
     (SESSION_EXPIRED, f"The AWS session has expired: {LOG_IN}."),
     (NOT_ALLOWED, "Not allowed to call {call}: ask for the permissions in docs/operating.md. AWS says: {message}"),
@@ -55,12 +70,27 @@ class KeyRefusedError(CommandError):
     """A service cannot use a KMS key for this operator."""
 
 
+_withheld: set[str] = set()
+
+
+def withhold(secrets: Iterable[str]) -> None:
+    """Never show a message of AWS that holds one of these credentials. AWS's own have 16 characters or more."""
+    _withheld.update(secret for secret in secrets if len(secret) >= 16)
+
+
 def explain(error: Exception) -> str:
     """Return an error as one line that says what to do."""
-    if isinstance(error, CommandError):
-        return str(error)
-    line = " ".join(_sentence(error).split())
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", line)  # AWS_ENDPOINT_URL may hold a password
+    return str(error) if isinstance(error, CommandError) else " ".join(_sentence(error).split())
+
+
+def cause(error: Exception) -> str:
+    """Return the operating system's words for an error, or the name of its type."""
+    one: BaseException | None = error
+    while one:
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+        one = one.__context__
+    return type(error).__name__
 
 
 def _sentence(error: Exception) -> str:
@@ -68,12 +98,13 @@ def _sentence(error: Exception) -> str:
         return _usage(error)
     if isinstance(error, aws.ClientError):
         return _refusal(error)
-    if isinstance(error, UnicodeEncodeError):  # an argument of the command holds bytes of another encoding
-        return f"{error.object!r} is not valid text."
     for kinds, sentence in SENTENCES:
         if isinstance(error, kinds):
-            return sentence.format(error=str(error).rstrip("."))
-    return f"{type(error).__name__}: {error}"
+            fields: dict[str, Any] = getattr(error, "kwargs", {})
+            host = urlsplit(str(fields.get("endpoint_url") or fields.get("proxy_url"))).hostname or "AWS"
+            return sentence.format(**fields, host=host, cause=cause(error))
+    where = [f" ({frame.filename}:{frame.lineno})" for frame in traceback.extract_tb(error.__traceback__)[-1:]]
+    return f"Unexpected {type(error).__name__}{''.join(where)}: check the AWS configuration, or report this line."
 
 
 def _usage(error: click.UsageError) -> str:
@@ -98,7 +129,9 @@ def _whole_number(kind: object) -> str:
 
 def _refusal(error: aws.ClientError) -> str:
     code, call = error_code(error).removeprefix("AWS.SimpleQueueService."), error.operation_name
-    message = error.response.get("Error", {}).get("Message", "")
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if call in GETS_CREDENTIALS or any(secret in message for secret in _withheld | SIGNED):
+        message = "(not shown, since it may hold credentials)"
     other = "AWS refused {call}: {code}: {message}"
     sentence = next((sentence for codes, sentence in REFUSALS if code in codes), other)
     return sentence.format(call=call, code=code, message=message)

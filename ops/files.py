@@ -106,8 +106,8 @@ def _csv_rows(name: str, text: str) -> Iterator[tuple[int, str]]:
             if any(texts):
                 cells = dict(zip(header, texts, strict=False))
                 yield begins, json.dumps({key: cells[key] for key in COLUMNS if key in cells})
-    except csv.Error as error:
-        raise CommandError(f"{name} is not valid CSV from line {number + 1} on: {error}.") from None
+    except csv.Error:
+        raise CommandError(f"{name} is not valid CSV from line {number + 1} on: check the quotes there.") from None
 
 
 def write(path: str, messages: Sequence[Message]) -> None:

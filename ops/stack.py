@@ -1,14 +1,17 @@
 """A deployed stack, found by its name: outputs, parameters, settings, and clients for its services."""
 
+import logging
+import os
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
 from flash_call_relay.models import error_code
-from ops.errors import CommandError, KeyRefusedError
+from ops.errors import EXPLAINED, CommandError, KeyRefusedError, cause, withhold
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
 CLIENTS = Config(
@@ -20,6 +23,11 @@ CLIENTS = Config(
 )
 # Longer than the function's time-out, and without a retry, which would run the function twice.
 ONE_INVOCATION = CLIENTS.merge(Config(read_timeout=70, retries={"total_max_attempts": 1}, tcp_keepalive=True))
+logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # its warnings hold the text of exceptions
+
+
+def _fits_a_header(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 class Stack:
@@ -52,16 +60,42 @@ class Stack:
         """Return the client of a service; the same one at each call with this configuration.
 
         Raises:
-            CommandError: if `AWS_ENDPOINT_URL` is not a URL.
+            CommandError: if `AWS_ENDPOINT_URL` is not a URL, or no request can hold the credentials.
         """
+        self._check_credentials()
         if (service, config) not in self._clients:
             try:
-                self._clients[service, config] = self._session.client(service, config=config)
+                client = self._session.client(service, config=config)
+                _ = urlsplit(client.meta.endpoint_url).port  # botocore reads it with the first request
             except BotoCoreError:
                 raise
-            except ValueError as error:
-                raise CommandError(f"{error}: check AWS_ENDPOINT_URL.") from None
+            except ValueError:
+                raise CommandError("The endpoint is not a URL: check AWS_ENDPOINT_URL.") from None
+            self._clients[service, config] = client
         return self._clients[service, config]
+
+    def _check_credentials(self) -> None:
+        """Refuse credentials that no header can hold. A long command gets new ones, so each use of a client checks."""
+        bad = [name for name, value in os.environ.items() if name.startswith("AWS_") and not _fits_a_header(value)]
+        holder = "the AWS config file"
+        try:
+            profile = f"profile {self._session.profile_name!r}"
+            holder = ", ".join([profile, *bad])
+            if credentials := self._session.get_credentials():
+                holder = ", ".join(bad) if credentials.method == "env" else f"{profile} ({credentials.method})"
+            frozen = credentials and credentials.get_frozen_credentials()
+        except Exception as error:
+            # HTTPClientError itself, not a kind of it: no header can hold the token that gets the credentials.
+            if isinstance(error, EXPLAINED) and type(error) is not HTTPClientError:
+                raise
+            raise CommandError(f"The AWS credentials can't be read ({cause(error)}): check {holder}.") from None
+        if frozen is None:
+            raise NoCredentialsError
+        values = frozen.access_key, frozen.secret_key, frozen.token or ""
+        for name, value in zip(("access key id", "secret access key", "session token"), values, strict=True):
+            if not _fits_a_header(value):
+                raise CommandError(f"Check {holder}: the {name} must be printable ASCII, without line breaks.")
+        withhold(values)
 
     @cached_property
     def description(self) -> dict[str, Any]:
