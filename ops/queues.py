@@ -131,14 +131,15 @@ class Queue:
             done: takes the number of messages deleted so far.
         """
         met, acted, deleted = set[str](), set[str](), set[str]()
-        size, last_met = selection.size, time.monotonic()
+        size, last_met, choosing = selection.size, time.monotonic(), threading.Lock()
 
         def visit(messages: Sequence[Message]) -> bool:
             nonlocal last_met
-            wanted = [one for one in messages if selection.includes(one) and one.message_id not in met]
-            wanted = wanted[: size - len(met)]
+            with choosing:
+                wanted = [one for one in messages if selection.includes(one) and one.message_id not in met]
+                wanted = wanted[: size - len(met)]
+                met.update(one.message_id for one in wanted)
             pace.give_back(batch - len(wanted))
-            met.update(one.message_id for one in wanted)
             if wanted:
                 last_met = time.monotonic()
                 finished = act(wanted)
@@ -164,17 +165,14 @@ class Queue:
         over = threading.Event()
 
         def work() -> None:
-            try:
-                while not over.is_set():
-                    if pace:
-                        pace.wait_for(batch, over)
-                    messages = [] if over.is_set() else self._receive(batch)
-                    if not visit(messages):
-                        return
-                    if not messages:
-                        over.wait(POLL_S)
-            finally:
-                tell()
+            while not over.is_set():
+                if pace:
+                    pace.wait_for(batch, over)
+                messages = [] if over.is_set() else self._receive(batch)
+                if not visit(messages):
+                    return
+                if not messages:
+                    over.wait(POLL_S)
 
         pool = ThreadPoolExecutor(WORKERS)
         try:
@@ -190,6 +188,7 @@ class Queue:
             over.set()
             pool.shutdown()  # waits for the current step of each worker
             self._release()
+            tell()
 
     def _receive(self, number: int) -> list[Message]:
         received = self._sqs.receive_message(

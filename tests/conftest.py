@@ -1,9 +1,11 @@
-"""The emulator that all tests share, and readable names for parametrized cases."""
+"""What all tests share: the same conditions on every machine, the emulator, and readable names of cases."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from local.emulator.emulator import Emulator
 from local.processes import free_port
@@ -11,6 +13,13 @@ from tests.support.case_names import case_name
 
 # These files take a minute or longer, so they start first and the workers end together.
 LONGEST = ("test_outages", "test_soak", "test_broken_relays", "test_runtime")
+
+# The configuration of the machine must not decide what a test finds.
+for _name in [name for name in os.environ if name.startswith(("AWS_", "FLASH_CALL_RELAY_", "POWERTOOLS_"))]:
+    del os.environ[_name]
+os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+
+settings.load_profile("ci")  # no deadline, no saved examples, and the same random inputs in each run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ def check_random(target: str) -> None:
     pieces = st.sampled_from(targets.tokens(target)) | st.sampled_from([*targets.cases(target).values()])
     inputs = st.lists(pieces | st.binary(max_size=4), max_size=12).map(b"".join)
 
-    @settings(deadline=None, max_examples=200, phases=set(Phase) - {Phase.shrink, Phase.explain})
+    @settings(max_examples=200, phases=set(Phase) - {Phase.shrink, Phase.explain})
     @given(inputs | st.binary(max_size=200))
     def check(data: bytes) -> None:
         targets.TARGETS[target](data)

@@ -4,19 +4,24 @@ import contextlib
 import io
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from local import ROOT
 from local.emulator.emulator import Emulator
-from ops import queues
-from ops.cli import main
+from ops import cli, queues
+
+PATIENCE_S = 60  # only a failing test waits this long
+END = "\0"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Operator:
                     patch.setenv(name, value)
             try:
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                    status = main(list(arguments))
+                    status = cli.main(list(arguments))
             finally:
                 signal.signal(signal.SIGTERM, on_end)
         return Ended(status, out.getvalue(), err.getvalue())
@@ -81,20 +86,39 @@ def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
     return Ended(process.returncode, out, err)
 
 
+def run(stack: Any, *arguments: str) -> Ended:
+    """Run a command in this process, on a stack in memory."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(cli, "Stack", lambda *_, **__: stack)
+        status = cli.main(list(arguments))
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
 @contextlib.contextmanager
-def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[[], str]]:
-    """Make a standard stream a terminal; yield a function that returns the text on it so far."""
+def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[..., str]]:
+    """Make a standard stream a terminal; yield a function that returns the text on it.
+
+    The function returns all text so far, or waits until the text has a pattern.
+    """
     ours, theirs = pty.openpty()
-    seen = ""
+    seen = b""
 
-    def read() -> str:
+    def read(until: str = END) -> str:
         nonlocal seen
-        while select.select([ours], [], [], 0.05)[0]:
-            seen += os.read(ours, 65_536).decode()
-        return seen
+        if until == END:  # the system passes text on with a delay
+            file.write(END)
+            file.flush()
+        deadline = time.monotonic() + PATIENCE_S
+        while not re.search(until, text := seen.decode(errors="replace")):
+            assert time.monotonic() < deadline, f"no {until!r} in {text!r}"
+            if select.select([ours], [], [], 1)[0]:
+                seen += os.read(ours, 65_536)
+        seen = seen.replace(END.encode(), b"")
+        return text.replace(END, "")
 
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as file:
-        for name in ("NO_COLOR", "FORCE_COLOR"):
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as file:
+        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patch.delenv(name, raising=False)
         for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
             patch.setenv(name, value)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_call_relay.events import parse_body, read
@@ -211,7 +211,6 @@ class TestBodies:
         assert words in said
         assert len(said) < 256
 
-    @settings(deadline=None)
     @given(UUIDS, STATUSES, st.dictionaries(TEXT, JSON, max_size=3))
     def test_any_result_is_read_unchanged_from_each_source(
         self, uuid: str, status: str, further: dict[str, Any]

@@ -4,11 +4,11 @@ import os
 import re
 import shlex
 import shutil
-import signal
+import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -20,25 +20,25 @@ from local import ROOT
 from ops.cli import main, relay
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BASH = shutil.which("bash")
 Sentence = Callable[..., str]
 
 PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
 
 
 @pytest.fixture(autouse=True)
-def _as_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Hide the machine's AWS configuration, and restore the signal handlers."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "FLASH_CALL_RELAY_STACK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def _with_an_access_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give the operator an access key, and hide the other places where boto3 looks for one."""
+    environment = {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "BOTO_CONFIG": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "no_proxy": "*",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ class TestCompletion:
         assert main(["completion", shell]) == 0
         assert f"_FLASH_CALL_RELAY_COMPLETE={shell}_complete" in capsys.readouterr().out
 
-    @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+    @pytest.mark.skipif(BASH is None, reason="needs bash")
     def test_bash_completes_a_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The script would fail in a shell, or the words would reach the command in the wrong order."""
         assert main(["completion", "bash"]) == 0
@@ -148,7 +148,7 @@ class TestCompletion:
         path = f"{tmp_path}:{os.defpath}"
         environment = {"PATH": path, "HOME": str(tmp_path), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         ended = subprocess.run(
-            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+            [str(BASH), "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
         )
         assert (ended.stdout, ended.stderr) == ("list\n", "")
 
@@ -228,8 +228,11 @@ class TestSentences:
 
     def test_an_unreachable_endpoint_is_reported(self, sentence: Sentence, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stopped local stack would end in a traceback, or the sentence would show a password."""
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://operator:hunter2@127.0.0.1:1")
-        said = sentence("--region", "eu-west-1", "doctor")
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # without listening
+            url = f"http://operator:hunter2@127.0.0.1:{closed.getsockname()[1]}"
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            said = sentence("--region", "eu-west-1", "doctor")
         assert said.startswith("Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL.")
 
     def test_an_answer_that_is_not_from_aws_is_reported(
@@ -239,6 +242,7 @@ class TestSentences:
 
         class Page(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))  # else the connection is reset
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(b"<html><p>Welcome</html>")
@@ -246,14 +250,14 @@ class TestSentences:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = HTTPServer(("127.0.0.1", 0), Page)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-            assert "did not come from AWS" in sentence("--region", "eu-west-1", "resume")
-        finally:
-            server.shutdown()
-            server.server_close()
+        with HTTPServer(("127.0.0.1", 0), Page) as server, ThreadPoolExecutor(1) as pool:
+            serving = pool.submit(server.serve_forever, 0.05)
+            try:
+                monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+                assert "did not come from AWS" in sentence("--region", "eu-west-1", "resume")
+            finally:
+                server.shutdown()
+            serving.result()
 
     @pytest.mark.parametrize(
         ("name", "content", "says"),

@@ -15,6 +15,8 @@ from ops.messages import Filter, Message, Selection
 from ops.queues import Depth, Pace, Queue, print_taken
 from tests.support.aws import HOLD_S, URL, Sqs, counts
 
+PATIENCE_S = 60  # only a failing test waits this long
+
 
 def these(ids: Collection[str]) -> Selection:
     """Return a selection of messages with these ids."""
@@ -63,7 +65,7 @@ def doing(sqs: Sqs, refused: Collection[str] = ()) -> Callable[[Sequence[Message
     return act
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_only_messages_acted_on_are_deleted(data: st.DataObject) -> None:
     """A replay would delete results that were not sent or not selected, or leave them hidden."""
@@ -98,7 +100,7 @@ def test_only_messages_acted_on_are_deleted(data: st.DataObject) -> None:
             assert sorted(acted) == sorted(chosen)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.integers(0, 60),
     st.integers(0, 2**32),
@@ -142,16 +144,18 @@ def test_a_look_ends_when_messages_repeat() -> None:
 
 def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
     """After Ctrl-C the command would keep sending, or release a message during its deletion."""
-    sqs, pace, late = Sqs(names(200)), Swift(), []
+    sqs, pace, acting, late = Sqs(names(200)), Swift(), threading.Event(), []
 
     def act(messages: Sequence[Message]) -> Collection[str]:
+        acting.set()
         ids = [message.message_id for message in messages]
-        if not pace.over.wait(10) or sqs.released.wait(0.2):
+        if not pace.over.wait(PATIENCE_S) or sqs.released.wait(0.2):
             late.append(ids)
         sqs.step("act", *ids)
         return ids
 
     def interrupt(_number: int) -> None:
+        assert acting.wait(PATIENCE_S)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -187,9 +191,8 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "PATIENCE_S", 0)
 
 
-def test_a_message_received_again_is_acted_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_received_again_is_acted_on_once() -> None:
     """A replay would send a result again and again if its deletion failed."""
-    monkeypatch.setattr(queues, "WORKERS", 1)  # two workers with one message may both act
     sqs = Sqs(names(30), seed=1)
     sqs.undeletable, sqs.premature = names(30)[:15], 10_000
     deleted = queue_of(sqs).take(these(names(30)), doing(sqs, names(30)[25:]), Swift(), lambda _number: None)
@@ -213,6 +216,30 @@ def test_a_failed_release_does_not_hide_the_first_error() -> None:
     with pytest.raises(ClientError, match="SendMessageBatch"):
         queue_of(sqs).take(these(names(3)), act, Swift(), lambda _number: None)
     assert [message.message_id for message in queue_of(Stubborn(["a"])).look(lambda _number: None)] == ["a"]
+
+
+class Together(Swift):
+    """A pace at which no worker acts before each has chosen its first messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._all = threading.Barrier(queues.WORKERS)
+        self._chosen = set[int]()
+
+    def give_back(self, number: int) -> None:
+        """Wait for the other workers the first time."""
+        super().give_back(number)
+        if threading.get_ident() not in self._chosen:
+            self._chosen.add(threading.get_ident())
+            self._all.wait(PATIENCE_S)
+
+
+def test_several_workers_take_no_more_than_the_limit() -> None:
+    """`parked replay --limit 5` would send more than five results."""
+    sqs, limit = Sqs(names(60)), Filter(limit=5)
+    beyond = Selection("a queue", [], limit, found=0, hidden=0, beyond=60, began=2e9, retention_s=0)
+    assert len(queue_of(sqs).take(beyond, doing(sqs), Together(), lambda _number: None)) == 5
+    assert len(sqs.left) == 55
 
 
 @pytest.mark.parametrize(("rate", "size"), [(1, 1), (7, 1), (8, 2), (39, 9), (40, 10), (1000, 10)])
@@ -340,5 +367,5 @@ def test_the_end_interrupts_a_wait() -> None:
     waiting.join(0.05)
     assert waiting.is_alive()
     over.set()
-    waiting.join(10)
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()

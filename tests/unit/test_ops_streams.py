@@ -5,27 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 
 from local import ROOT
-from ops import cli, queues
-from ops.discard import discard_command
-from ops.queues import PARKED
-from ops.send import send
 from tests.support.aws import CALL, HOLD_S, Crowded, QueueStack, busy_stack
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return a function that runs a command on a busy stack, and returns its exit status."""
-    monkeypatch.setattr(cli, "Stack", lambda *_, **__: busy_stack())
-    return lambda *words: cli.main(list(words))
+from tests.support.operator import run
 
 
 def documented() -> dict[str, list[str]]:
@@ -55,13 +42,11 @@ def documented() -> dict[str, list[str]]:
     ],
     ids=lambda value: " ".join(value[:2]),
 )
-def test_json_has_the_documented_fields(
-    words: list[str], fields: list[str], run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_has_the_documented_fields(words: list[str], fields: list[str]) -> None:
     """A script would break with a renamed field."""
-    assert run(*words) == 0
-    captured = capsys.readouterr()
-    lines = [json.loads(line) for line in captured.out.splitlines()]
+    ended = run(busy_stack(), *words)
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert ended.status == 0
     assert lines
     assert all(list(line) == fields for line in lines)
     command = " ".join(word for word in words if word not in {CALL, "--count", "1"})
@@ -78,24 +63,23 @@ def test_json_has_the_documented_fields(
         assert {type(line["next_step"]) for line in lines} == {str, type(None)}
 
 
-def test_json_of_a_story_has_the_facts(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_a_story_has_the_facts() -> None:
     """A script would have to parse a sentence."""
-    assert run("story", CALL, "--json") == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ended = run(busy_stack(), "story", CALL, "--json")
+    assert ended.status == 0
+    lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [line["where"] for line in lines] == ["parked queue", "dead-letter queue", "log"]
     assert lines[0]["fields"] == {"reason": "rejected", "detail": "", "http_status": None, "message_id": "m"}
     assert lines[2]["at"] == "2026-11-24T12:00:00Z"
     assert lines[2]["fields"]["reason"] == "endpoint_error"
 
 
-def test_json_of_an_unknown_story_is_empty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_an_unknown_story_is_empty() -> None:
     """A script would read a sentence as JSON."""
     nothing = busy_stack(filter_log_events={"events": []}, receive_message={})
-    monkeypatch.setattr(cli, "Stack", lambda *_, **__: nothing)
-    assert cli.main(["story", "unknown", "--json"]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("Nothing is known of unknown")
+    ended = run(nothing, "story", "unknown", "--json")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith("Nothing is known of unknown")
 
 
 ON_A_BUSY_STACK = """
@@ -148,18 +132,18 @@ class Interrupted(Crowded):
         return super().send_message_batch(**request)
 
 
-def interrupted(command: click.Command, arguments: Sequence[str], sqs: Interrupted) -> str:
-    """Run a command until it is interrupted; return what it wrote on standard error."""
-    ended = CliRunner().invoke(command, arguments, obj=QueueStack(sqs), standalone_mode=False)
-    assert isinstance(ended.exception, click.Abort), ended.output
-    return ended.stderr.strip()
+def interrupted(sqs: Interrupted, *words: str) -> str:
+    """Run a command until it is interrupted; return what it says before the usual sentence."""
+    ended = run(QueueStack(sqs), *words)
+    says, blank, usual = ended.err.splitlines()
+    assert (ended.status, blank, usual) == (130, "", "Interrupted. Nothing is lost.")
+    return says
 
 
-def test_an_interrupted_discard_says_how_many_it_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None:
     """After Ctrl-C an operator would not know what is deleted, or a deleted message would be in no file."""
-    monkeypatch.setattr(queues, "LONG_POLL_S", 0)
     sqs, path = Interrupted([f"message-{number}" for number in range(60)]), tmp_path / "discarded.jsonl"
-    says = interrupted(discard_command(PARKED), ["--yes", "--to", str(path), "--hold", str(HOLD_S)], sqs)
+    says = interrupted(sqs, "parked", "discard", "--yes", "--to", str(path), "--hold", str(HOLD_S))
     assert says == f"{60 - len(sqs.left)} of 60 messages deleted."
     assert 0 < len(sqs.left) < 60
     assert all(sqs.left.values()), "the others are visible"
@@ -171,5 +155,5 @@ def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> 
     """After Ctrl-C an operator would not know whether to send the file again."""
     path = tmp_path / "results.csv"
     path.write_text("uuid,status\n" + "".join(f"call-{number},Success\n" for number in range(100)))
-    says = interrupted(send, ["--file", str(path), "--rate", "10000"], Interrupted([]))
+    says = interrupted(Interrupted([]), "send", "--file", str(path), "--rate", "10000")
     assert re.fullmatch(r"At least \d+ of 100 results were sent. You can send all of them again safely.", says)

@@ -1,21 +1,20 @@
 """`watch` shows what CloudWatch and SQS say, and continues after a failure."""
 
 import re
-import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
-from click.testing import CliRunner, Result
 
 from flash_call_relay.models import Reason
 from ops import cli, watch
 from tests.support.aws import REFUSED, busy_stack, counts
 from tests.support.emitted import emitted_dimensions, emitted_metrics
-from tests.support.operator import terminal
+from tests.support.operator import run, terminal
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 THROTTLED = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")
@@ -43,14 +42,14 @@ def metrics(values: dict[str, list[float]], asked: list[dict[str, Any]] | None =
     return answer
 
 
-def run(stack: Any, *words: str) -> Result:
-    """Run `watch` on a stack."""
-    return CliRunner().invoke(watch.watch, words, obj=stack, standalone_mode=False)
-
-
 @pytest.fixture(autouse=True)
-def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return a clock that moves only while `watch` sleeps."""
+    times = [1_764_000_000.0]
+    clock = SimpleNamespace(time=lambda: times[-1], sleep=lambda seconds: times.append(times[-1] + seconds))
+    clock.monotonic = clock.time
+    monkeypatch.setattr(watch, "time", clock)
+    return clock
 
 
 def test_the_numbers_are_those_of_the_metrics() -> None:
@@ -92,9 +91,9 @@ def test_an_unknown_call_is_not_the_oldest() -> None:
 
 def test_without_a_terminal_each_refresh_is_one_line() -> None:
     """The log of a script would be full of control characters."""
-    ended = run(busy_stack(get_metric_data=metrics(VALUES)), "--count", "3")
-    assert (ended.return_value, ended.stderr) == (0, "")
-    lines = ended.stdout.splitlines()
+    ended = run(busy_stack(get_metric_data=metrics(VALUES)), "watch", "--count", "3")
+    assert (ended.status, ended.err) == (0, "")
+    lines = ended.out.splitlines()
     assert len(lines) == 3
     for line in lines:
         assert re.fullmatch(
@@ -115,23 +114,21 @@ def test_without_a_terminal_each_refresh_is_one_line() -> None:
 )
 def test_a_pause_is_shown(mapping: Any, start: str) -> None:
     """During a pause an operator would see results that wait, and no cause."""
-    (line,) = run(busy_stack(get_event_source_mapping=mapping), "--count", "1").stdout.splitlines()
+    (line,) = run(busy_stack(get_event_source_mapping=mapping), "watch", "--count", "1").out.splitlines()
     assert line.partition("  ")[2].startswith(start)
 
 
 def test_an_empty_queue_has_no_oldest_result() -> None:
     """After an outage an operator would believe that a result still waits."""
     empty = busy_stack(get_metric_data=metrics(VALUES), get_queue_attributes=counts())
-    assert run(empty, "--count", "1").stdout.endswith("oldest none\n")
+    assert run(empty, "watch", "--count", "1").out.endswith("oldest none\n")
 
 
-def test_metrics_are_asked_for_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_are_asked_for_once_a_minute() -> None:
     """A view left open would cost money with each refresh."""
-    clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))  # the command reads it about twice a refresh
     asked: list[dict[str, Any]] = []
-    run(busy_stack(get_metric_data=metrics(VALUES, asked)), "--count", "13")
-    assert 2 <= len(asked) <= 3
+    run(busy_stack(get_metric_data=metrics(VALUES, asked)), "watch", "--every", "10", "--count", "13")
+    assert len(asked) == 3
 
 
 def test_a_later_failure_does_not_end_the_view() -> None:
@@ -144,37 +141,36 @@ def test_a_later_failure_does_not_end_the_view() -> None:
             raise reply
         return reply
 
-    ended = run(busy_stack(get_queue_attributes=depth), "--count", "3")
-    assert ended.return_value == 0
-    assert [line.split()[2] for line in ended.stdout.splitlines()] == ["1,", "2,"]
-    assert "AWS throttles GetQueueAttributes" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    ended = run(busy_stack(get_queue_attributes=depth), "watch", "--count", "3")
+    assert ended.status == 0
+    assert [line.split()[2] for line in ended.out.splitlines()] == ["1,", "2,"]
+    assert "AWS throttles GetQueueAttributes" in ended.err
+    assert ended.err.count("\n") == 1
 
 
-def test_a_first_failure_ends_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_first_failure_ends_the_command() -> None:
     """An operator without permission would watch nothing."""
-    monkeypatch.setattr(cli, "Stack", lambda *_, **__: busy_stack(get_queue_attributes=THROTTLED))
-    assert cli.main(["watch"]) == 2
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    ended = run(busy_stack(get_queue_attributes=THROTTLED), "watch")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
 
 
-def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
     """A script would treat the end of a view as a failure."""
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)
-    ended = run(busy_stack())
-    assert (ended.exception, ended.return_value, ended.stderr) == (None, 0, "")
-    assert ended.stdout.count("\n") == 1
+    monkeypatch.setattr(clock, "sleep", interrupt)
+    ended = run(busy_stack(), "watch")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.count("\n") == 1
 
 
 def screen(**environment: str) -> str:
     """Return what two refreshes write on a terminal."""
-    with terminal("stdout", 100, **environment) as read:
-        watch.watch.main(["--count", "2"], obj=busy_stack(), standalone_mode=False)
+    with terminal("stdout", 100, **environment) as read, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "Stack", lambda *_, **__: busy_stack())
+        assert cli.main(["watch", "--count", "2"]) == 0
         return read()
 
 

@@ -36,7 +36,7 @@ def weight(entry: dict[str, Any]) -> int:
     return len(counted.encode())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(PARKS, max_size=25) | st.lists(HIDES, max_size=45))
 def test_every_call_is_within_the_limits_of_sqs(entries: list[dict[str, Any]]) -> None:
     """SQS would refuse whole batches of parked messages, or the relay would lose, repeat or reorder one."""

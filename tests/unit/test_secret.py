@@ -1,16 +1,18 @@
 """Credentials: a malformed secret is refused with a reason, and nothing shows any part of it."""
 
+import itertools
 import json
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from flash_call_relay import credentials
-from flash_call_relay.credentials import Credentials, CredentialsUnavailableError, parse
+from flash_call_relay.credentials import MAX_AGE_S, Credentials, CredentialsStore, CredentialsUnavailableError, parse
 from tests.support.relay import GOOD_SECRET, KEY, USER
 
+PATIENCE_S = 60  # only a failing test waits this long
 MARK = "hunter2"  # in every secret value
 MALFORMED = {
     "blank": (" ", "no JSON"),
@@ -52,30 +54,30 @@ def test_the_repr_of_credentials_is_masked() -> None:
 
 
 class HangingSecrets:
-    """Secrets Manager in an outage: it answers the first call, and later calls only when told to."""
+    """Secrets Manager in an outage: it answers the first call, and the second only when told to."""
 
     def __init__(self) -> None:
-        self.calls, self.go_on = 0, threading.Event()
+        self.calls, self.hangs, self.go_on = 0, threading.Event(), threading.Event()
 
     def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: ARG002, N803 - boto3's
         """Answer the first call immediately."""
         self.calls += 1
         if self.calls > 1:
-            self.go_on.wait(30)
+            self.hangs.set()
+            self.go_on.wait(PATIENCE_S)
         return {"SecretString": GOOD_SECRET}
 
 
-def test_good_credentials_are_returned_while_another_thread_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_good_credentials_are_returned_while_another_thread_fetches() -> None:
     """An outage of Secrets Manager would hold up every result although the relay has a good key."""
-    monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
-    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
     secrets: Any = HangingSecrets()
-    store = credentials.CredentialsStore(secrets, "secret")
+    always_later = itertools.count(0, MAX_AGE_S).__next__
+    store = CredentialsStore(secrets, "secret", clock=always_later)
     assert store.current() == Credentials(KEY, USER)
-    fetching = threading.Thread(target=store.current)
-    fetching.start()
-    while secrets.calls < 2:
-        fetching.join(0.01)
-    assert store.current() == Credentials(KEY, USER)
-    secrets.go_on.set()
-    fetching.join()
+    with ThreadPoolExecutor(1) as lane:
+        other = lane.submit(store.current)
+        assert secrets.hangs.wait(PATIENCE_S)
+        assert store.current() == Credentials(KEY, USER)
+        assert not other.done()
+        secrets.go_on.set()
+    assert other.result() == Credentials(KEY, USER)
