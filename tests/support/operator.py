@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from local import ROOT
 from local.emulator.emulator import Emulator
 from ops import queues
 from ops.cli import main
+
+MARK = b"\0"
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
 def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[[], str]]:
     """Make a standard stream a terminal; yield a function that returns the text on it so far."""
     ours, theirs = pty.openpty()
-    seen = ""
+    seen, reads = b"", 0
 
     def read() -> str:
-        nonlocal seen
-        while select.select([ours], [], [], 0.05)[0]:
-            seen += os.read(ours, 65_536).decode()
-        return seen
+        nonlocal seen, reads
+        reads += 1
+        os.write(theirs, MARK)  # what was written before it may arrive a moment later
+        while seen.count(MARK) < reads:
+            seen += os.read(ours, 65_536)
+        return seen[: seen.rindex(MARK)].replace(MARK, b"").decode()
 
     with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as file:
         for name in ("NO_COLOR", "FORCE_COLOR"):
