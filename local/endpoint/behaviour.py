@@ -113,6 +113,27 @@ def named(behaviour: Behaviour, name: str) -> Behaviour:
     return replace(behaviour, name=name, status=None)
 
 
+def in_turn(*behaviours: Behaviour) -> Behaviour:
+    """Behave in these ways, one for each request, whatever its uuid; in the last way from then on."""
+    ways = [*behaviours]
+
+    def script(proper: Reply, headers: Headers) -> Iterator[Step]:
+        return (ways.pop(0) if len(ways) > 1 else ways[0]).script(proper, headers)
+
+    return Behaviour("in_turn", script)
+
+
+def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
+    """Behave so once a condition holds; until then, do not answer."""
+
+    def script(proper: Reply, headers: Headers) -> Iterator[Step]:
+        while not condition():
+            yield 0.005
+        yield from behaviour.script(proper, headers)
+
+    return replace(behaviour, script=script)
+
+
 def redirect(status: int, location: str) -> Behaviour:
     """Answer with a redirect. A client that follows it takes the credentials to `location`."""
     return answer(status, None, {"Location": location})

@@ -43,7 +43,6 @@ _CONTROL = "/_standin/"
 _CREDENTIALS = frozenset({"x-api-key", "x-user-id"})
 _STATUSES = frozenset({"Success", "Failed"})
 _OVERRIDES = range(200, 1000)  # the statuses that can be set over HTTP
-_TLS_CLOSE_SECONDS = 1.0  # the time for which a closing TLS connection waits for the client's close_notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +256,14 @@ class StandIn:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             with self._changed:
+                override = self._current_override()
+                is_reset = override is not None and override.on_connect
+                if is_reset:  # before it counts, so that who waits for it finds it reset
+                    reset_on_close(client)
+                    client.close()
                 self._connections += 1
                 self._notify()
-                override = self._current_override()
-            if override is not None and override.on_connect:
-                reset_on_close(client)
-                client.close()
+            if is_reset:
                 continue
             client.settimeout(0)
             task = self._loop.create_task(self._shake_hands(client))
@@ -275,7 +276,6 @@ class StandIn:
                 lambda: Connection(self._respond, self._accept, self._open),
                 client,
                 ssl=self._tls,
-                ssl_shutdown_timeout=_TLS_CLOSE_SECONDS if self._tls else None,
             )
 
     def _note_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

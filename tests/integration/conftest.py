@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import pytest
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
 from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying, trusted_tls
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide this machine's AWS profile, endpoints and proxies."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.upper().endswith("_PROXY")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -30,12 +38,15 @@ def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def heard(
-    relay: InProcessRelay, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    relay: InProcessRelay,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[], str]:
     """Return a function that returns everything written anywhere, with all of Python's loggers at DEBUG."""
     root, stream = logging.getLogger(), io.StringIO()
     monkeypatch.setattr(root, "handlers", [*root.handlers, logging.StreamHandler(stream)])
     for name in ("", "boto3", "botocore", "botocore.parsers", "urllib3.connectionpool"):
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+        caplog.set_level(logging.DEBUG, name)
     logging.getLogger("some.library").debug("this is heard")
     return lambda: "".join([relay.log.getvalue(), relay.printed.getvalue(), stream.getvalue(), *capfd.readouterr()])

@@ -1,6 +1,5 @@
 """botocore's requests over the relay's own connections."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from flash_call_relay import handler
 from flash_call_relay.aws_http import use_kept_connections
 from flash_call_relay.budget import Call
-from local.endpoint.behaviour import answer, drip_body, error, reset
+from local.endpoint.behaviour import answer, drip_body, error, in_turn, reset
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import wait_until
 from tests.support.relay import KEY, PATIENCE_S, USER, failing_service
@@ -23,7 +22,7 @@ ASKED = {"RequestItems": {"table": {"Keys": [{"uuid": {"S": "call"}}]}}}
 
 def client(url: str, read_s: float = PATIENCE_S) -> Any:
     """Return a client of DynamoDB at this URL, as the handler makes it."""
-    make: Any = boto3.client
+    make: Any = boto3.Session().client
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "eu-central-1"}
     made = make("dynamodb", endpoint_url=url, config=handler.DYNAMODB, **keys)
     use_kept_connections(made, Call(connect=0.0, read=read_s))
@@ -75,17 +74,8 @@ def test_botocore_repeats_a_failed_request(dynamodb: StandIn, failure: Any) -> N
     """A connection that the service closed during a quiet minute would cost the ledger's read."""
     caller = client(url_of(dynamodb))
     caller.batch_get_item(**ASKED)
-    dynamodb.override(failure)
-    healed = threading.Thread(target=heal_after_one_more, args=(dynamodb, len(dynamodb.requests)))
-    healed.start()
+    dynamodb.override(in_turn(failure, answer(200, FOUND)))
     assert caller.batch_get_item(**ASKED)["Responses"] == {"table": []}
-    healed.join()
-
-
-def heal_after_one_more(server: StandIn, seen: int) -> None:
-    """Wait for another request, then find nothing again."""
-    server.wait_until(lambda one: len(one.requests) > seen, PATIENCE_S, "a request")
-    server.override(answer(200, FOUND))
 
 
 def test_a_reply_that_drips_ends_in_time(dynamodb: StandIn) -> None:

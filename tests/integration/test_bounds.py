@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from flash_call_relay.models import NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import answer, close_idle
 from local.endpoint.standin import StandIn
-from local.processes import free_port
 from tests.support.relay import (
     CONFIRMED,
     CREDENTIALS,
@@ -28,12 +28,13 @@ from tests.support.relay import (
     SUCCESS,
     USER,
     UUID,
+    closed_port,
     trusted_tls,
     webhook_settings,
 )
 
 
-@pytest.mark.parametrize("passed_s", [61, -1], ids=["after a minute", "the clock was put back"])
+@pytest.mark.parametrize("passed_s", [61, -3600], ids=["after a minute", "the clock was put back"])
 def test_a_connection_idle_for_a_minute_is_replaced(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, passed_s: float
 ) -> None:
@@ -82,12 +83,18 @@ def test_a_connection_that_holds_part_of_a_tls_record_is_replaced(
             socket.socket.sendall(client, b"\x17\x03\x03\x01\x00" + b"x" * 20)  # 20 of a record's 256 bytes
             sent.set()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
-        threading.Thread(target=serve, args=(listener, connections), daemon=True).start()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        contextlib.ExitStack() as connections,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        listener.settimeout(PATIENCE_S)
+        served = thread.submit(serve, listener, connections)
         webhook = Webhook(webhook_settings(f"https://127.0.0.1:{listener.getsockname()[1]}/"))
         assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, {"connection": 1})
         assert sent.wait(PATIENCE_S)
         assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, {"connection": 2})
+        served.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize("standin", ["http"], indirect=True)
@@ -95,11 +102,11 @@ def test_a_long_message_is_searched_for_a_long_key_in_time(standin: StandIn) -> 
     """A long error message would stop all threads for seconds, and the function could exceed its time-out."""
     long_key = "".join(f"key{number}" for number in range(1000, 2500))
     standin.misbehave(UUID, answer(400, {"message": "key" * 20_000}))
-    began = time.monotonic()
+    began = time.thread_time()  # of this thread's work only, however busy the machine is
     said = Webhook(webhook_settings(standin.url)).post(SUCCESS, Credentials(long_key, USER))
     assert isinstance(said, Reply)
     assert said.message.startswith("keykey")
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_a_hanging_resolver_times_out(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,27 +115,28 @@ def test_a_hanging_resolver_times_out(standin: StandIn, monkeypatch: pytest.Monk
     look_up = socket.getaddrinfo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
-        answered.wait(30)
+        answered.wait(PATIENCE_S)
         return look_up(*args, **kwargs)
 
-    webhook = Webhook(webhook_settings(standin.url))
+    webhook = Webhook(webhook_settings(standin.url, timeout_s=1))
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", slow)
         answer = webhook.post(SUCCESS, CREDENTIALS)
         answered.set()
     assert isinstance(answer, NoReply)
     assert answer.reason is Reason.TIMEOUT
+    webhook.timeout_s = 20  # the test machine may stall
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
 
 
 def test_a_dead_address_is_followed_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One dead address of several would stop all deliveries."""
-    with StandIn(api_key=KEY, user_id=USER) as endpoint:
+    with StandIn(api_key=KEY, user_id=USER) as endpoint, closed_port() as port:
         endpoint.issue(UUID)
         (good,) = socket.getaddrinfo(
             "127.0.0.1", int(endpoint.url.split(":")[2].split("/")[0]), type=socket.SOCK_STREAM
         )
-        dead = (*good[:4], ("127.0.0.1", free_port()))
+        dead = (*good[:4], ("127.0.0.1", port))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead, dead, good])
         assert Webhook(webhook_settings(endpoint.url)).post(SUCCESS, CREDENTIALS) == CONFIRMED
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead])

@@ -1,20 +1,21 @@
 """The time reserved at the end of an invocation covers the slowest calls to AWS."""
 
-import threading
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay import budget, handler
+from local.endpoint.behaviour import Behaviour, answer, hang
+from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from tests.support.relay import KEY, PATIENCE_S, USER
 from tests.support.template import template
 
-NOISE_S = 20  # a test machine can pause for seconds
 CALLS = {
     "sqs": (handler.AWS_CLIENTS, budget.AWS_CALL, "list_queues", {}),
     "secretsmanager": (handler.AWS_CLIENTS, budget.AWS_CALL, "get_secret_value", {"SecretId": "none"}),
@@ -23,65 +24,48 @@ CALLS = {
 }
 
 
-class StallingHandler(BaseHTTPRequestHandler):
-    """Throttles the first call just before its read time-out and asks for a minute's wait; then stays silent."""
-
-    server: "StallingServer"
-
-    def do_POST(self) -> None:
-        """Stall."""
-        self.server.asked.append(time.monotonic())
-        if len(self.server.asked) > 1:
-            self.server.over.wait(NOISE_S)
-            return
-        time.sleep(self.server.stall_s)
-        body = b'{"__type": "ThrottlingException"}'
-        self.send_response(400)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("x-amz-retry-after", "60000")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
-class StallingServer(ThreadingHTTPServer):
-    """A server that stalls each call."""
-
-    daemon_threads = True
-
-    def __init__(self, stall_s: float) -> None:
-        super().__init__(("127.0.0.1", 0), StallingHandler)
-        self.stall_s, self.asked, self.over = stall_s, list[float](), threading.Event()
-
-
-def error_of_stalled_call(service: str, server: StallingServer) -> BaseException | None:
-    """Make a call that the server stalls; return its error, within the call's worst case."""
-    config, call, operation, arguments = CALLS[service]
-    make: Any = boto3.client
+def failed_calls(behaviour: Behaviour, limits: Config) -> list[tuple[budget.Call, BaseException, int, float]]:
+    """Make each call while its service behaves so; return their errors, numbers of requests and durations."""
+    make: Any = boto3.Session().client
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "eu-central-1"}
-    client = make(service, endpoint_url=f"http://127.0.0.1:{server.server_port}", config=config, **keys)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with ThreadPoolExecutor(1) as caller:
-            return caller.submit(getattr(client, operation), **arguments).exception(call.worst + NOISE_S)
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
+    ended = []
+    with ThreadPoolExecutor(len(CALLS)) as threads, contextlib.ExitStack() as servers:
+        begun = []
+        for service, (config, call, operation, arguments) in CALLS.items():
+            server = servers.enter_context(StandIn(api_key=KEY, user_id=USER))
+            server.override(behaviour)
+            url = server.url.removesuffix(WEBHOOK_PATH)
+            client = make(service, endpoint_url=url, config=config.merge(limits), **keys)
+            begun.append((call, server, threads.submit(timed, getattr(client, operation), arguments)))
+        for call, server, pending in begun:
+            error, took_s = pending.result(call.worst + PATIENCE_S)
+            ended.append((call, error, len(server.requests), took_s))
+    return ended
+
+
+def timed(call: Any, arguments: Any) -> tuple[BaseException, float]:
+    """Return the error of a call, and the seconds until it."""
+    began = time.monotonic()
+    with pytest.raises((BotoCoreError, ClientError)) as failed:
+        call(**arguments)
+    return failed.value, time.monotonic() - began
 
 
 def test_a_call_to_a_silent_service_ends_within_its_worst_case() -> None:
     """Lambda would kill the function while it hides or parks, and its whole batch would come back."""
-    servers = {service: StallingServer(call.read * 0.8) for service, (_, call, *_) in CALLS.items()}
-    with ThreadPoolExecutor() as pool:
-        errors = list(pool.map(error_of_stalled_call, servers, servers.values()))
-    for error, (service, server) in zip(errors, servers.items(), strict=True):
-        assert isinstance(error, ClientError | BotoCoreError)
-        assert len(server.asked) == CALLS[service][1].attempts
-        # botocore waited as the reply asked, up to its own limit of 5 s, which the worst case includes.
-        assert all(later - earlier >= server.stall_s + 5 for earlier, later in pairwise(server.asked))
+    for call, error, requests, _ in failed_calls(hang(), Config()):
+        assert isinstance(error, BotoCoreError)
+        assert requests <= call.attempts
+
+
+def test_a_service_that_asks_for_a_minute_gets_the_wait_of_the_worst_case() -> None:
+    """Botocore would wait for a throttled service until Lambda kills the function."""
+    throttled = answer(400, {"__type": "ThrottlingException"}, {"x-amz-retry-after": "60000"})
+    patient = Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S)
+    for call, error, requests, took_s in failed_calls(throttled, patient):
+        assert isinstance(error, ClientError)
+        assert requests == call.attempts
+        assert took_s >= 5 * (call.attempts - 1), "the worst case includes botocore's own limit of 5 s"
 
 
 def test_the_parts_of_the_budget_fit_the_functions_timeout() -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from flash_call_relay import credentials
-from local.processes import free_port
 from tests.support.payloads import result
-from tests.support.relay import GOOD_SECRET, InProcessRelay
+from tests.support.relay import GOOD_SECRET, InProcessRelay, failing_service
 
 MARK = "hunter2"  # in every secret value
 CALLS = ["call-0", "call-1"]
@@ -42,12 +41,13 @@ def test_a_malformed_secret_defers_results_and_appears_in_no_output(
 @pytest.mark.parametrize("how", ["unreachable", "deleted"])
 def test_results_are_deferred_while_the_secret_cannot_be_read(relay: InProcessRelay, how: str) -> None:
     """An outage of Secrets Manager or a deleted secret would lose results, or look like an outage of BetaTel."""
-    if how == "unreachable":
-        relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=f"https://localhost:{free_port()}")
-    else:
-        relay.secrets.delete_secret(SecretId=relay.secret_id, ForceDeleteWithoutRecovery=True)
     records = relay.send(*map(result, CALLS))
-    assert sorted(relay.invoke_with(records)) == sorted(record["messageId"] for record in records)
+    with failing_service("unreachable") as url:
+        if how == "unreachable":
+            relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=url)
+        else:
+            relay.secrets.delete_secret(SecretId=relay.secret_id, ForceDeleteWithoutRecovery=True)
+        assert sorted(relay.invoke_with(records)) == sorted(record["messageId"] for record in records)
     assert {line["reason"] for line in relay.lines("result.")} == {"credentials_unavailable"}
     assert relay.endpoint.connections == 0
 

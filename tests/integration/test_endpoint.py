@@ -46,12 +46,14 @@ from local.endpoint.behaviour import (
     status_line,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import listens, wait_until
+from tests.support.relay import closed_port
 
 KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
 RESULT = {"uuid": UUID, "status": "Success"}
 CONFIRMED = {**RESULT, "message": "OK"}
-PATIENCE = 30.0  # seconds; only a failing test waits this long
+PATIENCE = 60.0  # seconds; only a failing test waits this long
 
 Headers = dict[str, str]
 HEADERS = {"Content-Type": "application/json", "x-api-key": KEY, "x-user-id": USER}
@@ -414,8 +416,7 @@ class TestLifecycle:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            with socket.socket() as again:
-                again.bind(("127.0.0.1", urlsplit(endpoint.url).port))
+            assert (endpoint._listener.fileno(), endpoint._open) == (-1, set())
 
     def test_a_port_that_is_taken_is_an_error(self, endpoint: StandIn) -> None:
         """A test would talk to another program's server."""
@@ -425,15 +426,16 @@ class TestLifecycle:
 
     def test_a_second_stand_in_takes_over_the_port_of_the_first(self, client: urllib3.PoolManager) -> None:
         """No test could imitate an endpoint that refuses connections and then comes back."""
-        with StandIn(api_key=KEY, user_id=USER) as first:
-            post(client, first.url)
-        with (
-            pytest.raises(urllib3.exceptions.NewConnectionError),
-            urllib3.PoolManager(retries=False) as other,
-        ):
-            post(other, first.url)
-        with StandIn(api_key=KEY, user_id=USER, port=urlsplit(first.url).port or 0) as second:
-            assert post(client, second.url)[0] == 404
+        with closed_port() as port:
+            with StandIn(api_key=KEY, user_id=USER, port=port) as first:
+                post(client, first.url)
+            with (
+                pytest.raises(urllib3.exceptions.NewConnectionError),
+                urllib3.PoolManager(retries=False) as other,
+            ):
+                post(other, first.url)
+            with StandIn(api_key=KEY, user_id=USER, port=port) as second:
+                assert post(client, second.url)[0] == 404
 
     def test_tls_works_and_survives_clients_that_distrust_it(self) -> None:
         """The tests of https and of refused certificates would prove nothing."""
@@ -562,21 +564,17 @@ class TestControl:
         """The demo's endpoint would not start, would print noise, or would not end when told to."""
         credentials = tmp_path / "credentials.json"
         credentials.write_text(json.dumps({"api_key": KEY, "user_id": USER}))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
-        patient = urllib3.Retry(connect=12, backoff_factor=0.02, backoff_max=5)
         with (
+            closed_port() as port,
             self.run("--port", str(port), "--credentials", str(credentials), "--every-call-exists") as process,
-            urllib3.PoolManager(retries=patient, timeout=PATIENCE) as client,
+            urllib3.PoolManager(retries=False, timeout=PATIENCE) as client,
         ):
-            try:
-                assert post(client, url) == (200, CONFIRMED)
-                assert self.ask(client, url, "requests")[1][0]["answer"] == 200
-                process.send_signal(ending)
-                assert process.communicate(timeout=PATIENCE) == (b"", b"")
-            finally:
-                process.kill()
+            url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
+            assert wait_until(lambda: listens(port), PATIENCE)
+            assert post(client, url) == (200, CONFIRMED)
+            assert self.ask(client, url, "requests")[1][0]["answer"] == 200
+            process.send_signal(ending)
+            assert process.communicate(timeout=PATIENCE) == (b"", b"")
         assert process.returncode == 0
 
     @pytest.mark.parametrize(
@@ -603,11 +601,16 @@ class TestControl:
         assert complaint in error
         assert b"Traceback" not in error
 
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start the module as a process."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def run(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the module as a process; kill it at the end of the block."""
+        with subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "local.endpoint.standin", *arguments],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()

@@ -7,10 +7,9 @@ import pytest
 
 from flash_call_relay.ledger import Confirmations, Ledger
 from flash_call_relay.queues import Queues
-from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
 from tests.support.payloads import result
-from tests.support.relay import InProcessRelay, failing_service, relaying
+from tests.support.relay import InProcessRelay, failing_service
 
 THROTTLED = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
 
@@ -90,6 +89,7 @@ def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -
 @pytest.fixture(params=["missing", "refused", "throttled", "unreachable", "silent"])
 def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
     """Run the relay with a ledger that fails."""
+    relay.keep_real_limits("DYNAMODB", "LEDGER_CALL", "LEDGER_S")
     relay.endpoint.issue("call", "other")
     if request.param == "missing":
         relay.configure(LEDGER_TABLE_NAME="no-such-table")
@@ -123,20 +123,13 @@ def test_dynamodb_is_not_called_without_deduplication(relay: InProcessRelay) -> 
     assert {operation for operation, _ in relay.aws_calls} == {"GetSecretValue"}
 
 
-@pytest.fixture(scope="module")
-def shared(emulator: Emulator) -> Iterator[InProcessRelay]:
-    """Run one relay with a ledger for the whole module."""
-    with relaying(emulator) as one:
-        one.add_ledger()
-        yield one
-
-
-def test_a_write_over_the_other_status_is_reported_and_changes_nothing(shared: InProcessRelay) -> None:
+def test_a_write_over_the_other_status_is_reported_and_changes_nothing(relay: InProcessRelay) -> None:
     """Two contradicting results in flight at the same moment would leave no trace."""
-    ledger = Ledger(shared.dynamodb, shared.name)
+    relay.add_ledger()
+    ledger = Ledger(relay.dynamodb, relay.name)
     assert ledger.write({"first": "Success", "second": "Success"}, at=1.0).result() == []
     assert ledger.write({"first": "Failed", "second": "Success", "third": "Failed"}, at=2.0).result() == ["first"]
-    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in shared.ledger_entries().items()}
+    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in relay.ledger_entries().items()}
     assert remembered == {"first": ("Success", "1"), "second": ("Success", "1"), "third": ("Failed", "2")}
 
 
@@ -160,10 +153,11 @@ class OverloadedDynamoDB:
         return {**reply, "Responses": [*reply["Responses"], *(throttled for _ in Statements[1:])]}
 
 
-def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: InProcessRelay) -> None:
+def test_keys_that_dynamodb_leaves_undone_are_requested_again(relay: InProcessRelay) -> None:
     """Under load, the ledger would lose confirmations, and the relay would send their results again."""
-    overloaded: Any = OverloadedDynamoDB(shared.dynamodb)
-    ledger = Ledger(overloaded, shared.name)
+    relay.add_ledger()
+    overloaded: Any = OverloadedDynamoDB(relay.dynamodb)
+    ledger = Ledger(overloaded, relay.name)
     calls = [f"overloaded-{number}" for number in range(5)]
     assert ledger.write(dict.fromkeys(calls, "Failed"), at=3.0).result() == []
     confirmations = Confirmations(ledger)
@@ -171,10 +165,12 @@ def test_keys_that_dynamodb_leaves_undone_are_requested_again(shared: InProcessR
     assert confirmations.faults == []
 
 
-def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(shared: InProcessRelay) -> None:
+def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(relay: InProcessRelay) -> None:
     """An invocation would wait for a throttled table until Lambda kills it."""
-    overloaded: Any = OverloadedDynamoDB(shared.dynamodb)
-    ledger = Ledger(overloaded, shared.name)
+    relay.keep_real_limits("LEDGER_S")
+    relay.add_ledger()
+    overloaded: Any = OverloadedDynamoDB(relay.dynamodb)
+    ledger = Ledger(overloaded, relay.name)
     calls = [f"stubborn-{number}" for number in range(60)]
     confirmations = Confirmations(ledger)
     confirmations.look_up(set(calls))

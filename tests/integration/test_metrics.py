@@ -137,7 +137,7 @@ def test_an_unknown_call_within_its_grace_has_no_pending_age(relay: InProcessRel
 
 
 @pytest.mark.parametrize(
-    ("fresh_s", "age_s", "late"), [(60, 59, 0), (60, 61, 1), (0, 5000, 0)], ids=["fresh", "late", "no freshness"]
+    ("fresh_s", "age_s", "late"), [(600, 300, 0), (600, 600, 1), (0, 5000, 0)], ids=["fresh", "late", "no freshness"]
 )
 def test_a_confirmation_counts_as_late_from_the_end_of_freshness(
     relay: InProcessRelay, fresh_s: int, age_s: int, late: int

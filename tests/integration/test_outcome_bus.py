@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from local.endpoint.behaviour import answer, error
+from local.endpoint.behaviour import answer, error, in_turn
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.payloads import result
-from tests.support.relay import KEY, USER, InProcessRelay, failing_service, session
+from tests.support.relay import KEY, USER, InProcessRelay, failing_service
 from tests.support.template import template
 
 
@@ -29,7 +29,7 @@ def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
 
 
 def _listen(relay: InProcessRelay, name: str, pattern: dict[str, Any]) -> str:
-    url: str = relay.sqs.create_queue(QueueName=f"{relay.name}-{name}")["QueueUrl"]
+    url = relay.queue(name)
     arn = relay.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     events = relay.emulator.client("events")
     events.put_rule(Name=f"{relay.name}-{name}", EventBusName=relay.name, EventPattern=json.dumps(pattern))
@@ -78,7 +78,10 @@ def test_the_relays_own_rule_does_not_match_its_events(bus: InProcessRelay) -> N
     own = _listen(bus, "own", pattern)
     bus.invoke_with(bus.send(result("call"), "no result"))
     assert len(_heard(bus, 2)) == 2
-    assert set(bus.depths(own).values()) == {0}
+    last = {"Source": "flash-call-relay", "DetailType": "Flash Call Result", "Detail": "{}", "EventBusName": bus.name}
+    bus.emulator.client("events").put_events(Entries=[last])
+    assert [json.loads(record["body"])["detail"] for record in bus.receive(own, 1)] == [{}], "the rule works"
+    assert sum(bus.depths(own).values()) == 1
 
 
 def test_one_call_publishes_ten_events(bus: InProcessRelay) -> None:
@@ -109,6 +112,7 @@ def test_there_are_no_events_without_a_bus(relay: InProcessRelay) -> None:
 def without_bus(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
     """Run the relay with an outcome bus that fails."""
     relay.endpoint.issue("call")
+    relay.keep_real_limits("EVENTBRIDGE", "EVENTS_CALL", "EVENTS_S")
     relay.configure(OUTCOME_BUS_NAME="default")
     with failing_service(request.param) as url:
         relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=url)
@@ -153,19 +157,12 @@ def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcess
     """A failure to repeat one refused event would report events that the backend has."""
     relay.endpoint.issue("call", "other")
     refusal = {"ErrorCode": "InternalFailure", "ErrorMessage": "once more"}
+    half = answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]})
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-
-        def fail_the_next_call(**_: object) -> None:
-            eventbridge.override(answer(400, {"__type": "ThrottlingException", "message": "slow down"}))
-
-        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]}))
+        eventbridge.override(in_turn(half, answer(400, {"__type": "ThrottlingException", "message": "slow down"})))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
-        session().events.register("after-call.eventbridge.PutEvents", fail_the_next_call)
-        try:
-            assert relay.invoke_with(relay.send(result("call"), result("other"))) == []
-        finally:
-            session().events.unregister("after-call.eventbridge.PutEvents", fail_the_next_call)
+        assert relay.invoke_with(relay.send(result("call"), result("other"))) == []
     (line,) = relay.lines("outcome_event.failed")
     assert json.loads(relay.calls_of("PutEvents")[-1]["Entries"][0]["Detail"])["uuid"] == line["uuid"]
     assert line["detail"] == "PutEvents: InternalFailure"

@@ -6,9 +6,8 @@ import pytest
 
 from flash_call_relay import budget, handler
 from local.endpoint.behaviour import Behaviour, answer, error, hang, redirect
-from local.processes import free_port
 from tests.support.payloads import result
-from tests.support.relay import Context, InProcessRelay
+from tests.support.relay import PATIENCE_S, Context, InProcessRelay, closed_port, failing_service
 
 CALL = "probe-5d0f2c7e"
 UNKNOWN = {"http_status": 404, "is_json_object": True, "message": "The flash call does not exist"}
@@ -44,13 +43,16 @@ def test_a_probe_asks_the_endpoint_and_leaves_no_result(relay: InProcessRelay) -
 def test_a_probe_returns_what_it_met(relay: InProcessRelay, behaviour: Behaviour, found: dict[str, object]) -> None:
     """An operator would read an error of Lambda instead of the endpoint's answer."""
     relay.endpoint.always(CALL, behaviour)
+    if "reason" in found:
+        relay.configure(REQUEST_TIMEOUT_SECONDS="1")
     assert relay.probe(CALL) == found
 
 
 def test_a_probe_without_a_route_says_so(relay: InProcessRelay) -> None:
     """An operator could not tell a closed route from an endpoint that fails."""
-    relay.configure(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/")
-    assert relay.probe(CALL)["reason"] == "connection_failed"
+    with closed_port() as port:
+        relay.configure(WEBHOOK_URL=f"http://127.0.0.1:{port}/")
+        assert relay.probe(CALL)["reason"] == "connection_failed"
 
 
 def test_a_probe_takes_a_new_connection_and_reads_the_secret_again(relay: InProcessRelay) -> None:
@@ -67,11 +69,12 @@ def test_a_probe_takes_a_new_connection_and_reads_the_secret_again(relay: InProc
 @pytest.mark.parametrize("secret", ['{"api_key": "hunter2"}', None], ids=["half", "unreachable"])
 def test_a_probe_without_credentials_sends_nothing(relay: InProcessRelay, secret: str | None) -> None:
     """An operator would look for the fault at the endpoint, or see a part of the secret."""
-    if secret:
-        relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=secret)
-    else:
-        relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=f"https://localhost:{free_port()}")
-    answer = relay.probe(CALL)
+    with failing_service("unreachable") as url:
+        if secret:
+            relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=secret)
+        else:
+            relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=url)
+        answer = relay.probe(CALL)
     assert answer["reason"] == "credentials_unavailable"
     assert ("the secret has no user_id" if secret else "cannot be reached") in answer["detail"]
     assert "hunter2" not in str(answer)
@@ -96,10 +99,10 @@ def test_a_failing_endpoint_is_probed_and_the_gate_learns_nothing(relay: InProce
 
 def test_a_probe_that_may_not_end_in_time_is_not_begun(relay: InProcessRelay) -> None:
     """Lambda would cut the function off, and an operator would learn nothing."""
-    needed_s = budget.AWS_CALL.worst + 1 + budget.REPORT_S  # the time-out is 1 s
-    assert relay.probe(CALL, Context(int(needed_s * 1000) - 500))["reason"] == "out_of_time"
+    needed_s = budget.AWS_CALL.worst + 20 + budget.REPORT_S  # the time-out is 20 s
+    assert relay.probe(CALL, Context(int(needed_s * 1000) - 1))["reason"] == "out_of_time"
     assert (relay.aws_calls, relay.endpoint.connections) == ([], 0)
-    assert relay.probe(CALL, Context(int(needed_s * 1000) + 5000)) == UNKNOWN
+    assert relay.probe(CALL, Context(int((needed_s + PATIENCE_S) * 1000))) == UNKNOWN
 
 
 def test_a_message_that_looks_like_a_probe_is_parked(relay: InProcessRelay) -> None:

@@ -125,9 +125,9 @@ def test_a_copy_of_a_confirmed_result_is_a_duplicate_at_its_horizon_although_the
     relay: InProcessRelay,
 ) -> None:
     """After a long outage, a person would have to deal with copies of confirmed results."""
-    records = blocked_batch(relay, horizon_s=1)
+    records = blocked_batch(relay, horizon_s=3600)
     for record in records:
-        record["attributes"]["SentTimestamp"] = str(int(record["attributes"]["SentTimestamp"]) - 2000)
+        record["attributes"]["SentTimestamp"] = str(int(record["attributes"]["SentTimestamp"]) - 3_600_000)
     assert relay.invoke_with(records) == []
     assert [line["uuid"] for line in relay.lines("result.duplicate")] == ["confirmed"]
     assert [line["reason"] for line in relay.lines("result.parked")] == ["retries_exhausted"] * 9

@@ -16,15 +16,15 @@ from typing import Any, cast
 import boto3
 import pytest
 import trustme
+from botocore.config import Config
 
-from flash_call_relay import handler, telemetry
+from flash_call_relay import budget, credentials, gate, handler, ledger, outcome_bus, telemetry
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from local.emulator.emulator import Emulator
-from local.endpoint.behaviour import answer
+from local.endpoint.behaviour import answer, close_early, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
 from tests.support import emf
 from tests.support.template import default_settings
 
@@ -34,15 +34,34 @@ UUID = "01JV5V54KPYK9GB29265EQRZ2P"
 SUCCESS = FlashCallResult(UUID, "Success")
 CONFIRMED = Reply(200, {"uuid": UUID, "status": "Success", "message": "OK"}, "OK")
 GOOD_SECRET = json.dumps({"api_key": KEY, "user_id": USER})
-PATIENCE_S = 10  # seconds; only a failing test waits this long
+PATIENCE_S = 30  # seconds; only a failing test waits this long
+
+# Limits of the function that a stalled test machine would exceed, with the tests' own values.
+_CALL = budget.Call(connect=PATIENCE_S, read=PATIENCE_S)
+_CLIENT = Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S)
+_PATIENT_LIMITS: dict[tuple[Any, str], Any] = {
+    (handler, "AWS_CLIENTS"): handler.AWS_CLIENTS.merge(_CLIENT),
+    (handler, "DYNAMODB"): handler.DYNAMODB.merge(_CLIENT),
+    (handler, "EVENTBRIDGE"): handler.EVENTBRIDGE.merge(_CLIENT),
+    (handler, "WARM_UP_S"): PATIENCE_S,
+    (budget, "LEDGER_CALL"): _CALL,
+    (budget, "EVENTS_CALL"): _CALL,
+    (ledger, "LEDGER_S"): PATIENCE_S,
+    (outcome_bus, "EVENTS_S"): PATIENCE_S,
+    (gate, "BLOCK_S"): 3600.0,
+    (gate, "ACCEPTED_LATELY_S"): 3600.0,
+    (credentials, "FETCH_INTERVAL_S"): 3600.0,
+    (credentials, "MAX_AGE_S"): 3600.0,
+}
+_REAL_LIMITS = {(module, name): getattr(module, name) for module, name in _PATIENT_LIMITS}
 
 
-def webhook_settings(url: str, connections: int = 10) -> Settings:
-    """Return the settings of a `Webhook` for this URL, with a time-out of one second and no ledger."""
+def webhook_settings(url: str, connections: int = 10, timeout_s: int = 20) -> Settings:
+    """Return the settings of a `Webhook` for this URL, without a ledger; only a silent endpoint needs a short time."""
     return default_settings(
         WEBHOOK_URL=url,
         CONNECTIONS_PER_FUNCTION=str(connections),
-        REQUEST_TIMEOUT_SECONDS="1",
+        REQUEST_TIMEOUT_SECONDS=str(timeout_s),
         LEDGER_TABLE_NAME="",
     )
 
@@ -57,7 +76,7 @@ def session() -> boto3.Session:
 class Context:
     """The parts of Lambda's context that the relay reads."""
 
-    remaining_ms: int = 60_000
+    remaining_ms: int = 300_000  # not the function's 60 s: a test machine may stall
     aws_request_id: str = "00000000-0000-4000-8000-000000000000"
 
     def get_remaining_time_in_millis(self) -> int:
@@ -90,20 +109,36 @@ class InProcessRelay:
     def __post_init__(self) -> None:
         """Make the queues and the secret, and configure the function."""
         self.sqs, self.secrets, self.dynamodb = map(self.emulator.client, ("sqs", "secretsmanager", "dynamodb"))
-        self.results_url, self.parked_url = self._queue("results"), self._queue("parked")
+        self.results_url, self.parked_url = self.queue("results"), self.queue("parked")
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
         variables = {name.upper(): str(value) for name, value in asdict(webhook_settings(self.endpoint.url)).items()}
         places = {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        for (module, name), value in _PATIENT_LIMITS.items():
+            self.monkeypatch.setattr(module, name, value)
         self.configure(**self.emulator.environment, **variables | places | {"CREDENTIALS_SECRET_ARN": self.secret_id})
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
 
+    def queue(self, name: str) -> str:
+        """Make a queue; return its URL."""
+        # Longer than any test: a message that comes back within a test was hidden by the relay.
+        visibility = {"VisibilityTimeout": "400"}
+        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{name}", Attributes=visibility)["QueueUrl"]
+        return url
+
     def configure(self, **environ: str) -> None:
         """Set environment variables, and start a new execution environment with the next invocation."""
         for name, text in environ.items():
             self.monkeypatch.setenv(name, text)
-        handler.wire.cache_clear()
+        self.end_environment()
+
+    def keep_real_limits(self, *names: str) -> None:
+        """Have the function keep its own limits of these names, for a service that is silent or throttles."""
+        for (module, name), value in _REAL_LIMITS.items():
+            if name in names:
+                self.monkeypatch.setattr(module, name, value)
+        self.end_environment()
 
     def end_environment(self) -> None:
         """End the execution environment: wait for its lanes, and start a new environment with the next invocation."""
@@ -139,7 +174,11 @@ class InProcessRelay:
         for body in bodies:
             text = body if isinstance(body, str) else json.dumps(body)
             ids.append(self.sqs.send_message(QueueUrl=self.results_url, MessageBody=text)["MessageId"])
-        received = {record["messageId"]: record for record in self.receive(self.results_url, len(ids))}
+        received: dict[str, dict[str, Any]] = {}
+        while missing := set(ids) - received.keys():  # a deferred message may come back meanwhile
+            more = self.receive(self.results_url, len(missing))
+            assert more, "SQS lost a message"
+            received |= {record["messageId"]: record for record in more}
         records = [received[message_id] for message_id in ids]
         for earlier, later in pairwise(record["attributes"] for record in records):
             # Two sends in one millisecond would have no order.
@@ -153,7 +192,7 @@ class InProcessRelay:
             reply = self.sqs.receive_message(
                 QueueUrl=queue_url,
                 MaxNumberOfMessages=min(10, count - len(records)),
-                WaitTimeSeconds=PATIENCE_S,
+                WaitTimeSeconds=20,
                 AttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
@@ -226,12 +265,6 @@ class InProcessRelay:
         """Note a call to AWS by the function."""
         self.aws_calls.append((model.name, params))
 
-    def _queue(self, kind: str) -> str:
-        # Longer than any test: a message that comes back within a test was hidden by the relay.
-        visibility = {"VisibilityTimeout": "400"}
-        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{kind}", Attributes=visibility)["QueueUrl"]
-        return url
-
 
 @contextmanager
 def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
@@ -247,17 +280,29 @@ def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
 
 
 @contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port of 127.0.0.1 that refuses connections; only a server that is told to listen there can take it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextmanager
 def failing_service(failure: str, error: str = "ThrottlingException") -> Iterator[str]:
-    """Yield the URL of an AWS service that is "unreachable", "silent" or "throttled", which answers with `error`."""
+    """Yield the URL of an AWS service that is "unreachable", "silent", "closing" or "throttled" with this `error`."""
     if failure == "unreachable":
-        yield f"https://localhost:{free_port()}"
-    elif failure == "silent":
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
-    else:
-        with StandIn(api_key=KEY, user_id=USER) as service:
-            service.override(answer(400, {"__type": error, "message": "slow down"}))
-            yield service.url.removesuffix(WEBHOOK_PATH)
+        with closed_port() as port:
+            yield f"https://127.0.0.1:{port}"
+        return
+    fails = {
+        "silent": hang(),
+        "closing": close_early(),
+        "throttled": answer(400, {"__type": error, "message": "slow down"}),
+    }
+    with StandIn(api_key=KEY, user_id=USER) as service:
+        service.override(fails[failure])
+        yield service.url.removesuffix(WEBHOOK_PATH)
 
 
 def trusted_tls(directory: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
