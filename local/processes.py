@@ -41,6 +41,19 @@ def free_port() -> int:
     raise LocalError("No loopback port from 10240 to 32767 is free.")
 
 
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Hold a free loopback port for a server that starts later, in any process, and may start again.
+
+    The system gives the port to no other socket, and refuses connections while no server runs. On Linux a server can
+    listen on it nevertheless, because both set SO_REUSEADDR.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
 def listens(port: int) -> bool:
     """Return whether a process accepts connections on this loopback port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

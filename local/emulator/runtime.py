@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
-from local.processes import LocalError, free_port, listens, start_session, tool, wait_until
+from local.processes import LocalError, held_port, listens, start_session, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
@@ -77,16 +77,16 @@ class Environment:
     def __init__(self, number: int, package: Path, variables: Mapping[str, str], log: Path) -> None:
         self.number, self.log = number, log
         self.invocations, self.lost = 0, False
-        self._port = free_port()
         self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._ending = contextlib.ExitStack()
+        self._port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
         client = tool("runtime/lib/python3*/site-packages/awslambdaric").parent
         command = [
             *(str(emulator), "--log-level", "info"),
             *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
-            *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
+            *("--runtime-api-address", f"127.0.0.1:{api_port}"),
             # Without site-packages: the function imports from PYTHONPATH and the standard library only.
             *(str(tool("runtime/bin/python")), "-S", "-m", "awslambdaric", variables["_HANDLER"]),
         ]
@@ -94,7 +94,8 @@ class Environment:
         output = self._ending.enter_context(log.open("ab"))
         process = start_session(self._ending, command, env=environment, cwd=package, stdout=output)
         self._emulator = process.pid
-        if not wait_until(lambda: listens(self._port), START_LIMIT_S, every_s=0.01):
+        wait_until(lambda: process.poll() is not None or listens(self._port), START_LIMIT_S, every_s=0.01)
+        if process.poll() is not None or not listens(self._port):
             self.end()
             raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
 

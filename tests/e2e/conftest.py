@@ -9,7 +9,7 @@ import pytest
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
+from local.processes import held_port
 from local.soak.run import PARAMETERS
 from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, DeployedRelay, SoakStage
 from tests.support.operator import Operator
@@ -37,9 +37,8 @@ def package(built: Path) -> Path:
 @pytest.fixture(scope="session")
 def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
     """Deploy one relay for all soaks."""
-    port = free_port()
-    places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
-    with StandIn(api_key="none", user_id="none") as other_host:
+    with held_port() as port, StandIn(api_key="none", user_id="none") as other_host:
+        places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
         yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, other_host)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error
-from local.processes import free_port
+from local.processes import held_port
 from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, payload, result
@@ -156,7 +156,7 @@ def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
 def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
     """Point the function at a port without a server."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
-    with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
+    with held_port() as port, relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{port}/webhook"):
         wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
         yield
     wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the way back")
