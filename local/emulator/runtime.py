@@ -30,8 +30,8 @@ from local.processes import LocalError, held_port, listens, start_session, tool,
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
-START_LIMIT_S = 20
-GRACE_S = 15  # after the function's time-out, for its cold start and for the runtime emulator to kill it
+START_LIMIT_S = 180
+GRACE_S = 60  # after the function's time-out, for its cold start and for the runtime emulator to kill it
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,11 @@ class Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the function's configuration, and end the environments."""
+        """Restore the function's configuration, and end the environments.
+
+        Raises:
+            RuntimeError: an execution environment has failed, and not the function in it.
+        """
         try:
             self.stop()
             self._configure(self._before)
@@ -211,6 +215,8 @@ class Runtime:
                 environment.end()
             self._server.shutdown()
             self._server.server_close()
+        if self._server.failure:
+            raise RuntimeError("an execution environment has failed") from self._server.failure
 
     def _configure(self, variables: Mapping[str, str]) -> None:
         self._function.update_function_configuration(
@@ -356,6 +362,11 @@ def _read_log(environment: int, log: Path) -> Iterator[dict[str, Any]]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    failure: BaseException | None = None
+
+    def handle_error(self, *_: object) -> None:
+        """Keep what failed; the emulator gets no reply."""
+        self.failure = self.failure or sys.exception()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -369,13 +380,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         event = self.rfile.read(int(self.headers["Content-Length"]))
-        try:
-            invocation = self._runtime.handle(event)
-            status = 200 if invocation.reply is not None else 502
-            body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
-        except (OSError, http.client.HTTPException, LocalError) as error:  # the environment has failed
-            print(f"runtime: {error!r}", file=sys.stderr)
-            status, body = 502, repr(error)
+        invocation = self._runtime.handle(event)
+        status = 200 if invocation.reply is not None else 502
+        body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
         with contextlib.suppress(OSError):  # the emulator has closed the connection
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))
