@@ -11,14 +11,15 @@ from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
 from local.soak.run import PARAMETERS
-from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, DeployedRelay, SoakStage
+from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, VISIBILITY_S, DeployedRelay, SoakStage
 from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {
     "RetryBaseSeconds": 1,
     "RetryCapSeconds": 3,
-    "RequestTimeoutSeconds": 2,
-    "UnknownCallGraceSeconds": 8,
+    # Long enough for a stalled machine: a test that waits for a time-out sets its own.
+    "RequestTimeoutSeconds": 10,
+    "UnknownCallGraceSeconds": 20,
 }
 
 
@@ -101,8 +102,7 @@ def _deployed(
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
         places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
         deployment = sam_deploy(emulator, name, built, {**SHORT, **places, **parameters})
-        # So that a message of a killed function comes back before a test's time-out.
-        deployment.shorten_visibility(30)
+        deployment.shorten_visibility(VISIBILITY_S)
         if fill_secret:
             deployment.fill_secret(api_key, user_id)
         yield DeployedRelay(deployment, endpoint, api_key, user_id)
