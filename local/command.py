@@ -2,7 +2,6 @@
 
 import argparse
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -61,27 +60,3 @@ def stopwatch(show: Callable[[str], object]) -> Callable[[str], None]:
         show(f"{time.monotonic() - began:6.1f} s  {line}")
 
     return say
-
-
-def add_ports(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the ports of the emulator and the endpoint."""
-    port = whole(1, 65_535)
-    parser.add_argument("--emulator-port", type=port, default=4566, help="on 127.0.0.1 (default %(default)s)")
-    parser.add_argument("--endpoint-port", type=port, default=8787, help="on 127.0.0.1 (default %(default)s)")
-
-
-def require_ports(options: argparse.Namespace) -> None:
-    """Raise a `LocalError` that says what to do if a port of `add_ports` is in use."""
-    for port, user, variable in (
-        (options.emulator_port, "the emulator", "EMULATOR_PORT"),
-        (options.endpoint_port, "the endpoint", "ENDPOINT_PORT"),
-    ):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                raise LocalError(
-                    f"Port {port}, meant for {user}, is in use. If an earlier `make up` uses it, run `make down`. "
-                    f"Otherwise choose another port with {variable}=..."
-                ) from None

@@ -9,11 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from local import ROOT, TOOLS
 
+Result = TypeVar("Result")
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
@@ -39,6 +41,19 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise LocalError("No loopback port from 10240 to 32767 is free.")
+
+
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Hold a free loopback port for a server that starts later, in any process, and may start again.
+
+    The system gives the port to no other socket, and refuses connections while no server runs. On Linux a server can
+    listen on it nevertheless, because both set SO_REUSEADDR.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def listens(port: int) -> bool:
@@ -86,6 +101,20 @@ def wait_until(condition: Callable[[], object], limit_s: float, every_s: float =
     while not (holds := bool(condition())) and time.monotonic() < deadline:
         time.sleep(every_s)
     return holds
+
+
+def in_background(work: Callable[[], Result]) -> Future[Result]:
+    """Run a function in a thread that does not keep the process alive; return how it ends."""
+    ending: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            ending.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - for whoever asks for the result
+            ending.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ending
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 
 from local.emulator.emulator import Emulator
-from local.processes import free_port
 from tests.support.case_names import case_name
 
 # These files take a minute or longer, so they start first and the workers end together.
@@ -36,5 +35,5 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """Run the AWS emulator on a free loopback port."""
     state: Path = tmp_path_factory.mktemp("emulator")
-    with Emulator(state, free_port()) as stack:
+    with Emulator(state) as stack:
         yield stack

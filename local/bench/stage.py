@@ -19,7 +19,7 @@ from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.process import start_endpoint
 from local.endpoint.standin import WEBHOOK_PATH
-from local.processes import LocalError, free_port, tool
+from local.processes import LocalError, held_port, tool
 
 HERE = Path(__file__).parent
 CPUS = sorted(os.sched_getaffinity(0))
@@ -98,10 +98,10 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
-            emulator = ending.enter_context(Emulator(state, free_port(), say))
+            emulator = ending.enter_context(Emulator(state, say=say))
             endpoints: dict[int, str] = {}
             for latency_ms in latencies_ms:
-                port = free_port()
+                port = ending.enter_context(held_port())
                 endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
                 options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
                 options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.command import Parser, add_ports, require_ports, run_command, stopwatch, whole
+from local.command import Parser, run_command, stopwatch, whole
 from local.demo.report import show
 from local.demo.run import PARAMETERS, Run
 from local.demo.scenario import Scenario
@@ -28,22 +28,20 @@ def main() -> int:
     parser.add_argument(
         "--results", type=whole(LEAST_RESULTS), default=400, help="how many to send (default %(default)s)"
     )
-    add_ports(parser)
     options = parser.parse_args()
     return run_command(lambda: demonstrate(options))
 
 
 def demonstrate(options: argparse.Namespace) -> int:
     """Set up and run a scenario, show its outcomes; return the exit code."""
-    require_ports(options)
     console = Console(highlight=False, markup=False)
     say = stopwatch(partial(console.print, soft_wrap=True))
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-")))
-        endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, port=options.endpoint_port))
+        endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id))
         say(f"the stand-in endpoint listens at {endpoint.url}")
-        emulator = ending.enter_context(Emulator(state, options.emulator_port, say))
+        emulator = ending.enter_context(Emulator(state, say=say))
         parameters = {"WebhookUrl": endpoint.url, **PARAMETERS}
         deployment = sam_deploy(emulator, "flash-call-relay-demo", sam_build(emulator), parameters)
         say("filling the secret with made-up credentials")

@@ -10,6 +10,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -19,12 +20,12 @@ from typing import Any
 import urllib3
 
 from local import ROOT, TOOLS
-from local.command import Parser, add_ports, require_ports, run_command, stopwatch
+from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.process import start_endpoint
 from local.endpoint.standin import WEBHOOK_PATH
-from local.processes import end_session, signals_held
+from local.processes import LocalError, end_session, signals_held
 
 LOCAL = ROOT / ".local"
 PIDS = LOCAL / "pids.json"
@@ -41,7 +42,9 @@ def main() -> int:
     """Parse the options and run the command."""
     parser = Parser(prog="python -m local.demo.playground", description="The relay, to try out.")
     commands = parser.add_subparsers(dest="command", required=True)
-    add_ports(commands.add_parser("up", help="deploy the relay on this machine and leave it running"))
+    started = commands.add_parser("up", help="deploy the relay on this machine and leave it running")
+    for option, port in (("--emulator-port", 4566), ("--endpoint-port", 8787)):
+        started.add_argument(option, type=whole(1, 65_535), default=port, help="on 127.0.0.1 (default %(default)s)")
     commands.add_parser("down", help="end the processes of `up`")
     options = parser.parse_args()
     return run_command(down if options.command == "down" else lambda: up(options))
@@ -54,7 +57,8 @@ def up(options: argparse.Namespace) -> int:
         show_commands()
         return 0
     clear()
-    require_ports(options)
+    require_free(options.emulator_port, "the emulator", "EMULATOR_PORT")
+    require_free(options.endpoint_port, "the endpoint", "ENDPOINT_PORT")
     say = stopwatch(partial(print, flush=True))
     with contextlib.ExitStack() as undo:
         undo.callback(clear)
@@ -92,6 +96,17 @@ def clear() -> bool:
             end_session(pid)
         shutil.rmtree(LOCAL, ignore_errors=True)
     return bool(pids)
+
+
+def require_free(port: int, user: str, variable: str) -> None:
+    """Raise a `LocalError` that says what to do if a port is in use."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        raise LocalError(
+            f"Port {port}, meant for {user}, is in use. If `make up` in another directory uses it, run `make down` "
+            f"there. Otherwise choose another port with {variable}=..."
+        ) from None
 
 
 # ---- the processes of `up` ----

@@ -24,7 +24,7 @@ def show(run: Run) -> list[str]:
         log[:] = run.deployment.log()
         return any(line.get("uuid") == failing and line["outcome"] == DELIVERED for line in log)
 
-    wait_until(is_logged, limit_s=5)
+    wait_until(is_logged, limit_s=60)
     run.console.print(_story(run, log))
     run.console.print(_events(run, log), soft_wrap=True)
     return _outcomes(run, {line["uuid"] for line in log if "uuid" in line and line["outcome"] == "deferred"})

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ BATCH_ACTIONS = {
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
+PAGE_LINES = 10_000
+LATE_LOG_MS = 60_000  # the emulator may take this long from an invocation's timestamp to its stream
 
 
 def sam_build(emulator: Emulator) -> Path:
@@ -74,6 +77,7 @@ class Deployment:
 
     emulator: Emulator
     name: str
+    _invocations: dict[str, tuple[int, list[str]]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -244,10 +248,19 @@ class Deployment:
 
     def raw_log(self) -> list[str]:
         """Return all lines that the function wrote, oldest first."""
-        pages = self.emulator.client("logs").get_paginator("filter_log_events")
-        events = [one for page in pages.paginate(logGroupName=self.outputs["LogGroupName"]) for one in page["events"]]
-        events.sort(key=lambda event: event["timestamp"])
-        return [line for event in events for line in event["message"].rstrip().splitlines()]
+        # The emulator returns at most 10,000 lines, the oldest, and no token. It puts all lines of an invocation into
+        # one stream, with one timestamp.
+        logs, newest = self.emulator.client("logs"), max((at for at, _ in self._invocations.values()), default=0)
+        since, is_full = max(0, newest - LATE_LOG_MS), True
+        while is_full:
+            page = logs.filter_log_events(logGroupName=self.outputs["LogGroupName"], startTime=since)["events"]
+            streams: dict[str, tuple[int, list[str]]] = {}
+            for event in page:
+                since = event["timestamp"]
+                streams.setdefault(event["logStreamName"], (since, []))[1].extend(event["message"].splitlines())
+            self._invocations |= streams
+            is_full = len(page) == PAGE_LINES
+        return [line for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for line in lines]
 
 
 def _batches(items: list[str]) -> list[list[str]]:

@@ -5,6 +5,7 @@ Nothing here can reach AWS: each client and each child process gets the emulator
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,30 @@ from botocore.config import Config
 from local.processes import LocalError, start_session, tool, wait_until
 
 REGION = "eu-central-1"
-START_LIMIT_S = 60
+START_LIMIT_S = 300
+# `python -m ministack` takes no open socket, and as root it also listens on port 443, for which emulators compete.
+# It takes the lines that a function has written 5 ms after its reply for all lines of the invocation. On a busy machine
+# the others would come with the next invocation, or never. Here the function's process marks the last line.
+SERVE = """
+import contextlib, queue, sys
+from hypercorn.__main__ import main
+from ministack.core import lambda_runtime
+
+MARK, END = "<the end of an invocation>", "        _real_stdout.flush()\\n\\nrun()"
+before, end, after = lambda_runtime._PYTHON_WORKER_SCRIPT.partition(END)
+assert end, "another version of ministack"
+lambda_runtime._PYTHON_WORKER_SCRIPT = f"{before}        print({MARK!r}, flush=True)\\n{end}{after}"
+
+def lines(worker):
+    found = []
+    with contextlib.suppress(queue.Empty):  # it died
+        while (line := worker._stderr_queue.get(timeout=10)) != MARK:
+            found.append(line)
+    return "\\n".join(found)
+
+lambda_runtime.Worker._drain_stderr_bounded = lines
+sys.exit(main())
+"""
 
 
 @dataclass
@@ -29,13 +53,13 @@ class Emulator:
 
     Attributes:
         state: a directory for everything that the emulator and SAM write.
-        port: the emulator's loopback port.
+        port: the emulator's loopback port; 0: any free one, which is here once it runs.
         say: takes a line for each step, for the person who waits.
         pid: the emulator's process, once it runs.
     """
 
     state: Path
-    port: int
+    port: int = 0
     say: Callable[[str], None] = lambda _line: None
     pid: int = field(default=0, init=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -74,9 +98,8 @@ class Emulator:
         """Start the emulator and wait until it answers.
 
         Raises:
-            LocalError: it is not installed, or does not start.
+            LocalError: it is not installed, its port is in use, or it does not start.
         """
-        self.say(f"starting the emulator on {self.url}")
         with contextlib.ExitStack() as ending:
             self._start(ending)
             self._ending = ending.pop_all()
@@ -96,35 +119,47 @@ class Emulator:
         authority.cert_pem.write_to_path(str(self.ca_bundle))
         certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
         (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        environment = {
-            "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
-            "HOME": str(self.state),
-            "TMPDIR": str(self.state / "tmp"),
-            "STATE_DIR": str(self.state),
-            **self.environment,
-            "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": str(self.port),
-            "MINISTACK_REGION": REGION,
-            "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
-            "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
-            "USE_SSL": "1",  # the queues refuse plain http
-            "AUTH": "true",  # a permission that the function's role lacks shows up
-            "IOT_MTLS_ENABLED": "0",
-            "SFTP_ENABLED": "0",
-        }
         output = self.state / "emulator.log"
-        with output.open("wb") as log:
-            command = [str(python), "-m", "ministack"]
-            process = start_session(ending, command, env=environment, cwd=self.state, stdout=log)
+        with self._listener() as listener, output.open("wb") as log:
+            self.port = listener.getsockname()[1]
+            self.say(f"starting the emulator on {self.url}")
+            command = [
+                *(str(python), "-c", SERVE, "ministack.app:app", "--workers", "0", "--keep-alive", "75"),
+                *("--certfile", str(self.state / "cert.pem"), "--keyfile", str(self.state / "key.pem")),
+                *("--bind", f"fd://{listener.fileno()}"),
+            ]
+            environment = {
+                "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
+                "HOME": str(self.state),
+                "TMPDIR": str(self.state / "tmp"),
+                "STATE_DIR": str(self.state),
+                **self.environment,
+                "GATEWAY_PORT": str(self.port),
+                "MINISTACK_REGION": REGION,
+                "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
+                "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
+                "USE_SSL": "1",  # the queues refuse plain http
+                "AUTH": "true",  # a permission that the function's role lacks shows up
+                "IOT_MTLS_ENABLED": "0",
+                "SFTP_ENABLED": "0",
+            }
+            places: dict[str, Any] = {"cwd": self.state, "stdout": log, "pass_fds": [listener.fileno()]}
+            process = start_session(ending, command, env=environment, **places)
         self.pid = process.pid
-        wait_until(lambda: process.poll() is not None or self._is_healthy(), START_LIMIT_S, every_s=0.1)
-        if process.poll() is not None or not self._is_healthy():
+        responded = wait_until(lambda: process.poll() is not None or self._is_healthy(), START_LIMIT_S, every_s=0.1)
+        if process.poll() is not None or not responded:
             raise LocalError(
                 f"The emulator did not start. The end of its log:\n{output.read_text(errors='replace')[-2000:]}"
             )
 
+    def _listener(self) -> socket.socket:
+        try:
+            return socket.create_server(("127.0.0.1", self.port))
+        except OSError as error:
+            raise LocalError(f"The emulator cannot listen on port {self.port}: {error.strerror}.") from error
+
     def _is_healthy(self) -> bool:
-        pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=2)
+        pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=10)
         with pool as http, contextlib.suppress(urllib3.exceptions.HTTPError):
             return http.request("GET", f"{self.url}/_ministack/health").status == 200
         return False

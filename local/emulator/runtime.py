@@ -26,12 +26,12 @@ from typing import Any, Self
 
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
-from local.processes import LocalError, free_port, listens, start_session, tool, wait_until
+from local.processes import LocalError, held_port, listens, start_session, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
-START_LIMIT_S = 20
-GRACE_S = 15  # after the function's time-out, for its cold start and for the runtime emulator to kill it
+START_LIMIT_S = 180
+GRACE_S = 60  # after the function's time-out, for its cold start and for the runtime emulator to kill it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +77,16 @@ class Environment:
     def __init__(self, number: int, package: Path, variables: Mapping[str, str], log: Path) -> None:
         self.number, self.log = number, log
         self.invocations, self.lost = 0, False
-        self._port = free_port()
         self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._ending = contextlib.ExitStack()
+        self._port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
         client = tool("runtime/lib/python3*/site-packages/awslambdaric").parent
         command = [
             *(str(emulator), "--log-level", "info"),
             *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
-            *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
+            *("--runtime-api-address", f"127.0.0.1:{api_port}"),
             # Without site-packages: the function imports from PYTHONPATH and the standard library only.
             *(str(tool("runtime/bin/python")), "-S", "-m", "awslambdaric", variables["_HANDLER"]),
         ]
@@ -94,7 +94,8 @@ class Environment:
         output = self._ending.enter_context(log.open("ab"))
         process = start_session(self._ending, command, env=environment, cwd=package, stdout=output)
         self._emulator = process.pid
-        if not wait_until(lambda: listens(self._port), START_LIMIT_S, every_s=0.01):
+        wait_until(lambda: process.poll() is not None or listens(self._port), START_LIMIT_S, every_s=0.01)
+        if process.poll() is not None or not listens(self._port):
             self.end()
             raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
@@ -200,7 +201,11 @@ class Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the function's configuration, and end the environments."""
+        """Restore the function's configuration, and end the environments.
+
+        Raises:
+            RuntimeError: an execution environment has failed, and not the function in it.
+        """
         try:
             self.stop()
             self._configure(self._before)
@@ -210,6 +215,8 @@ class Runtime:
                 environment.end()
             self._server.shutdown()
             self._server.server_close()
+        if self._server.failure:
+            raise RuntimeError("an execution environment has failed") from self._server.failure
 
     def _configure(self, variables: Mapping[str, str]) -> None:
         self._function.update_function_configuration(
@@ -355,6 +362,11 @@ def _read_log(environment: int, log: Path) -> Iterator[dict[str, Any]]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    failure: BaseException | None = None
+
+    def handle_error(self, *_: object) -> None:
+        """Keep what failed; the emulator gets no reply."""
+        self.failure = self.failure or sys.exception()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -368,13 +380,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         event = self.rfile.read(int(self.headers["Content-Length"]))
-        try:
-            invocation = self._runtime.handle(event)
-            status = 200 if invocation.reply is not None else 502
-            body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
-        except (OSError, http.client.HTTPException, LocalError) as error:  # the environment has failed
-            print(f"runtime: {error!r}", file=sys.stderr)
-            status, body = 502, repr(error)
+        invocation = self._runtime.handle(event)
+        status = 200 if invocation.reply is not None else 502
+        body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
         with contextlib.suppress(OSError):  # the emulator has closed the connection
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))

@@ -19,7 +19,7 @@ from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
+from local.processes import held_port
 from local.soak.facts import Facts
 from local.soak.plan import Plan
 from local.soak.report import show
@@ -52,8 +52,8 @@ def soak(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-soak-")))
         other_host = ending.enter_context(StandIn(api_key="none", user_id="none"))
-        port = free_port()
-        emulator = ending.enter_context(Emulator(state, free_port(), say))
+        port = ending.enter_context(held_port())
+        emulator = ending.enter_context(Emulator(state, say=say))
         template = sam_build(emulator)
         parameters = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", **PARAMETERS}
         deployment = sam_deploy(emulator, "flash-call-relay-soak", template, parameters)

@@ -11,7 +11,6 @@ import ssl
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -103,7 +102,7 @@ class FaultyAws:
         self._emulator, self._on_call, self._credentials = emulator, on_call, credentials
         self._schedules = {} if rate is None else {name: aws_fault_schedule(seed, name, rate) for name in AWS_FAULTS}
         self._lock = threading.Lock()
-        self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=30)
+        self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=300)
 
     def __enter__(self) -> Self:
         """Listen on a loopback port."""
@@ -115,10 +114,16 @@ class FaultyAws:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop. Calls that have begun fail."""
+        """Stop. Calls that have begun fail.
+
+        Raises:
+            RuntimeError: the proxy has met a bug of its own.
+        """
         self._server.shutdown()
         self._server.server_close()
         self._http.clear()
+        if self._server.bug:
+            raise RuntimeError("the AWS proxy itself has failed") from self._server.bug
 
     @property
     def fault_counts(self) -> Counter[str]:
@@ -246,11 +251,13 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    bug: BaseException | None = None
 
     def handle_error(self, *_: object) -> None:
-        """Print the traceback of a bug, but not of a broken connection: a killed function leaves those."""
-        if not isinstance(sys.exception(), OSError):
-            traceback.print_exc()
+        """Keep a bug, but not a broken connection: a killed function leaves those."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.bug = self.bug or error
 
 
 class _Proxied(BaseHTTPRequestHandler):

@@ -5,8 +5,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 
 from local.emulator.runtime import Environment, Invocation, Runtime
+from local.processes import in_background
 
 CRASHING = "killed by a crashing result"
 
@@ -78,13 +80,14 @@ class FaultyFunction:
                 self._due[fault] += 1
             return self._run(runtime, event)
         self.fault_counts[fault] += 1
-        repeat = threading.Thread(target=self._repeat, args=(runtime, event))
-        if fault is FunctionFault.SIDE_BY_SIDE:
-            repeat.start()
-        invocation = self._run(runtime, event)
+        repeat = partial(self._repeat, runtime, event)
         if fault is FunctionFault.TWICE:
-            repeat.start()
-        repeat.join()
+            invocation = self._run(runtime, event)
+            repeat()
+            return invocation
+        beside = in_background(repeat)
+        invocation = self._run(runtime, event)
+        beside.result()
         return invocation
 
     def _repeat(self, runtime: Runtime, event: bytes) -> None:

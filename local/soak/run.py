@@ -3,7 +3,6 @@
 import contextlib
 import math
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from local.emulator.deployment import Deployment
 from local.emulator.runtime import Runtime
 from local.endpoint.behaviour import error
 from local.endpoint.standin import StandIn
-from local.processes import wait_until
+from local.processes import in_background, wait_until
 from local.soak.aws_faults import AWS_FAULTS, FaultyAws
 from local.soak.facts import Facts, QueueMessage, SentMessage
 from local.soak.function_faults import CRASHING, FaultyFunction, FunctionFault
@@ -39,7 +38,7 @@ PARAMETERS: dict[str, str | int] = {
     "MaxReceiveCount": 1000,
     "OutcomeBusName": "default",
 }
-REFUSED_S, ERRORS_S, ROTATION_LIMIT_S = 1.0, 3.0, 10.0
+REFUSED_S, ERRORS_S, ROTATION_LIMIT_S = 1.0, 3.0, 120.0
 MOST_QUEUED = 3000  # the emulator is slow with more
 OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "endpoint: the key rotated")
 EVERY_FAULT: Sequence[str] = [
@@ -117,7 +116,7 @@ class Soak:
     fault_rate: float | None = 0.02
     horizon_s: int = HORIZON_S
     timeout_s: int = TIMEOUT_S
-    limit_s: float = 240
+    limit_s: float = 900
 
     def __enter__(self) -> Self:
         """Start the endpoint, the AWS proxy and the function's environments."""
@@ -190,18 +189,16 @@ class Soak:
     def _send_all(self, outages: int) -> bool:
         plan = self.plan
         total = len(plan.to_queue) + len(plan.to_bus)
-        sending = [
-            threading.Thread(target=self.send, args=(plan.to_queue,), daemon=True),
-            threading.Thread(target=self.put_events, args=(plan.to_bus,), daemon=True),
-        ]
         self.say(f"sending {len(plan.to_queue)} messages and {len(plan.to_bus)} events")
-        for thread in sending:
-            thread.start()
+        sending = [
+            in_background(partial(self.send, plan.to_queue)),
+            in_background(partial(self.put_events, plan.to_bus)),
+        ]
         deadline = time.monotonic() + self.limit_s
         for number in range(outages):
             self.watch(partial(self._has_delivered, total * (number + 0.3) / (outages + 1)), deadline)
             self._endpoint_outage()
-        sent = self.watch(lambda: not any(thread.is_alive() for thread in sending), deadline)
+        sent = self.watch(lambda: all(one.done() and not one.result() for one in sending), deadline)
         settled = self.watch(self.is_settled, deadline) and sent
         self.say(f"sending {len(plan.late)} copies and contradictions of confirmed results")
         self.send(plan.late)

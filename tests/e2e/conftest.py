@@ -9,16 +9,17 @@ import pytest
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import free_port
+from local.processes import held_port
 from local.soak.run import PARAMETERS
-from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, DeployedRelay, SoakStage
+from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, VISIBILITY_S, DeployedRelay, SoakStage
 from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {
     "RetryBaseSeconds": 1,
     "RetryCapSeconds": 3,
-    "RequestTimeoutSeconds": 2,
-    "UnknownCallGraceSeconds": 8,
+    # Long enough for a stalled machine: a test that waits for a time-out sets its own.
+    "RequestTimeoutSeconds": 10,
+    "UnknownCallGraceSeconds": 20,
 }
 
 
@@ -37,9 +38,8 @@ def package(built: Path) -> Path:
 @pytest.fixture(scope="session")
 def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
     """Deploy one relay for all soaks."""
-    port = free_port()
-    places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
-    with StandIn(api_key="none", user_id="none") as other_host:
+    with held_port() as port, StandIn(api_key="none", user_id="none") as other_host:
+        places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
         yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, other_host)
 
 
@@ -102,8 +102,7 @@ def _deployed(
     with StandIn(api_key=api_key, user_id=user_id) as endpoint:
         places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
         deployment = sam_deploy(emulator, name, built, {**SHORT, **places, **parameters})
-        # So that a message of a killed function comes back before a test's time-out.
-        deployment.shorten_visibility(30)
+        deployment.shorten_visibility(VISIBILITY_S)
         if fill_secret:
             deployment.fill_secret(api_key, user_id)
         yield DeployedRelay(deployment, endpoint, api_key, user_id)

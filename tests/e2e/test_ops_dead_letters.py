@@ -94,16 +94,10 @@ def test_a_result_received_too_often_is_replayed_and_delivered(swept: DeployedRe
     """A result that was received too often would stay on the dead-letter queue."""
     one = result()
     swept.endpoint.issue(one["uuid"])
-    queue, sqs = swept.deployment.outputs["ResultQueueUrl"], swept.deployment.sqs
-    before = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])["Attributes"]
-    sooner = json.dumps({**json.loads(before["RedrivePolicy"]), "maxReceiveCount": 1})
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": sooner})
-    try:
-        swept.endpoint.misbehave(one["uuid"], error(500))
+    swept.endpoint.misbehave(one["uuid"], error(500))
+    with swept.deployment.receives_limited(1):
         swept.send(one)
         wait_for(lambda: swept.visible("DeadLetterQueueUrl") == 1, "the dead letter")
-    finally:
-        sqs.set_queue_attributes(QueueUrl=queue, Attributes=before)
     listing = operator("--stack", "relay", "dead", "list", "--reason", "receives_exhausted")
     assert one["uuid"] in listing.out
     assert operator("--stack", "relay", "dead", "replay", "--uuid", one["uuid"], "--yes").status == 0

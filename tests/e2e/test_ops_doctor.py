@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error
-from local.processes import free_port
-from tests.support.deployed import DeployedRelay, wait_for
+from local.processes import held_port
+from tests.support.deployed import VISIBILITY_S, DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, payload, result
 
@@ -56,7 +56,7 @@ def test_an_outage_is_noted_without_a_probe(swept: DeployedRelay, operator: Oper
     swept.endpoint.issue(waiting["uuid"])
     swept.endpoint.misbehave(waiting["uuid"], error(503))
     swept.send(waiting)
-    swept.accepted(waiting)
+    swept.story(waiting["uuid"], 2)
     found = operator("--stack", "relay", "doctor")
     assert findings(found.out)["deferred"] == "note"
     assert re.search(r"deferred: in the last 15 minutes: .*endpoint_error \d", found.out)
@@ -156,7 +156,7 @@ def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
 def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
     """Point the function at a port without a server."""
     function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
-    with relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{free_port()}/webhook"):
+    with held_port() as port, relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{port}/webhook"):
         wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
         yield
     wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the way back")
@@ -231,8 +231,7 @@ def test_a_paused_relay_receives_no_result_and_loses_none(
     assert (resumed.status, resumed.err) == (0, "")
     assert target(relay) == before
     assert relay.accepted(*results) == pairs(*results)
-    wait_for(lambda: all(relay.story(one["uuid"]) for one in results), "the outcomes in the log")
-    assert {relay.story(one["uuid"])[-1]["receive_count"] for one in results} == {1}
+    assert {relay.story(one["uuid"], 1)[-1]["receive_count"] for one in results} == {1}
     again = operator("--stack", name, "resume")
     assert (again.status, again.out) == (0, f"{name} is relaying.\n")
     assert target(relay) == before
@@ -270,15 +269,15 @@ def test_results_wait_for_the_next_version_if_one_does_not_start(relay: Deployed
             assert relay.visible("ResultQueueUrl") == 1
             operator("--stack", "relay", "resume")
             wait_for(lambda: relay.visible("ResultQueueUrl") == 0, "the bad version to receive the result")
+            relay.deployment.shorten_visibility(VISIBILITY_S)
         assert relay.accepted(waiting) == pairs(waiting)
         relay.settled()
         assert relay.deployment.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
         assert relay.accepted(one) == pairs(one)
-        wait_for(lambda: relay.story(waiting["uuid"]), "the outcome in the log")
-        assert int(str(relay.story(waiting["uuid"])[-1]["receive_count"])) > 1
+        assert int(str(relay.story(waiting["uuid"], 1)[-1]["receive_count"])) > 1
     finally:
         operator("--stack", "relay", "resume")
-        relay.deployment.shorten_visibility(30)
+        relay.deployment.shorten_visibility(VISIBILITY_S)
 
 
 def target(relay: DeployedRelay) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.deployed import DeployedRelay, wait_for
+from tests.support.deployed import LIMIT_S, DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, result
 
@@ -159,7 +159,7 @@ def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(
         assert ended(process).status == -signal.SIGKILL
     assert swept.deployment.depth("ParkedQueueUrl") >= THOUSAND - 50, "something was deleted"
     swept.settled()
-    wait_for(lambda: swept.visible("ParkedQueueUrl") >= THOUSAND - 50, "the messages that it held", timeout_s=15)
+    wait_for(lambda: swept.visible("ParkedQueueUrl") >= THOUSAND - 50, "the messages that it held")
     sent = [pair for pair in swept.endpoint.accepted if pair in pairs(*results)]
     assert len(sent) > len(replayed), "it was killed before it sent anything"
 
@@ -181,18 +181,18 @@ def test_an_interrupted_replay_makes_the_other_messages_visible_immediately(
     swept: DeployedRelay, operator: Operator, number: signal.Signals
 ) -> None:
     """After Ctrl-C an operator would see a traceback, lose results, or wait for minutes."""
-    results = [result() for _ in range(30)]
+    results = [result() for _ in range(100)]
     swept.endpoint.issue(*(one["uuid"] for one in results))
     swept.put("ParkedQueueUrl", *(parked(json.dumps(one), "rejected", 400) for one in results))
     uuids = {one["uuid"] for one in results}
     with operator.start("--stack", "relay", "parked", "replay", "--rate", "2", "--yes") as process:
         swept.endpoint.wait_until(
-            lambda endpoint: sum(uuid in uuids for uuid, _ in endpoint.accepted) >= 2, timeout=30, what="its first"
+            lambda endpoint: sum(uuid in uuids for uuid, _ in endpoint.accepted) >= 2, timeout=LIMIT_S, what="its first"
         )
         process.send_signal(number)
         interrupted = ended(process)
     assert interrupted.status == 130
-    assert re.fullmatch(r"(\d+ of 30 messages replayed\.\s+)?Interrupted\. Nothing is lost\.", interrupted.err.strip())
+    assert re.fullmatch(r"(\d+ of 100 messages replayed\.\s+)?Interrupted\. Nothing is lost\.", interrupted.err.strip())
     left = swept.visible("ParkedQueueUrl")
     assert 0 < left < len(results)
     assert swept.deployment.depth("ParkedQueueUrl") == left
@@ -211,7 +211,7 @@ def test_a_closed_pipe_ends_a_list(swept: DeployedRelay, operator: Operator) -> 
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=LIMIT_S) == 1
     assert swept.visible("ParkedQueueUrl") == 30
 
 
@@ -244,7 +244,7 @@ def test_only_set_status_corrects_a_contradiction(swept: DeployedRelay, operator
     assert (corrected.status, corrected.err) == (0, "")
     assert corrected.out.startswith("1 message on the parked queue of relay (eu-central-1).\nNo match for mistyped.\n")
     assert "will park" not in corrected.out
-    swept.endpoint.wait_until(lambda endpoint: (uuid, "Failed") in endpoint.accepted, timeout=30, what="the correction")
+    wait_for(lambda: (uuid, "Failed") in swept.endpoint.accepted, "the correction")
     swept.settled()
     assert swept.confirmed(uuid) == "Failed"
 

@@ -76,6 +76,7 @@ def test_the_package_calls_aws_where_the_whole_botocore_does(package: Path) -> N
 def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Build the package with another Python, date, umask and environment than the `package` fixture."""
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    environment["PATH"] = f"{TOOLS / 'dev' / 'bin'}:{os.environ['PATH']}"  # as for the `package` fixture
     environment |= {"TZ": "TOMORROW-24", "LC_ALL": "C", "PYTHONHASHSEED": "1", "PYTHONOPTIMIZE": "1"}
     command = ["make", "--silent", "build-RelayFunction", f"ARTIFACTS_DIR={directory}", f"PYTHON={PYTHON}", *arguments]
     done = subprocess.run(

@@ -2,29 +2,30 @@
 
 import math
 import shutil
-import threading
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from flash_call_relay import budget
+from local import ROOT, TOOLS
 from local.emulator.runtime import Environment, Invocation, Runtime
-from local.endpoint.behaviour import late
-from tests.support.deployed import DeployedRelay, wait_for
+from local.endpoint.behaviour import hang
+from tests.support.deployed import LIMIT_S, VISIBILITY_S, DeployedRelay, wait_for
 from tests.support.payloads import pairs, result
 
-TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
-VISIBILITY_S = TIMEOUT_S + 2
+TIMEOUT_S = math.ceil(budget.SETTLE_S) + 15
 
 
 def test_the_runtime_starts_from_the_packages_bytecode(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
     """Each cold start would compile 11 MB of sources: /var/task is read-only, so Lambda keeps no bytecode."""
-    if not any(package.rglob("*.pyc")):
-        pytest.skip("this machine has no Python of the function's version, so the package has no bytecode")
     other = tmp_path / "package"
-    shutil.copytree(package, other)
+    shutil.copytree(package, other, ignore=shutil.ignore_patterns("__pycache__"))
+    # The runtime here may have another version of Python than the function, which needs other bytecode.
+    python = TOOLS / "runtime" / "bin" / "python"
+    make = ("make", "--silent", "build-RelayFunction", "--old-file=sources")
+    subprocess.run([*make, f"ARTIFACTS_DIR={other}", f"VERSION_PYTHON={python}"], cwd=ROOT / "src", check=True)
     with (other / "flash_call_relay" / "handler.py").open("a") as source:
         source.write("\nraise RuntimeError('compiled from the source')\n")
     with Runtime(relay.deployment, other, tmp_path / "logs"):
@@ -40,6 +41,7 @@ def test_the_real_runtime_delivers_parks_and_logs_a_batch(relay: DeployedRelay, 
         assert relay.accepted(*results) == pairs(*results)
         assert relay.parked(1).keys() == {ids[-1]}
         relay.settled()
+        wait_for(lambda: {line.get("message_id") for line in runtime.log()} >= set(ids), "the outcomes in the log")
         lines = [line for line in runtime.log() if line.get("outcome")]
     assert {line["message_id"]: line["outcome"] for line in lines} == {
         message_id: "parked" if message_id == ids[-1] else "delivered" for message_id in ids
@@ -85,32 +87,39 @@ def test_the_messages_of_a_crashed_or_frozen_function_come_back(
     """A crash or a time-out would lose the batch."""
     crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
     faults = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
+    failed: list[Future[None]] = []
     relay.endpoint.issue(*(one["uuid"] for one in [*crashed, *frozen]))
 
     def run(runtime: Runtime, event: bytes) -> Invocation:
         with runtime.environment() as environment:
-            for uuid in [uuid for uuid in faults if uuid.encode() in event]:
-                threading.Thread(target=fail_in_mid_batch, args=(uuid, environment, faults.pop(uuid))).start()
+            due = [uuid for uuid in faults if uuid.encode() in event]
+            failed.extend(threads.submit(fail_in_mid_batch, uuid, environment, faults.pop(uuid)) for uuid in due)
             return runtime.run(environment, event)
 
     def fail_in_mid_batch(uuid: str, environment: Environment, fail: Callable[[Environment], None]) -> None:
-        relay.endpoint.wait_until(lambda endpoint: uuid in {r.uuid for r in endpoint.requests}, 30, "an attempt")
+        relay.endpoint.wait_until(lambda endpoint: uuid in {r.uuid for r in endpoint.requests}, LIMIT_S, "an attempt")
         fail(environment)
 
     def was_received(uuid: str) -> bool:
         return uuid not in faults
 
-    relay.deployment.shorten_visibility(VISIBILITY_S)
+    relay.deployment.shorten_visibility(TIMEOUT_S + 2)
     try:
-        with Runtime(relay.deployment, package, tmp_path, timeout_s=TIMEOUT_S, on_event=run) as runtime:
+        with (
+            ThreadPoolExecutor() as threads,
+            Runtime(relay.deployment, package, tmp_path, timeout_s=TIMEOUT_S, on_event=run) as runtime,
+        ):
+            runtime.restart(REQUEST_TIMEOUT_SECONDS="5")
             for results in (frozen, crashed):
-                relay.endpoint.misbehave(results[0]["uuid"], late(1))
+                relay.endpoint.misbehave(results[0]["uuid"], hang())
                 relay.send(*results)
                 wait_for(partial(was_received, results[0]["uuid"]), "an invocation with the result")
             assert set(relay.accepted(*crashed, *frozen)) == set(pairs(*crashed, *frozen))
             relay.settled()
+            for one in failed:
+                one.result()
     finally:
-        relay.deployment.shorten_visibility(30)
+        relay.deployment.shorten_visibility(VISIBILITY_S)
     lost = [invocation for invocation in runtime.invocations if invocation.error]
     assert sorted(invocation.error.split()[0] for invocation in lost) == ["Runtime.ExitError:", "Task"]
     assert any(invocation.error.startswith(f"Task timed out after {TIMEOUT_S}") for invocation in lost)

@@ -11,6 +11,8 @@ from local.endpoint.standin import StandIn
 from local.processes import wait_until
 
 SOAK_SOURCE = "tests.soak"
+LIMIT_S = 300  # only a failing test waits this long
+VISIBILITY_S = 60  # the messages of a killed function come back sooner than that limit, and those of a slow one do not
 # The rules of docs/integrating.md, "Events of another shape".
 SENDER_RULES = ("acme-verified", "acme-not-verified")
 
@@ -138,19 +140,26 @@ class DeployedRelay:
 
     def settled(self) -> None:
         """Wait until the result queue is empty."""
-        wait_for(lambda: self.deployment.depth("ResultQueueUrl") == 0, "an empty result queue", timeout_s=90)
+        wait_for(lambda: self.deployment.depth("ResultQueueUrl") == 0, "an empty result queue")
 
     def accepted(self, *results: dict[str, str]) -> list[tuple[str, str]]:
         """Wait until the endpoint has accepted these results; return its acceptances of them, repeated ones too."""
         wanted = {one["uuid"] for one in results}
         self.endpoint.wait_until(
-            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=90, what="delivery"
+            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=LIMIT_S, what="delivery"
         )
         return sorted(pair for pair in self.endpoint.accepted if pair[0] in wanted)
 
-    def story(self, uuid: str) -> list[dict[str, object]]:
-        """Return the outcome lines of one uuid, oldest first."""
-        return [line for line in self.deployment.log() if line.get("uuid") == uuid]
+    def story(self, uuid: str, least: int = 0) -> list[dict[str, object]]:
+        """Wait for at least this many outcome lines of one uuid; return them, oldest first."""
+        lines: list[dict[str, object]] = []
+
+        def are_there() -> bool:
+            lines[:] = [line for line in self.deployment.log() if line.get("uuid") == uuid]
+            return len(lines) >= least
+
+        wait_for(are_there, f"{least} outcome lines")
+        return lines
 
 
 def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, str]]:
@@ -161,7 +170,7 @@ def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, s
     }
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = LIMIT_S) -> None:
     """Wait until a condition holds.
 
     Args:

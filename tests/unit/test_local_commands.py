@@ -25,7 +25,7 @@ FILE = str(Path(__file__))
         (soak, ["--keep", FILE], f"--keep: expected a directory to write, got '{FILE}' (File exists)"),
         (soak, ["--seed"], "--seed: expected one argument"),
         (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
-        (demo, ["--emulator-port", "0"], "--emulator-port: expected a whole number from 1 to 65535, got '0'"),
+        (playground, ["up", "--emulator-port", "0"], "--emulator-port: expected a whole number from 1 to 65535, got "),
         (playground, ["up", "--endpoint-port", "65536"], "--endpoint-port: expected a whole number from 1 to 65535, "),
         (playground, ["upp"], "command: invalid choice: 'upp'"),
         (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
