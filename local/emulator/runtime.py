@@ -181,7 +181,7 @@ class Runtime:
         self._on_event = on_event or Runtime.invoke
         self._free: list[Environment] = []
         self._all: list[Environment] = []
-        self._under_way = 0
+        self._under_way, self._stopped = 0, False
         self._first = 0  # `restart` retired the environments before this one
         self._lock = threading.Lock()
 
@@ -196,7 +196,7 @@ class Runtime:
         self._let_the_account_assume_the_role()
         self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, name="runtime", daemon=True).start()
-        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=self._concurrency)
+        self.resume()
         self._configure({**self._before, PROXY_URL: f"http://127.0.0.1:{self._server.server_address[1]}/"})
         return self
 
@@ -259,9 +259,11 @@ class Runtime:
 
     # ---- invocations ----
 
-    def handle(self, event: bytes) -> Invocation:
-        """Handle an event with `on_event`."""
+    def handle(self, event: bytes) -> Invocation | None:
+        """Handle an event with `on_event`; refuse one that the emulator sent before it learned of `stop`."""
         with self._lock:
+            if self._stopped:
+                return None
             self._under_way += 1
         try:
             return self._on_event(self, event)
@@ -308,8 +310,15 @@ class Runtime:
     def stop(self) -> None:
         """Have the emulator begin no more invocations, and wait until the running ones have ended."""
         self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=0)
+        with self._lock:
+            self._stopped = True
         limit_s = int(self._base["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         wait_until(lambda: self._under_way == 0, limit_s)
+
+    def resume(self) -> None:
+        """Have the emulator begin invocations again."""
+        self._stopped = False
+        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=self._concurrency)
 
     def _start(self) -> Environment:
         number = len(self._all)
@@ -381,8 +390,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         event = self.rfile.read(int(self.headers["Content-Length"]))
         invocation = self._runtime.handle(event)
-        status = 200 if invocation.reply is not None else 502
-        body = json.dumps(invocation.reply) if invocation.reply is not None else invocation.error
+        if invocation is None:
+            status, body = 503, "stopped"
+        elif invocation.reply is None:
+            status, body = 502, invocation.error
+        else:
+            status, body = 200, json.dumps(invocation.reply)
         with contextlib.suppress(OSError):  # the emulator has closed the connection
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))

@@ -293,8 +293,12 @@ class Soak:
         return len(self.endpoint.accepted)
 
     def stop(self) -> None:
-        """Let no more invocations begin, and wait until the running ones have ended."""
+        """Let no more invocations begin, and wait until the running ones have ended: then the facts are complete."""
         self._runtime.stop()
+
+    def resume(self) -> None:
+        """Let invocations begin again."""
+        self._runtime.resume()
 
     def facts(self) -> Facts:
         """Return the recorded facts."""

@@ -160,7 +160,13 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     early = {item.text for item in plan.to_queue[:half] if item.pair and not item.behaviours and not item.always}
 
     def is_found() -> bool:
-        return promise in broken_promises(soak.facts())
+        if promise not in broken_promises(soak.facts()):
+            return False
+        soak.stop()  # the facts of an invocation that is under way can look like a broken promise
+        found = promise in broken_promises(soak.facts())
+        if not found:
+            soak.resume()
+        return found
 
     def early_are_gone() -> bool:  # so that their copies come later, and only the other results meet the rotated key
         return early.isdisjoint(message["Body"] for message in soak.deployment.peek("ResultQueueUrl"))
@@ -168,9 +174,10 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     with soak:
         soak.send(plan.to_queue[:half])
         soak.watch(lambda: early_are_gone() or is_found(), time.monotonic() + DETECTION_LIMIT_S)
-        with soak.rotation():
-            soak.send([*plan.to_queue[half:], *plan.late])
-        soak.watch(is_found, time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S))
+        if not is_found():
+            with soak.rotation():
+                soak.send([*plan.to_queue[half:], *plan.late])
+            soak.watch(is_found, time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S))
         soak.stop()
         facts = soak.facts()
     started = any("outcome" in line for line in facts.log)
