@@ -144,7 +144,8 @@ def test_a_look_ends_when_messages_repeat() -> None:
 
 def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
     """After Ctrl-C the command would keep sending, or release a message during its deletion."""
-    sqs, pace, acting, late = Sqs(names(200)), Swift(), threading.Event(), []
+    sqs, pace, acting = Sqs(names(200)), Swift(), threading.Event()
+    late, told = list[list[str]](), list[int]()
 
     def act(messages: Sequence[Message]) -> Collection[str]:
         acting.set()
@@ -154,7 +155,8 @@ def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
         sqs.step("act", *ids)
         return ids
 
-    def interrupt(_number: int) -> None:
+    def interrupt(number: int) -> None:
+        told.append(number)
         assert acting.wait(PATIENCE_S)
         raise KeyboardInterrupt
 
@@ -163,6 +165,7 @@ def test_an_interruption_finishes_calls_in_progress_and_starts_none() -> None:
     assert not late
     acted, deleted = ([one for what, one in sqs.log if what == wanted] for wanted in ("act", "delete"))
     assert sorted(acted) == sorted(deleted)
+    assert told[-1] == len(deleted)
     assert 1 <= len(acted) <= 10 * queues.WORKERS
     assert sqs.left == dict.fromkeys(set(names(200)) - set(acted), True)
 
