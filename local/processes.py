@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -32,15 +31,6 @@ def tool(pattern: str) -> Path:
     for found in TOOLS.glob(pattern):
         return found
     raise LocalError(f"{TOOLS / pattern} is missing: run `make setup` first.")
-
-
-def free_port() -> int:
-    """Return a free loopback port, from a range that Linux does not use for outgoing connections."""
-    for port in random.sample(range(10_240, 32_768), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise LocalError("No loopback port from 10240 to 32767 is free.")
 
 
 @contextlib.contextmanager

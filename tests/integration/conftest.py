@@ -21,9 +21,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def relay(emulator: Emulator) -> Iterator[InProcessRelay]:
+def relay(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessRelay]:
     """Run the relay in this process, with queues, a secret and an endpoint that no other test uses."""
-    with relaying(emulator) as one:
+    with relaying(emulator, monkeypatch) as one:
         yield one
 
 

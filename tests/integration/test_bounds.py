@@ -20,6 +20,7 @@ from flash_call_relay.models import NoReply, Reason, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import answer, close_idle
 from local.endpoint.standin import StandIn
+from local.processes import held_port
 from tests.support.relay import (
     CONFIRMED,
     CREDENTIALS,
@@ -28,7 +29,6 @@ from tests.support.relay import (
     SUCCESS,
     USER,
     UUID,
-    closed_port,
     trusted_tls,
     webhook_settings,
 )
@@ -131,7 +131,7 @@ def test_a_hanging_resolver_times_out(standin: StandIn, monkeypatch: pytest.Monk
 
 def test_a_dead_address_is_followed_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One dead address of several would stop all deliveries."""
-    with StandIn(api_key=KEY, user_id=USER) as endpoint, closed_port() as port:
+    with StandIn(api_key=KEY, user_id=USER) as endpoint, held_port() as port:
         endpoint.issue(UUID)
         (good,) = socket.getaddrinfo(
             "127.0.0.1", int(endpoint.url.split(":")[2].split("/")[0]), type=socket.SOCK_STREAM

@@ -46,8 +46,7 @@ from local.endpoint.behaviour import (
     status_line,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import listens, wait_until
-from tests.support.relay import closed_port
+from local.processes import held_port, listens, wait_until
 
 KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
@@ -426,7 +425,7 @@ class TestLifecycle:
 
     def test_a_second_stand_in_takes_over_the_port_of_the_first(self, client: urllib3.PoolManager) -> None:
         """No test could imitate an endpoint that refuses connections and then comes back."""
-        with closed_port() as port:
+        with held_port() as port:
             with StandIn(api_key=KEY, user_id=USER, port=port) as first:
                 post(client, first.url)
             with (
@@ -565,7 +564,7 @@ class TestControl:
         credentials = tmp_path / "credentials.json"
         credentials.write_text(json.dumps({"api_key": KEY, "user_id": USER}))
         with (
-            closed_port() as port,
+            held_port() as port,
             self.run("--port", str(port), "--credentials", str(credentials), "--every-call-exists") as process,
             urllib3.PoolManager(retries=False, timeout=PATIENCE) as client,
         ):

@@ -92,10 +92,10 @@ class Sequences(RuleBasedStateMachine):
 
 
 def test_no_sequence_of_batches_faults_and_kills_repeats_a_confirmed_result_or_suppresses_another(
-    emulator: Emulator,
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BetaTel would get copies of confirmed results, or never get a result that it has not confirmed."""
-    with relaying(emulator) as relay:
+    with relaying(emulator, monkeypatch) as relay:
         relay.add_ledger(RETRY_BASE_SECONDS="900", FRESH_SECONDS="0")  # no deferred message returns during the test
         machine = type("Machine", (Sequences,), {"relay": relay})
         checks = [HealthCheck.too_slow]

@@ -6,8 +6,9 @@ import pytest
 
 from flash_call_relay import budget, handler
 from local.endpoint.behaviour import Behaviour, answer, error, hang, redirect
+from local.processes import held_port
 from tests.support.payloads import result
-from tests.support.relay import PATIENCE_S, Context, InProcessRelay, closed_port, failing_service
+from tests.support.relay import PATIENCE_S, Context, InProcessRelay, failing_service
 
 CALL = "probe-5d0f2c7e"
 UNKNOWN = {"http_status": 404, "is_json_object": True, "message": "The flash call does not exist"}
@@ -50,7 +51,7 @@ def test_a_probe_returns_what_it_met(relay: InProcessRelay, behaviour: Behaviour
 
 def test_a_probe_without_a_route_says_so(relay: InProcessRelay) -> None:
     """An operator could not tell a closed route from an endpoint that fails."""
-    with closed_port() as port:
+    with held_port() as port:
         relay.configure(WEBHOOK_URL=f"http://127.0.0.1:{port}/")
         assert relay.probe(CALL)["reason"] == "connection_failed"
 

@@ -34,7 +34,8 @@ from local.endpoint.behaviour import (
     status_line,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID, closed_port, webhook_settings
+from local.processes import held_port
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID, webhook_settings
 
 GZIP = {"Content-Encoding": "gzip"}
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
@@ -196,7 +197,7 @@ def test_an_untrusted_server_gets_no_request(
     known = trustme.CA()
     known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    with closed_port() as port:
+    with held_port() as port:
         webhook = one_connection(f"https://127.0.0.1:{port}{WEBHOOK_PATH}")
         if first:
             with StandIn(api_key=KEY, user_id=USER, port=port, tls=first(known)) as bad:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import ssl
 import uuid
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from flash_call_relay.settings import Settings
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import answer, close_early, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import held_port
 from tests.support import emf
 from tests.support.template import default_settings
 
@@ -267,9 +267,9 @@ class InProcessRelay:
 
 
 @contextmanager
-def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
-    """Set a relay up for the length of a `with` block."""
-    with pytest.MonkeyPatch.context() as monkeypatch, StandIn(api_key=KEY, user_id=USER) as endpoint:
+def relaying(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessRelay]:
+    """Set a relay up for the length of a `with` block; `monkeypatch` is the test's, so that both undo in order."""
+    with StandIn(api_key=KEY, user_id=USER) as endpoint:
         relay = InProcessRelay(emulator, endpoint, monkeypatch)
         session().events.register("provide-client-params", relay.note)
         try:
@@ -280,19 +280,10 @@ def relaying(emulator: Emulator) -> Iterator[InProcessRelay]:
 
 
 @contextmanager
-def closed_port() -> Iterator[int]:
-    """Hold a port of 127.0.0.1 that refuses connections; only a server that is told to listen there can take it."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
-@contextmanager
 def failing_service(failure: str, error: str = "ThrottlingException") -> Iterator[str]:
     """Yield the URL of an AWS service that is "unreachable", "silent", "closing" or "throttled" with this `error`."""
     if failure == "unreachable":
-        with closed_port() as port:
+        with held_port() as port:
             yield f"https://127.0.0.1:{port}"
         return
     fails = {
