@@ -92,10 +92,9 @@ class Environment:
         ]
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         output = self._ending.enter_context(log.open("ab"))
-        process = start_session(self._ending, command, env=environment, cwd=package, stdout=output)
-        self._emulator = process.pid
-        wait_until(lambda: process.poll() is not None or listens(self._port), START_LIMIT_S, every_s=0.01)
-        if process.poll() is not None or not listens(self._port):
+        self._emulator = start_session(self._ending, command, env=environment, cwd=package, stdout=output).pid
+        wait_until(lambda: self._has_ended() or listens(self._port), START_LIMIT_S, every_s=0.01)
+        if self._has_ended() or not listens(self._port):
             self.end()
             raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
@@ -129,10 +128,19 @@ class Environment:
         self._signal(signal.SIGSTOP)
 
     def _signal(self, number: signal.Signals) -> None:
+        if self._has_ended():  # another process may have its pid
+            return
         for thread in Path(f"/proc/{self._emulator}/task").iterdir():
             with contextlib.suppress(OSError):
                 for child in (thread / "children").read_text().split():
                     os.kill(int(child), number)
+
+    def _has_ended(self) -> bool:
+        try:
+            # Without WNOWAIT, another process could get its pid before `end`.
+            return os.waitid(os.P_PID, self._emulator, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def end(self) -> None:
         """End the environment's processes."""
