@@ -17,10 +17,11 @@ import click
 from botocore.exceptions import ClientError
 from urllib3.util import parse_url
 
-from flash_call_relay.connection import tls_context
+from flash_call_relay.connections import tls_context
 from flash_call_relay.credentials import CredentialsUnavailableError, parse
-from flash_call_relay.models import Reason, error_code
+from flash_call_relay.models import Reason
 from flash_call_relay.settings import Settings, SettingsError
+from flash_call_relay.text import error_code
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, KeyRefusedError, cause, explain
 from ops.output import DAY_S, count, duration

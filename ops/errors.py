@@ -9,7 +9,7 @@ import click
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
-from flash_call_relay.models import error_code
+from flash_call_relay.text import error_code
 
 EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, UnicodeEncodeError)
 

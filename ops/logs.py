@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from flash_call_relay.models import error_code
+from flash_call_relay.text import error_code
 from ops.errors import NOT_ALLOWED, CommandError
 from ops.stack import Stack
 

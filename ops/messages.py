@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult, NoResult, Status, printable
+from flash_call_relay.models import FlashCallResult, NoResult, Status
+from flash_call_relay.text import printable
 
 MAX_BODY_BYTES = 256 * 1024  # of the result queue
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.models import Reason
-from flash_call_relay.queues import MAX_ENTRIES, chunks
 from ops.errors import CommandError
 from ops.messages import DeadReason, Filter, Message, Selection
 from ops.output import count, progress
@@ -27,6 +26,9 @@ NEARLY_ALL_IN_FLIGHT = 100_000  # SQS allows about 120,000 messages in flight
 SEND_ATTEMPTS = 3
 SEND_PAUSE_S = 0.5  # before the command repeats a body that SQS did not take
 REFUSALS_SHOWN = 10
+# SQS's limits for one call
+MAX_ENTRIES = 10
+MAX_BATCH_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -340,3 +342,25 @@ def print_taken(did: str, selected: int, deleted: Collection[str], refused: Mapp
             err=True,
         )
     return 1 if left else 0
+
+
+def chunks(entries: Mapping[str, dict[str, Any]]) -> Iterator[list[str]]:
+    """Yield the keys of entries in groups that SQS takes in one call: 10 entries, 1 MiB of bodies and attributes."""
+    chunk: list[str] = []
+    size = 0
+    for key, entry in entries.items():
+        entry_size = _bytes(entry)
+        if chunk and (len(chunk) == MAX_ENTRIES or size + entry_size > MAX_BATCH_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(key)
+        size += entry_size
+    if chunk:
+        yield chunk
+
+
+def _bytes(entry: dict[str, Any]) -> int:
+    texts = [entry.get("MessageBody", "")]
+    for name, attribute in entry.get("MessageAttributes", {}).items():
+        texts += [name, *attribute.values()]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)

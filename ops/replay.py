@@ -6,7 +6,8 @@ from typing import Any
 import click
 from botocore.exceptions import ClientError
 
-from flash_call_relay.models import Reason, Status, error_code
+from flash_call_relay.models import Reason, Status
+from flash_call_relay.text import error_code
 from ops.errors import CommandError
 from ops.list import show
 from ops.messages import Filter, Message

@@ -9,12 +9,11 @@ import click
 
 from flash_call_relay.events import parse_body
 from flash_call_relay.models import FlashCallResult
-from flash_call_relay.queues import chunks
 from ops.errors import CommandError
 from ops.files import Lines, read
 from ops.options import STATUS
 from ops.output import count, progress
-from ops.queues import WORKERS, Pace, Queue
+from ops.queues import WORKERS, Pace, Queue, chunks
 from ops.stack import Stack
 
 BAD_SHOWN = 20

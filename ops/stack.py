@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
-from flash_call_relay.models import error_code
+from flash_call_relay.text import error_code
 from ops.errors import EXPLAINED, CommandError, KeyRefusedError, cause, withhold
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.

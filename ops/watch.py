@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flash_call_relay.models import Reason, error_code
+from flash_call_relay.models import Reason
+from flash_call_relay.text import error_code
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, explain
 from ops.output import duration, on_terminal, timestamp

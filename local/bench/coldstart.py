@@ -12,19 +12,19 @@ from local.bench.stage import CPUS, Stage, pinned
 from local.emulator.runtime import Runtime
 
 BATCH = 10
-BARE, RELAY = "bare function: init", "relay: init"
+BARE, RELAY, FIRST_POST = "bare function: init", "relay: init", "relay: first POST"
 
 
 def cold_starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
     """Return the measured milliseconds by name, one value per round."""
     bare = stage.bare_package()
-    measured: dict[str, list[float]] = {BARE: [], RELAY: [], "relay: first POST": []}
+    measured: dict[str, list[float]] = {BARE: [], RELAY: [], FIRST_POST: []}
     for number in range(rounds):
         logs = stage.state / f"start-{number}"
         measured[BARE].append(_start(stage, bare, logs / "bare")[0])
         init_ms, began = _start(stage, stage.package, logs / "relay")
         measured[RELAY].append(init_ms)
-        measured["relay: first POST"].append((_first_request_after(stage, began) - began) * 1000)
+        measured[FIRST_POST].append((_first_request_after(stage, began) - began) * 1000)
     return measured
 
 

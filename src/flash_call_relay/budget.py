@@ -1,7 +1,9 @@
 """How an invocation spends its time, and how much of it is reserved for which work. All in seconds.
 
-start ── ledger read ── attempts ──────────────┬─ the last calls of SQS ── ledger write ── events ── report ── time-out
-                               last moment ────┘   SETTLE_S before the time-out
+start ── ledger read ── attempts ─────────┬─ SQS ── ledger write ── events ── report ── time-out
+                               last moment ┘  SETTLE_S before the time-out
+
+A look-up of AWS's names comes on top of a call's time-outs, with 4 s at most (RES_OPTIONS in template.yaml).
 """
 
 import time
@@ -54,12 +56,13 @@ class Call(NamedTuple):
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
 LEDGER_CALL = Call(connect=0.3, read=0.5)
 EVENTS_CALL = Call(connect=0.3, read=0.5, attempts=1)  # a slow call must not take the next invocation's time
-LEDGER_S = 1.0  # an invocation waits this long at most for the ledger's read, and again for its writes
-EVENTS_S = 1.0  # an invocation waits this long at most for the outcome bus
-CALLS_S = 2.0  # for the SQS calls before the last one; enough for dozens of normal calls
+LEDGER_S = 1.0  # no call of the ledger's read starts later than this, and none of a write
+EVENTS_S = 1.0  # no call to the outcome bus starts later than this
+CALLS_S = 4.0  # for the SQS calls before the last one; enough for the hundred of a batch of 1,000
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 
-# No call to SQS starts when less than this is left, so that even the slowest one ends in time.
-LAST_CALL_S = AWS_CALL.worst + LEDGER_S + EVENTS_S + REPORT_S
+# No call to SQS starts when less than this is left, so that even the slowest one ends in time. The ledger and the
+# outcome bus take what SQS leaves of it.
+LAST_CALL_S = AWS_CALL.worst + REPORT_S
 # Each attempt is over this long before the time-out.
 SETTLE_S = CALLS_S + LAST_CALL_S

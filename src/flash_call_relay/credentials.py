@@ -1,6 +1,5 @@
 """Fetch the credentials from Secrets Manager, once for all threads, and keep the last good ones."""
 
-import json
 import math
 import threading
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.budget import wall_clock
+from flash_call_relay.text import InvalidJSONError, decode_json, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -55,13 +55,6 @@ class CredentialsStore:
         """Return a store of the same secret that has not read it yet."""
         return CredentialsStore(self._client, self._secret_id, clock=self._clock)
 
-    def connect(self) -> None:
-        """Read the secret early. If that fails, the next thread that needs the credentials reads it without a delay."""
-        with self._lock:
-            self._fetch()
-            if self._good is None:
-                self._fetched_at = -math.inf
-
     def current(self) -> Credentials:
         """Return the credentials: at most five minutes old, or the last good ones while Secrets Manager fails.
 
@@ -95,7 +88,7 @@ class CredentialsStore:
             self._good = parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
             self._stale_at = now + MAX_AGE_S
         except ClientError as error:
-            self._fault = f"Secrets Manager answers {error.response.get('Error', {}).get('Code')}"
+            self._fault = f"Secrets Manager answers {error_code(error)}"
         except BotoCoreError as error:
             self._fault = f"Secrets Manager cannot be reached: {type(error).__name__}"
         except CredentialsUnavailableError as error:
@@ -109,8 +102,8 @@ def parse(text: str | None) -> Credentials:
         CredentialsUnavailableError: if the text is not as expected. The message does not show it.
     """
     try:
-        document = json.loads(text or "")
-    except (ValueError, RecursionError):  # `from None`: a decoder's exception carries the whole text
+        document = decode_json(text or "")
+    except InvalidJSONError:
         raise CredentialsUnavailableError(f"the secret is empty or holds no JSON; {EXPECTED}") from None
     for key in ("api_key", "user_id"):
         value = document.get(key) if isinstance(document, dict) else None

@@ -1,13 +1,14 @@
 """Read a trigger event into records. None is dropped: a record that is not a result says what is wrong with it."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from flash_call_relay.models import FlashCallResult, NoResult, Record, printable
+from flash_call_relay.models import FlashCallResult, NoResult, Record
+from flash_call_relay.text import InvalidJSONError, decode_json, printable
 
 MAX_UUID_LENGTH = 128
+UNIQUE = ("uuid", "status", "detail", "detail-type")
 EXPECTED = "expected a JSON object with uuid and status"
 
 
@@ -15,24 +16,8 @@ class UnsupportedEventError(ValueError):
     """The event carries no flash-call results."""
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys came more than once."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        times = Counter(key for key, _ in pairs) if len(self) < len(pairs) else {}
-        self.repeated = {key for key, count in times.items() if count > 1}
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_Object)
-
-
 def read(event: object, *, now: float) -> list[Record]:
-    """Read an SQS batch or one EventBridge event.
-
-    Args:
-        event: the event from Lambda.
-        now: the time in seconds since the epoch, from which a direct event's age counts.
+    """Read an SQS batch, or one EventBridge event, whose age counts from `now`, in seconds since the epoch.
 
     Raises:
         UnsupportedEventError: names the kind of the event and what was expected. It shows no values.
@@ -62,7 +47,7 @@ def probed_call(event: object) -> str | None:
 
 def _from_sqs(record: Mapping[str, Any]) -> Record:
     try:
-        message_id, handle, body = _text(record, "messageId"), _text(record, "receiptHandle"), _text(record, "body")
+        message_id, handle, body = [_text(record[key]) for key in ("messageId", "receiptHandle", "body")]
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         receives = int(record["attributes"]["ApproximateReceiveCount"])
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -71,8 +56,7 @@ def _from_sqs(record: Mapping[str, Any]) -> Record:
     return Record(message_id, handle, body, sent_at, receives, parse_body(body))
 
 
-def _text(record: Mapping[str, Any], key: str) -> str:
-    value = record[key]
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
@@ -81,15 +65,10 @@ def _text(record: Mapping[str, Any], key: str) -> str:
 def parse_body(body: str) -> FlashCallResult | NoResult:
     """Read an SQS message's body: a result, or an EventBridge envelope whose `detail` is a result."""
     try:
-        document = _DECODER.decode(body)
-    except (ValueError, RecursionError) as error:  # text that is not JSON, a huge number, or deep nesting
-        fault = (
-            f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too large or deep"
-        )
-        return NoResult(f"the body is not valid JSON ({fault}); {EXPECTED}")
-    if isinstance(document, _Object):
-        if _is_envelope(document) and document.repeated & {"detail", "detail-type"}:
-            return NoResult(f"the body gives detail or detail-type more than once; {EXPECTED}")
+        document = decode_json(body, UNIQUE)
+    except InvalidJSONError as error:
+        return NoResult(f"the body {error}; {EXPECTED}")
+    if isinstance(document, dict):
         if _is_envelope(document):
             return _result(document["detail"], "detail")
         if {"TopicArn", "Message"} <= document.keys():
@@ -103,8 +82,6 @@ def _result(document: object, where: str) -> FlashCallResult | NoResult:
     for key in ("uuid", "status"):
         if key not in document:
             return NoResult(f"{where} has no {key}; {EXPECTED}")
-        if key in getattr(document, "repeated", ()):
-            return NoResult(f"{where} gives {key} more than once; {EXPECTED}")
     uuid, status = document["uuid"], document["status"]
     if fault := _uuid_fault(uuid):
         return NoResult(f"uuid must be a string of 1 to {MAX_UUID_LENGTH} visible ASCII characters, got {fault}")

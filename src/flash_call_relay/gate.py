@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import GateEvent, NotAsked, Reason
+from flash_call_relay.models import GateEvent, Judgement, Reason
 
 IN_A_ROW = 5
 BLOCK_S = 30.0
 # A refusal this soon after an acceptance concerns that record only, unless it is the fifth in a row.
 ACCEPTED_LATELY_S = 60.0
-OUT_OF_TIME = NotAsked(Reason.OUT_OF_TIME, "the function's time is over")
+REFUSED = Judgement(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
+FAILING = Judgement(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
+OUT_OF_TIME = Judgement(Reason.OUT_OF_TIME, "the function's time is over")
 
 
 class Gate:
@@ -25,8 +27,7 @@ class Gate:
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = wall_clock) -> None:
         """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
         self._timeout_s, self._clock = timeout_s, clock
-        self._lock = threading.Lock()
-        self._trial_ended = threading.Condition(self._lock)
+        self._trial_ended = threading.Condition()  # its lock, which guards all below, may be taken again
         self._trial_until: float | None = None
         self._failures = self._refusals = 0
         self._endpoint_blocked_until: float | None = None
@@ -37,26 +38,28 @@ class Gate:
         self._accepted_at = 0.0
         self._events: list[GateEvent] = []
 
-    def blocked(self, credentials: Credentials | None) -> NotAsked | None:
+    def blocked(self, credentials: Credentials | None) -> Judgement | None:
         """Return why the gate admits no attempt with these credentials now; None if it may admit one."""
-        with self._lock:
-            return self._blocked(credentials)
+        with self._trial_ended:
+            now = self._clock()
+            if credentials is not None and credentials == self._refused and now < self._refused_until:
+                return REFUSED
+            if self._endpoint_blocked_until is not None and now < self._endpoint_blocked_until:
+                return FAILING
+            return None
 
-    def admit(self, credentials: Credentials, end: Deadline) -> NotAsked | None:
+    def admit(self, credentials: Credentials, end: Deadline) -> Judgement | None:
         """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
 
         While the endpoint or the credentials are in doubt, waits for the trial that is under way, `timeout_s` at most.
-
-        Args:
-            credentials: those that the attempt would use.
-            end: when the attempt must be over.
+        The attempt must be over at `end`.
         """
-        with self._lock:
+        with self._trial_ended:
             if self._is_doubtful(credentials) and self._trial_until is not None:
                 self._trial_ended.wait_for(lambda: self._trial_until is None, self._trial_until - self._clock())
             if end.left_s < self._timeout_s:
                 return OUT_OF_TIME
-            if blocked := self._blocked(credentials):
+            if blocked := self.blocked(credentials):
                 return blocked
             if self._is_doubtful(credentials):
                 # If the trial never reports its end, the gate admits another one at this time.
@@ -69,7 +72,7 @@ class Gate:
 
     def learn(self, reason: Reason | None, credentials: Credentials) -> None:
         """Record how an attempt ended: the reason it failed (None if it is confirmed), and the credentials it used."""
-        with self._lock:
+        with self._trial_ended:
             was_trial = self._trial_until is not None
             self._trial_until = None
             self._trial_ended.notify_all()
@@ -88,25 +91,17 @@ class Gate:
     @property
     def failing(self) -> bool:
         """Whether the endpoint has failed five times in a row, and not answered since."""
-        with self._lock:
+        with self._trial_ended:
             return self._endpoint_blocked_until is not None
 
     def events(self) -> list[GateEvent]:
         """Return what has changed since the last call."""
-        with self._lock:
+        with self._trial_ended:
             events, self._events = self._events, []
             return events
 
     def _is_doubtful(self, credentials: Credentials) -> bool:
         return self._endpoint_blocked_until is not None or credentials == self._refused
-
-    def _blocked(self, credentials: Credentials | None) -> NotAsked | None:
-        now = self._clock()
-        if credentials is not None and credentials == self._refused and now < self._refused_until:
-            return NotAsked(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
-        if self._endpoint_blocked_until is not None and now < self._endpoint_blocked_until:
-            return NotAsked(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
-        return None
 
     def _count_failure(self, *, was_trial: bool) -> None:
         self._failures += 1

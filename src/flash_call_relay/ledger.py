@@ -1,12 +1,15 @@
 """Keep confirmed results in DynamoDB. The relay sends a result it cannot look up."""
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from flash_call_relay.budget import LEDGER_S, Deadline
-from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Processed, Status, error_code
+from botocore.exceptions import ClientError
+
+from flash_call_relay.budget import LEDGER_CALL, LEDGER_S, REPORT_S, SETTLE_S, Deadline
+from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Processed, Status
+from flash_call_relay.text import error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -17,59 +20,87 @@ MAX_STATEMENTS = 25
 
 PAUSE_S = 0.05  # before the relay asks again for the part that DynamoDB left undone
 KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14 parked
+WRITE_S = LEDGER_S + LEDGER_CALL.worst  # the longest time that writing 25 entries can take
+
+UNPROCESSED = "UnprocessedKeys"
+# Errors of single statements that pass. The others do not: AccessDenied, ResourceNotFound, ValidationError
+# (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html).
+PASSING = {
+    *("InternalServerError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"),
+    *("ThrottlingError", "TransactionConflict", UNPROCESSED),
+}
 
 
 class Ledger:
-    """The confirmed results, by uuid.
+    """The confirmed results, by uuid, as one invocation reads and extends them. A failure of it costs no result.
 
-    A thread of its own asks DynamoDB, so an invocation can stop waiting for it at any time.
+    Without a client there is no ledger. `deadline` is the function's time-out.
+
+    Attributes:
+        faults: what went wrong, a sentence each.
+        clashes: uuids that this invocation confirmed with one status while another one confirmed the other.
     """
 
-    def __init__(self, dynamodb: "DynamoDBClient", table: str) -> None:
-        self._dynamodb, self._table = dynamodb, table
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+    def __init__(self, dynamodb: "DynamoDBClient | None", table: str, deadline: Deadline) -> None:
+        self.faults: list[str] = []
+        self.clashes: list[str] = []
+        self._dynamodb: Any = dynamodb
+        self._table, self._deadline = table, deadline
+        self._unwritten: dict[str, Status] = {}
 
-    def connect(self) -> None:
-        """Open the connection to DynamoDB with a look-up. Raises botocore's errors."""
-        self.read(["-"], {}).result()
+    def look_up(self, uuids: set[str]) -> dict[str, Confirmed]:
+        """Return the entries of these uuids, by uuid. No call starts later than `LEDGER_S` from now."""
+        confirmed: dict[str, Confirmed] = {}
+        if self._dynamodb and uuids:
+            try:
+                self._read(sorted(uuids), confirmed, Deadline.after(LEDGER_S))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the relay sends what it cannot look up
+                self.faults.append(f"read: {error_code(error)}")
+        return confirmed
 
-    def read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed]) -> Future[None]:
-        """Begin to look uuids up. The entries go to `confirmed`, by uuid, as they are read."""
-        return self._thread.submit(self._read, uuids, confirmed)
+    def note(self, processed: Processed) -> None:
+        """Take a confirmation. Each 25 are written while attempts are under way, so that a kill loses few."""
+        content = processed.record.content
+        if self._dynamodb and isinstance(processed.outcome, Delivered) and isinstance(content, FlashCallResult):
+            self._unwritten[content.uuid] = content.status
+            if len(self._unwritten) >= MAX_STATEMENTS and self._deadline.left_s > SETTLE_S + WRITE_S:
+                self._write_some()
 
-    def write(self, results: dict[str, Status], at: float) -> Future[list[str]]:
-        """Begin to write up to 25 confirmations.
+    def close(self) -> None:
+        """Write the rest."""
+        while self._unwritten:
+            self._write_some()
 
-        Args:
-            results: the confirmed statuses by uuid.
-            at: when they were confirmed, in seconds since the epoch.
+    def _write_some(self) -> None:
+        results = dict(itertools.islice(self._unwritten.items(), MAX_STATEMENTS))
+        try:
+            self._write(results)
+            self._unwritten = {uuid: status for uuid, status in self._unwritten.items() if uuid not in results}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the results are delivered
+            self.faults.append(f"write: {error_code(error)}")
+            self._unwritten, self._dynamodb = {}, None  # the rest would probably fail too, and take time
 
-        Returns:
-            A future: the uuids whose entry already has the other status.
-        """
-        return self._thread.submit(self._write, results, at)
-
-    def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed]) -> None:
-        deadline = Deadline.after(LEDGER_S)  # checked between calls; the invocation does not wait for a longer call
+    def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed], end: Deadline) -> None:
         for start in range(0, len(uuids), MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
-            wanted: Any = {self._table: {"Keys": keys, "ConsistentRead": True}}
+            wanted = {self._table: {"Keys": keys, "ConsistentRead": True}}
             while wanted:
+                if not end.left_s:
+                    raise TimeoutError
                 reply = self._dynamodb.batch_get_item(RequestItems=wanted)
                 for item in reply["Responses"].get(self._table, []):
-                    status: Any = item["status"]["S"]
-                    confirmed[item["uuid"]["S"]] = Confirmed(status, at=float(item["confirmed_at"]["N"]))
-                wanted = reply.get("UnprocessedKeys")
-                _pause_before(wanted, deadline)
+                    confirmed[item["uuid"]["S"]] = Confirmed(item["status"]["S"], at=float(item["confirmed_at"]["N"]))
+                if wanted := reply.get("UnprocessedKeys"):
+                    _pause_before_another_call(end, {UNPROCESSED})
 
-    def _write(self, results: dict[str, Status], at: float) -> list[str]:
-        deadline = Deadline.after(LEDGER_S)
-        # Only the uuid is a parameter: botocore takes microseconds for each.
-        insert, times = f'INSERT INTO "{self._table}"', f"'confirmed_at': {int(at)}, 'expires_at': {int(at + KEPT_S)}"
-        existing: dict[str, Confirmed] = {}
+    def _write(self, results: dict[str, Status]) -> None:
+        if self._deadline.left_s < WRITE_S + REPORT_S:
+            raise TimeoutError
+        end, now = Deadline.after(LEDGER_S), int(time.time())
+        insert, times = f'INSERT INTO "{self._table}"', f"'confirmed_at': {now}, 'expires_at': {now + KEPT_S}"
         undone = results
         while undone:
-            statements: Any = [
+            statements = [
                 {
                     "Statement": f"{insert} VALUE {{'uuid': ?, 'status': '{status}', {times}}}",
                     "Parameters": [{"S": uuid}],
@@ -79,74 +110,17 @@ class Ledger:
             answers = self._dynamodb.batch_execute_statement(Statements=statements)["Responses"]
             codes = {uuid: answer.get("Error", {}).get("Code") for uuid, answer in zip(undone, answers, strict=True)}
             # An INSERT never overwrites. The existing entry has the same status, or the other one.
-            self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], existing)
+            existing: dict[str, Confirmed] = {}
+            self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], existing, end)
+            self.clashes += [uuid for uuid, entry in existing.items() if entry.status != results[uuid]]
             undone = {uuid: results[uuid] for uuid, code in codes.items() if code not in (None, "DuplicateItem")}
-            _pause_before(undone, deadline)
-        return [uuid for uuid, entry in existing.items() if entry.status != results[uuid]]
+            if undone:
+                _pause_before_another_call(end, {codes[uuid] for uuid in undone})
 
 
-class Confirmations:
-    """The confirmed results that one invocation looks up and adds; without a ledger there are none.
-
-    Attributes:
-        faults: what went wrong, a sentence each.
-        clashes: uuids that this invocation confirmed with one status while another one confirmed the other.
-    """
-
-    def __init__(self, ledger: Ledger | None) -> None:
-        self.faults: list[str] = []
-        self.clashes: list[str] = []
-        self._ledger = ledger
-        self._unwritten: dict[str, Status] = {}
-        self._writes: list[Future[list[str]]] = []
-
-    def __enter__(self) -> Self:
-        """Return the confirmations themselves."""
-        return self
-
-    def look_up(self, uuids: set[str]) -> Mapping[str, Confirmed]:
-        """Return the ledger's entries of these uuids, by uuid. Waits for a second at most."""
-        if not self._ledger or not uuids:
-            return {}
-        confirmed: dict[str, Confirmed] = {}
-        self._wait_for("read", self._ledger.read(sorted(uuids), confirmed), Deadline.after(LEDGER_S))
-        return dict(confirmed)  # a copy, because a read that outlasts the second still adds to `confirmed`
-
-    def note(self, processed: Sequence[Processed]) -> None:
-        """Take the confirmations among outcomes. Each 25 are written immediately, so that a kill loses few."""
-        if not self._ledger:
-            return
-        for one in processed:
-            if isinstance(one.outcome, Delivered) and isinstance(one.record.content, FlashCallResult):
-                self._unwritten[one.record.content.uuid] = one.record.content.status
-                if len(self._unwritten) == MAX_STATEMENTS:
-                    self._write(self._ledger)
-
-    def __exit__(self, *_exception: object) -> None:
-        """Write the rest, after an exception, too. Waits for all writes, for a second at most."""
-        if self._ledger and self._unwritten:
-            self._write(self._ledger)
-        deadline = Deadline.after(LEDGER_S)
-        for write in self._writes:
-            if self._wait_for("write", write, deadline):
-                self.clashes += write.result()
-
-    def _write(self, ledger: Ledger) -> None:
-        self._writes.append(ledger.write(self._unwritten, at=time.time()))
-        self._unwritten = {}
-
-    def _wait_for(self, what: str, call: Future[Any], deadline: Deadline) -> bool:
-        try:
-            error = call.exception(timeout=deadline.left_s)
-        except TimeoutError as late:
-            error = late
-        if error:
-            self.faults.append(f"{what}: {error_code(error)}")
-        return error is None
-
-
-def _pause_before(undone: object, deadline: Deadline) -> None:
-    if undone:
-        if deadline.left_s < PAUSE_S:
-            raise TimeoutError
-        time.sleep(PAUSE_S)
+def _pause_before_another_call(end: Deadline, codes: set[str]) -> None:
+    """Raise an error if one of these codes does not pass, or the time is over."""
+    code = min(codes, key=PASSING.__contains__)  # one that does not pass comes first
+    if code not in PASSING or end.left_s < PAUSE_S:
+        raise ClientError({"Error": {"Code": code}}, "")
+    time.sleep(PAUSE_S)

@@ -7,23 +7,15 @@ from typing import Any, Literal, Self
 
 Status = Literal["Success", "Failed"]
 OTHER: dict[str, Status] = {"Success": "Failed", "Failed": "Success"}
-
-
 PARKS, AGAINST_ENDPOINT, PROVES_CREDENTIALS = "parks", "against the endpoint", "proves the credentials"
 
 
 class Reason(StrEnum):
-    """Why a record is deferred or parked. There are no other reasons. Each has these properties.
+    """Why a record is deferred or parked. There are no other reasons. Each has these properties."""
 
-    Attributes:
-        parks: the record is parked; `unknown_call` parks once the grace is over. Other reasons defer.
-        against_endpoint: the endpoint as a whole seems to fail; the gate counts these.
-        proves_credentials: only an API that accepted the credentials gives this reason.
-    """
-
-    parks: bool
-    against_endpoint: bool
-    proves_credentials: bool
+    parks: bool  # the record is parked; `unknown_call` parks once the grace is over. Other reasons defer
+    against_endpoint: bool  # the endpoint as a whole seems to fail; the gate counts these
+    proves_credentials: bool  # only an API that accepted the credentials gives this reason
 
     CONTRADICTED = "contradicted", PROVES_CREDENTIALS
     UNCONFIRMED = "unconfirmed", AGAINST_ENDPOINT
@@ -47,12 +39,12 @@ class Reason(StrEnum):
 
     def __new__(cls, word: str, *facts: str) -> Self:
         """Make a member from its line in the table."""
-        reason = str.__new__(cls, word)
-        reason._value_ = word
-        reason.parks = PARKS in facts
-        reason.against_endpoint = AGAINST_ENDPOINT in facts
-        reason.proves_credentials = PROVES_CREDENTIALS in facts
-        return reason
+        self = str.__new__(cls, word)
+        self._value_ = word
+        self.parks = PARKS in facts
+        self.against_endpoint = AGAINST_ENDPOINT in facts
+        self.proves_credentials = PROVES_CREDENTIALS in facts
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,90 +64,39 @@ class NoResult:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One SQS message, or one EventBridge event given straight to the function.
+    """One SQS message, or one EventBridge event given straight to the function."""
 
-    Attributes:
-        message_id: SQS's id of the message, or the event's id.
-        receipt_handle: SQS's handle for this receive; None for an event.
-        body: the original, unchanged.
-        sent_at: when SQS took the message, in seconds since the epoch.
-        receive_count: how often SQS has delivered the message, this time included.
-        content: what the body says.
-    """
-
-    message_id: str
-    receipt_handle: str | None
-    body: str
-    sent_at: float
-    receive_count: int
-    content: FlashCallResult | NoResult
+    message_id: str  # SQS's, or the event's
+    receipt_handle: str | None  # SQS's, for this receive; None for an event
+    body: str  # the original, unchanged
+    sent_at: float  # when SQS took the message, in seconds since the epoch
+    receive_count: int  # how often SQS has delivered the message, this time included
+    content: FlashCallResult | NoResult  # what the body says
 
 
-# ---- answer → judgement → finding: how the endpoint's words become a fact about a result ----
+# ---- reply → judgement: how the endpoint's words become a fact about a result ----
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The endpoint's whole reply.
+    """The endpoint's whole reply."""
 
-    Attributes:
-        http_status: as on the status line, 100 to 999.
-        json_object: the body, if it is a JSON object.
-        message: the JSON object's `message` or a page's title: printable, free of credentials, at most 120 characters.
-        retry_after: the `Retry-After` header, as sent.
-        duration_ms: time from the attempt's start to the reply's end, in milliseconds.
-    """
-
-    http_status: int
-    json_object: Mapping[str, Any] | None
-    message: str = ""
-    retry_after: str | None = None
-    duration_ms: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NoReply:
-    """The attempt failed before a whole reply was there.
-
-    Attributes:
-        reason: why.
-        detail: a sentence for people; it quotes nothing from the endpoint.
-        duration_ms: time from the attempt's start to its failure, in milliseconds.
-    """
-
-    reason: Reason
-    detail: str
-    duration_ms: float = field(default=0.0, compare=False)
-
-
-Answer = Reply | NoReply
+    http_status: int  # as on the status line, 200 to 999
+    json_object: Mapping[str, Any] | None  # the body, if it is a JSON object
+    message: str = ""  # the object's `message` or a page's title: printable, no credentials, at most 120 characters
+    retry_after: str | None = None  # the `Retry-After` header, as sent
+    duration_ms: float = field(default=0.0, compare=False)  # from the attempt's start to the reply's end
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an answer means for the delivery of a result.
+    """What an attempt, or the decision to make none, means for the delivery of a result."""
 
-    Attributes:
-        reason: why the delivery failed; None if it is confirmed.
-        detail: 1 to 256 printable ASCII characters.
-        http_status: the reply's; None without a reply.
-        retry_after: the reply's `Retry-After` header, as sent.
-        duration_ms: the attempt's, in milliseconds.
-    """
-
-    reason: Reason | None
-    detail: str
-    http_status: int | None = None
-    retry_after: str | None = None
-    duration_ms: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NotAsked:
-    """No attempt was made. `detail` says why in 1 to 256 printable ASCII characters."""
-
-    reason: Reason
-    detail: str
+    reason: Reason | None  # why the result is not delivered; None if the endpoint confirmed it
+    detail: str  # 1 to 256 printable ASCII characters, which quote no credential
+    http_status: int | None = None  # None without a reply
+    retry_after: str | None = None  # the reply's `Retry-After` header, as sent
+    duration_ms: float | None = field(default=None, compare=False)  # the attempt's; None if the endpoint was not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +107,7 @@ class Confirmed:
     at: float
 
 
-Finding = Judgement | NotAsked | Confirmed
+Known = Judgement | Confirmed  # what is known of a result
 
 
 # ---- outcomes: what became of a record in this invocation; a detail is 1 to 256 printable ASCII characters ----
@@ -208,19 +149,12 @@ Outcome = Delivered | Duplicate | Deferred | Parked
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """A record with its outcome.
-
-    Attributes:
-        record: the record.
-        outcome: what became of it.
-        age_s: its age when that was decided, in seconds.
-        duration_ms: how long the attempt took, in milliseconds; None without one.
-    """
+    """A record with its outcome."""
 
     record: Record
     outcome: Outcome
-    age_s: float
-    duration_ms: float | None = None
+    age_s: float  # the record's age when the outcome was decided
+    duration_ms: float | None = None  # how long the attempt took; None without one
 
     @property
     def name(self) -> str:
@@ -251,23 +185,3 @@ class GateEvent(StrEnum):
     ENDPOINT_RECOVERED = "endpoint.recovered"
     CREDENTIALS_REJECTED = "credentials.rejected"
     CREDENTIALS_ACCEPTED = "credentials.accepted"
-
-    @property
-    def is_recovery(self) -> bool:
-        """Whether it is a recovery."""
-        return self in (GateEvent.ENDPOINT_RECOVERED, GateEvent.CREDENTIALS_ACCEPTED)
-
-
-def error_code(error: BaseException | None) -> str:
-    """Return AWS's code for an error of one of its services, or the exception's name if AWS sent no reply."""
-    reply = getattr(error, "response", None) or {}  # botocore sets None where it got no reply
-    return str(reply.get("Error", {}).get("Code", type(error).__name__))
-
-
-def printable(text: str, limit: int = 256) -> str:
-    """Return text as 1 to `limit` printable ASCII characters, as SQS attributes and log lines want it."""
-    if 0 < len(text) <= limit and text.isascii() and text.isprintable() and text == text.strip():
-        return text
-    ascii_text = text.encode("ascii", "backslashreplace").decode("ascii")
-    clean = "".join(c if " " <= c <= "~" else " " for c in ascii_text).strip() or "-"
-    return clean if len(clean) <= limit else clean[: limit - 3] + "..."

@@ -5,36 +5,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from flash_call_relay import models
-from flash_call_relay.models import (
-    Deferred,
-    FlashCallResult,
-    Judgement,
-    Outcome,
-    Parked,
-    Reason,
-    Record,
-    Reply,
-    printable,
-)
+from flash_call_relay.models import Confirmed, Deferred, FlashCallResult, Judgement, Parked, Reason, Record, Reply
 from flash_call_relay.settings import Settings
+from flash_call_relay.text import printable
 
 JITTER = (0.8, 1.2)
 MAX_RETRY_AFTER_S = 900
 
 
-def judge(settings: Settings, result: FlashCallResult, answer: models.Answer) -> Judgement:
-    """Judge an attempt by the endpoint's answer.
-
-    Args:
-        settings: says what counts as a confirmation.
-        result: the result that was sent.
-        answer: the endpoint's reply, or why there is none.
-    """
-    if not isinstance(answer, Reply):
-        return Judgement(answer.reason, printable(answer.detail), duration_ms=answer.duration_ms)
-    detail = printable(f"HTTP {answer.http_status} {answer.message}")
-    reason = _failure(settings, result, answer)
-    return Judgement(reason, detail, answer.http_status, answer.retry_after, answer.duration_ms)
+def judge(settings: Settings, result: FlashCallResult, reply: Reply) -> Judgement:
+    """Judge an attempt to send a result by the endpoint's reply."""
+    detail = printable(f"HTTP {reply.http_status} {reply.message}")
+    reason = _failure(settings, result, reply)
+    return Judgement(reason, detail, reply.http_status, reply.retry_after, reply.duration_ms)
 
 
 def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: PLR0911 - a table
@@ -76,37 +59,30 @@ def park_invalid(content: models.NoResult) -> Parked:
 
 
 def decide(  # noqa: PLR0913
-    settings: Settings, record: Record, result: FlashCallResult, finding: models.Finding, *, now: float, jitter: float
-) -> Outcome:
-    """Decide what becomes of a result.
+    settings: Settings, record: Record, result: FlashCallResult, known: models.Known, *, now: float, jitter: float
+) -> models.Outcome:
+    """Decide what becomes of a record's result, by what is known of it.
 
-    Args:
-        settings: the numbers that decisions rest on.
-        record: the record that carries the result.
-        result: the record's content.
-        finding: what is known of the result.
-        now: the time in seconds since the epoch.
-        jitter: a random factor from the range `JITTER`.
+    `now` is in seconds since the epoch, `jitter` a random factor from the range `JITTER`.
     """
-    if isinstance(finding, models.Confirmed):
-        return _compare(result, finding)
-    http_status = finding.http_status if isinstance(finding, Judgement) else None
-    reason, age_s = finding.reason, age(record, now)
+    if isinstance(known, Confirmed):
+        return _compare(result, known)
+    reason, age_s = known.reason, age(record, now)
     if reason is None:
-        return models.Delivered(http_status)
+        return models.Delivered(known.http_status)
     may_be_a_race = reason is Reason.UNKNOWN_CALL and age_s < settings.unknown_call_grace_seconds
     if reason.parks and not may_be_a_race:
-        return Parked(reason, finding.detail, http_status)
+        return Parked(reason, known.detail, known.http_status)
     if age_s >= settings.retry_horizon_seconds:
-        detail = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {finding.detail}")
-        return Parked(Reason.RETRIES_EXHAUSTED, detail, http_status)
+        detail = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {known.detail}")
+        return Parked(Reason.RETRIES_EXHAUSTED, detail, known.http_status)
     delay_s = schedule_s(settings, record.receive_count, age_s, jitter)
-    if isinstance(finding, Judgement) and reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
-        delay_s = max(delay_s, retry_after_s(finding.retry_after, now))
-    return Deferred(reason, finding.detail, delay_s, http_status)
+    if reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
+        delay_s = max(delay_s, retry_after_s(known.retry_after, now))
+    return Deferred(reason, known.detail, delay_s, known.http_status)
 
 
-def _compare(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
+def _compare(result: FlashCallResult, confirmed: Confirmed) -> models.Outcome:
     if confirmed.status == result.status:
         return models.Duplicate()
     at = datetime.fromtimestamp(confirmed.at, UTC).isoformat(timespec="seconds")
@@ -115,19 +91,10 @@ def _compare(result: FlashCallResult, confirmed: models.Confirmed) -> Outcome:
 
 
 def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: float) -> int:
-    """Return the delay after the n-th receive: min(cap, base * 2^(n-1)) * jitter.
+    """Return the delay after the n-th receive: min(cap, base * 2^(n-1)) * jitter, in whole seconds, at least 1.
 
     The cap is lower while the result is fresh: comparable report APIs count a result that comes after 5 to 60 minutes
-    as failed.
-
-    Args:
-        settings: base, both caps, and how long a result is fresh.
-        receive_count: n, from 1.
-        age_s: the result's age in seconds.
-        jitter: a factor from the range `JITTER`.
-
-    Returns:
-        Whole seconds, rounded up, at least 1.
+    as failed. n counts from 1. `jitter` is a factor from the range `JITTER`.
     """
     cap_s = settings.retry_cap_seconds
     if age_s < settings.fresh_seconds:
@@ -137,14 +104,9 @@ def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: flo
 
 
 def retry_after_s(value: str | None, now: float) -> int:
-    """Return the wait that a `Retry-After` header asks for.
+    """Return the wait that a `Retry-After` header asks for, as seconds or as an HTTP date.
 
-    Args:
-        value: the header: seconds, or an HTTP date.
-        now: the time in seconds since the epoch.
-
-    Returns:
-        0 to 900 whole seconds; 0 for a header that is missing or cannot be read.
+    0 to 900 whole seconds; 0 for a header that is missing or cannot be read. `now` is in seconds since the epoch.
     """
     text = (value or "").strip()
     number = text.partition(",")[0]  # a proxy may have repeated the header

@@ -2,24 +2,12 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-_RANGES = {
-    "connections_per_function": range(1, 101),
-    "request_timeout_seconds": range(1, 21),
-    "retry_base_seconds": range(1, 901),
-    "retry_cap_seconds": range(1, 3601),
-    "fresh_seconds": range(86_401),
-    "fresh_retry_cap_seconds": range(1, 3601),
-    "retry_horizon_seconds": range(1, 777_601),
-    "max_receive_count": range(1, 1001),
-    "visibility_timeout_seconds": range(43_201),
-    "unknown_call_grace_seconds": range(86_401),
-}
 _OPTIONAL = {"ledger_table_name", "outcome_bus_name"}
 
 
@@ -36,17 +24,17 @@ class Settings:
     result_queue_url: str
     parked_queue_url: str
     confirmation: str
-    connections_per_function: int
-    request_timeout_seconds: int
-    retry_base_seconds: int
-    retry_cap_seconds: int
-    fresh_seconds: int  # 0: never fresh
-    fresh_retry_cap_seconds: int
-    retry_horizon_seconds: int
-    max_receive_count: int
-    visibility_timeout_seconds: int
+    connections_per_function: Annotated[int, range(1, 101)]
+    request_timeout_seconds: Annotated[int, range(1, 21)]
+    retry_base_seconds: Annotated[int, range(1, 901)]
+    retry_cap_seconds: Annotated[int, range(1, 3601)]
+    fresh_seconds: Annotated[int, range(86_401)]  # 0: never fresh
+    fresh_retry_cap_seconds: Annotated[int, range(1, 3601)]
+    retry_horizon_seconds: Annotated[int, range(1, 777_601)]
+    max_receive_count: Annotated[int, range(1, 1001)]
+    visibility_timeout_seconds: Annotated[int, range(43_201)]
     ledger_table_name: str  # empty: no deduplication
-    unknown_call_grace_seconds: int
+    unknown_call_grace_seconds: Annotated[int, range(86_401)]
     outcome_bus_name: str  # empty: no events
 
     @classmethod
@@ -56,16 +44,12 @@ class Settings:
         Raises:
             SettingsError: names the variable and the values it may have.
         """
-        values: dict[str, Any] = {field.name: environ.get(field.name.upper(), "") for field in fields(cls)}
-        for name, text in values.items():
+        values: dict[str, Any] = {}
+        for name, kind in get_type_hints(cls, include_extras=True).items():
+            text = environ.get(name.upper(), "")
             if not text and name not in _OPTIONAL:
                 raise SettingsError(f"{name.upper()} must be set")
-        for name, allowed in _RANGES.items():
-            text = values[name]
-            values[name] = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-            if values[name] not in allowed:
-                bounds = f"from {allowed[0]} to {allowed[-1]}"
-                raise SettingsError(f"{name.upper()} must be a whole number {bounds}, got {text[:40]!r}")
+            values[name] = text if kind is str else _whole_number(name, text, *kind.__metadata__)
         if values["confirmation"] not in ("reply", "http-status"):
             raise SettingsError(f"CONFIRMATION must be reply or http-status, got {values['confirmation'][:40]!r}")
         if not _may_receive_credentials(values["webhook_url"]):  # no value in this message: it may hold a password
@@ -75,11 +59,20 @@ class Settings:
         return cls(**values)
 
 
+def _whole_number(name: str, text: str, allowed: range) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    if number not in allowed:
+        expected = f"a whole number from {allowed[0]} to {allowed[-1]}"
+        raise SettingsError(f"{name.upper()} must be {expected}, got {text[:40]!r}")
+    return number
+
+
 def _may_receive_credentials(url: str) -> bool:
     try:
         scheme, auth, host, *_, fragment = parse_url(url)
         if not host or auth is not None or fragment is not None:
             return False
+        host.encode("idna")  # or the name could not be looked up
         if scheme == "https":
             return True
         return scheme == "http" and (host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback)

@@ -34,12 +34,10 @@ def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
 BROKEN = {
     "drops a deferred result": broken(
         LOST,
-        queues="""
-_settle = Queues.settle
-def settle(*args, **options):
-    settlement = _settle(*args, **options)
-    return Settlement(settlement.kept[1:], settlement.failures)
-Queues.settle = settle
+        handler="""
+_handle = lambda_handler
+def lambda_handler(*args):
+    return {"batchItemFailures": _handle(*args)["batchItemFailures"][1:]}
 """,
     ),
     "believes any 200": broken(
@@ -50,9 +48,7 @@ def _failure(settings, result, reply):
     return None if reply.http_status == 200 else _believed(settings, result, reply)
 """,
     ),
-    "forgets what is in the ledger": broken(
-        ONCE, ledger="\nConfirmations.look_up\nConfirmations.look_up = lambda *_: {}\n"
-    ),
+    "forgets what is in the ledger": broken(ONCE, ledger="\nLedger.look_up\nLedger.look_up = lambda *_: {}\n"),
     "posts twice": broken(
         ONCE,
         webhook="""
@@ -77,7 +73,10 @@ def decide(settings, *args, **options):
     "overlooks the clock": broken(
         CLOCK,
         delivery="\nSETTLE_S -= 100\n",
-        connection="\n_time_left\ndef _time_left(): return 100.0\n",
+        connections="""
+_borrow = Connections.borrow
+Connections.borrow = lambda self, _deadline: _borrow(self, Deadline.after(100))
+""",
     ),
     "logs the key": broken(
         CREDENTIALS,
@@ -88,47 +87,52 @@ Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _p
     ),
     "follows redirects": broken(
         CREDENTIALS,
-        connection="""
-_sent = _exchange
-def _exchange(connection, request):
-    reply = _sent(connection, request)
-    if 300 <= reply.status < 400:
-        target = parse_url(reply.headers["location"])
-        with socket.create_connection((target.host, target.port)) as elsewhere:
-            elsewhere.sendall(request)
-    return reply
-from urllib3.util import parse_url
+        webhook="""
+_read_body, _post = _read, Webhook.post
+def _read(reply):
+    _seen.location = reply.headers.get("Location")
+    return _read_body(reply)
+def _post_and_follow(self, result, credentials):
+    _seen.location = None
+    answer = _post(self, result, credentials)
+    if _seen.location:
+        urllib3.request("POST", _seen.location, headers={"x-api-key": credentials.api_key})
+    return answer
+Webhook.post = _post_and_follow
+import threading
+_seen = threading.local()
 """,
     ),
     "fails when the outcome bus does": broken(
         OBSERVED,
         outcome_bus="""
-_exit = Publication.__exit__
-def _exit_and_fail(*args):
-    _exit(*args)
+_publish = OutcomeBus.publish
+def _publish_and_fail(*args, **options):
+    _publish(*args, **options)
     raise OSError("no route to EventBridge")
-Publication.__exit__ = _exit_and_fail
+OutcomeBus.publish = _publish_and_fail
 """,
     ),
     "tells the outcome bus of a result that is not parked": broken(
         OBSERVED,
         outcome_bus="""
-_note = Publication.note
-def _note_early(self, processed, kept):
-    told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if one.record.message_id in kept]
-    _note(self, [*processed, *told], ())
-Publication.note = _note_early
+_publish = OutcomeBus.publish
+def _publish_early(self, processed, **options):
+    told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if isinstance(one.outcome, Deferred)]
+    return _publish(self, [*processed, *told], **options)
+OutcomeBus.publish = _publish_early
 from dataclasses import replace
+from flash_call_relay.models import Deferred
 """,
     ),
     "fails when logging does": broken(
         OBSERVED,
         telemetry="""
-_log_outcomes = Invocation.log_outcomes
+_log_outcome = Invocation.log_outcome
 def _log_and_fail(*args):
-    _log_outcomes(*args)
+    _log_outcome(*args)
     raise OSError("no space left")
-Invocation.log_outcomes = _log_and_fail
+Invocation.log_outcome = _log_and_fail
 """,
     ),
 }

@@ -26,7 +26,7 @@ def test_the_package_imports_without_other_libraries_and_is_small(package: Path)
 
 def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Path, tmp_path: Path) -> None:
     """`sam deploy` would update an unchanged function, and nobody could check a package against its sources."""
-    again = tmp_path / "again"
+    again = tmp_path / "a $(package)"
     done = build(again, "VERSION_PYTHON=")
     assert "no bytecode" in done.stderr
     assert_same(files(again), {name: file for name, file in files(package).items() if not name.endswith(".pyc")})
@@ -34,51 +34,13 @@ def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Pat
     assert_same(files(again), files(package))
 
 
-# Prints the address of a call to each service, in regions of each partition, and in one that botocore does not know.
-ADDRESSES = """
-import boto3
-from botocore.awsrequest import AWSResponse
-CALLS = {
-    "dynamodb": ("batch_get_item", {"RequestItems": {"table": {"Keys": [{"uuid": {"S": "a"}}]}}}),
-    "events": ("put_events", {"Entries": [{"Source": "a", "DetailType": "b", "Detail": "{}"}]}),
-    "secretsmanager": ("get_secret_value", {"SecretId": "a"}),
-    "sqs": ("get_queue_attributes", {"QueueUrl": "https://sqs.eu-central-1.amazonaws.com/1/a"}),
-}
-class Empty(AWSResponse):
-    content = b"{}"
-def answer(request, **_):
-    print(request.url, request.headers["Authorization"].decode().split("/", 2)[2].split(",")[0])
-    return Empty("", 200, {}, None)
-session = boto3.Session(aws_access_key_id="none", aws_secret_access_key="none")
-REGIONS = "us-east-1 eu-central-1 mx-central-1 cn-north-1 us-gov-west-1 us-iso-east-1 eusc-de-east-1 eu-new-7"
-for region in REGIONS.split():
-    for service, (operation, parameters) in CALLS.items():
-        client = session.client(service, region_name=region)
-        client.meta.events.register("before-send", answer)
-        getattr(client, operation)(**parameters)
-"""
-
-
-def test_the_package_calls_aws_where_the_whole_botocore_does(package: Path) -> None:
-    """In some region, the function would call an address that does not exist, or sign for another service."""
-
-    def printed(script: str, *options: str) -> list[str]:
-        command = [sys.executable, "-I", "-B", *options, "-c", script]
-        environment = {"HOME": "/nowhere"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()
-
-    ours = printed(f"import sys; sys.path.insert(0, {str(package)!r})\n{ADDRESSES}", "-S")
-    assert len(ours) == 8 * 4
-    assert ours == printed(ADDRESSES)
-
-
 def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Build the package with another Python, date, umask and environment than the `package` fixture."""
+    """Build the package as SAM does, with another Python, date, umask and environment than the `package` fixture."""
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     environment["PATH"] = f"{TOOLS / 'dev' / 'bin'}:{os.environ['PATH']}"  # as for the `package` fixture
+    environment |= {"ARTIFACTS_DIR": str(directory), "PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1"}
     environment |= {"TZ": "TOMORROW-24", "LC_ALL": "C", "PYTHONHASHSEED": "1", "PYTHONOPTIMIZE": "1"}
-    command = ["make", "--silent", "build-RelayFunction", f"ARTIFACTS_DIR={directory}", f"PYTHON={PYTHON}", *arguments]
+    command = ["make", "--silent", "build-RelayFunction", f"PYTHON={PYTHON}", *arguments]
     done = subprocess.run(
         command, cwd=ROOT / "src", env=environment, umask=0o007, capture_output=True, text=True, check=False
     )

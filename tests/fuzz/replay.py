@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tests.fuzz import targets
 
 MAX_PEAK_BYTES = 8 * 1024 * 1024  # many times the largest reply
-IN_MEMORY = [target for target in targets.TARGETS if target != "http"]  # they need no server
 
 
 def check_saved(target: str, name: str) -> None:

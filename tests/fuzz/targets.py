@@ -1,39 +1,23 @@
 """The promises about input from outside, each as a function of any bytes.
 
-A broken promise raises AssertionError; any other exception is a bug. `tests/unit/test_fuzz_corpus.py` and
-`tests/integration/test_fuzz_http.py` run them on the saved cases of `tests/fuzz/corpus/` and on random inputs;
-`make fuzz` runs them on inputs led by coverage.
+A broken promise raises AssertionError; any other exception is a bug. `tests/unit/test_fuzz_corpus.py` runs them on the
+saved cases of `tests/fuzz/corpus/` and on random inputs; `make fuzz` runs them on inputs led by coverage.
 """
 
 import contextlib
 import json
 import math
-import queue
 import re
-import socket
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from flash_call_relay import events, policy
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import (
-    OTHER,
-    Answer,
-    Deferred,
-    Delivered,
-    FlashCallResult,
-    NoResult,
-    Parked,
-    Record,
-    Reply,
-    printable,
-)
-from flash_call_relay.webhook import Webhook, _json_object, _message
+from flash_call_relay.models import OTHER, FlashCallResult, NoResult, Reply
+from flash_call_relay.text import printable
+from flash_call_relay.webhook import _json_object, _message
 from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -168,30 +152,8 @@ def retry_after(data: bytes) -> None:
         assert seconds == max(0, min(wait_s, policy.MAX_RETRY_AFTER_S)), "another date"
 
 
-def http(data: bytes) -> None:
-    """Check that any bytes are an answer, in bounded time and without credentials, and that the next attempt works."""
-    wire = _wire()
-    answer = wire.answer_to(data)
-    judgement = policy.judge(SETTINGS, RESULT, answer)
-    record = Record("id", "handle", "", NOW, 1, RESULT)
-    outcome = policy.decide(SETTINGS, record, RESULT, judgement, now=NOW, jitter=1.0)
-    assert isinstance(outcome, Delivered) <= (isinstance(answer, Reply) and 200 <= answer.http_status < 300)
-    if isinstance(answer, Reply):
-        assert 100 <= answer.http_status <= 999
-        _check_words(answer.message, CREDENTIALS[0], limit=120)
-    else:
-        assert answer.detail
-    if isinstance(outcome, Deferred | Parked):
-        assert outcome.detail == printable(outcome.detail)
-        _check_words(outcome.detail, CREDENTIALS[0], limit=256)
-    following = wire.answer_to(GOOD_REPLY)
-    if following != Reply(200, {"message": "OK"}, "OK"):
-        _wire.cache_clear()
-        raise AssertionError("the next attempt is spoilt")
-
-
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (body, event, reply, retry_after, http)
+    function.__name__: function for function in (body, event, reply, retry_after)
 }
 
 
@@ -231,39 +193,3 @@ def _check_words(words: str, credentials: Credentials, *, limit: int) -> None:
     for secret in (credentials.api_key.lower(), credentials.user_id.lower()):
         runs = {secret[start : start + 6] for start in range(len(secret) - 5)}
         assert not [run for run in runs if run in words.lower()], "a part of the credentials is shown"
-
-
-class _Wire:
-    """A loopback server that answers each request with given bytes and closes the connection, and its client."""
-
-    def __init__(self) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
-        self._webhook = Webhook(default_settings(WEBHOOK_URL=url, CONNECTIONS_PER_FUNCTION="1"))
-        self._thread = ThreadPoolExecutor(1)  # so that an endless attempt fails the test
-        self._wire, self._closed = b"", queue.SimpleQueue[None]()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def answer_to(self, wire: bytes) -> Answer:
-        """Make an attempt that the server answers with these bytes."""
-        self._wire = wire
-        answer = self._thread.submit(self._webhook.post, RESULT, CREDENTIALS[0]).result(PATIENCE_S)
-        self._closed.get(timeout=PATIENCE_S)  # else the next attempt may use a connection that is about to close
-        return answer
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._server.accept()
-            # The client may close the connection before the end.
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(PATIENCE_S)
-                request = b""
-                while not request.endswith(b"}") and (more := connection.recv(65536)):
-                    request += more
-                connection.sendall(self._wire)
-            self._closed.put(None)
-
-
-@cache
-def _wire() -> _Wire:
-    return _Wire()

@@ -1,5 +1,7 @@
 """Each record of a batch gets its own outcome, and no record affects another one."""
 
+import concurrent.futures
+import contextlib
 import json
 import threading
 import time
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flash_call_relay import budget, handler
+from flash_call_relay import budget, credentials, handler
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
@@ -179,7 +181,8 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(
     post, begun, over = Webhook.post, threading.Event(), threading.Event()
     passed_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s)
-    monkeypatch.setattr(budget, "time", clock)
+    for module in (budget, concurrent.futures._base):
+        monkeypatch.setattr(module, "time", clock)
 
     def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
         nonlocal passed_s
@@ -224,16 +227,18 @@ def test_a_message_that_comes_twice_in_a_batch_is_processed_twice(relay: InProce
 
 @pytest.mark.parametrize("failure", ["silent", "closing"])
 def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(
-    relay: InProcessRelay, failure: str
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     """A short failure of SQS would fail the batch, and the relay would send its confirmed results again."""
     relay.endpoint.issue("good")
     records = relay.send(result("good"), result("unknown"), "no result")
     with failing_service(failure) as url:
-        relay.keep_real_limits("AWS_CLIENTS")
+        relay.keep_real_limits("AWS_CALL")
         relay.configure(AWS_ENDPOINT_URL_SQS=url)
+        monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0)
         for _ in range(9):  # read the secret, although the same limits hold for it; a second success does nothing
-            handler.wire().credentials.connect()
+            with contextlib.suppress(credentials.CredentialsUnavailableError):
+                handler.wire().credentials.current()
         kept = relay.invoke_with(records)
     assert sorted(kept) == sorted(record["messageId"] for record in records[1:])
     failures = {line["message_id"]: line["detail"] for line in relay.lines("settle.failed")}

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from flash_call_relay.ledger import Confirmations, Ledger
+from flash_call_relay.budget import Deadline
+from flash_call_relay.ledger import Ledger
+from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record, Status
 from flash_call_relay.queues import Queues
 from local.endpoint.behaviour import error
 from tests.support.payloads import result
@@ -89,7 +91,7 @@ def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -
 @pytest.fixture(params=["missing", "refused", "throttled", "unreachable", "silent"])
 def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
     """Run the relay with a ledger that fails."""
-    relay.keep_real_limits("DYNAMODB", "LEDGER_CALL", "LEDGER_S")
+    relay.keep_real_limits("LEDGER_CALL", "LEDGER_S")
     relay.endpoint.issue("call", "other")
     if request.param == "missing":
         relay.configure(LEDGER_TABLE_NAME="no-such-table")
@@ -123,21 +125,37 @@ def test_dynamodb_is_not_called_without_deduplication(relay: InProcessRelay) -> 
     assert {operation for operation, _ in relay.aws_calls} == {"GetSecretValue"}
 
 
+def ledger_of(relay: InProcessRelay, dynamodb: Any = None) -> Ledger:
+    """Return the ledger as a new invocation uses it."""
+    return Ledger(dynamodb or relay.dynamodb, relay.name, Deadline.after(60))
+
+
+def write(ledger: Ledger, results: dict[str, Status]) -> None:
+    """Write confirmations at the end of an invocation."""
+    for uuid, status in results.items():
+        record = Record(uuid, "handle", "body", 0.0, 1, FlashCallResult(uuid, status))
+        ledger.note(Processed(record, Delivered(200), 0.0))
+    ledger.close()
+
+
 def test_a_write_over_the_other_status_is_reported_and_changes_nothing(relay: InProcessRelay) -> None:
     """Two contradicting results in flight at the same moment would leave no trace."""
     relay.add_ledger()
-    ledger = Ledger(relay.dynamodb, relay.name)
-    assert ledger.write({"first": "Success", "second": "Success"}, at=1.0).result() == []
-    assert ledger.write({"first": "Failed", "second": "Success", "third": "Failed"}, at=2.0).result() == ["first"]
-    remembered = {uuid: (item["status"], item["confirmed_at"]) for uuid, item in relay.ledger_entries().items()}
-    assert remembered == {"first": ("Success", "1"), "second": ("Success", "1"), "third": ("Failed", "2")}
+    first, second = ledger_of(relay), ledger_of(relay)
+    write(first, {"first": "Success", "second": "Success"})
+    remembered = relay.ledger_entries()
+    write(second, {"first": "Failed", "second": "Success", "third": "Failed"})
+    assert (first.clashes, second.clashes) == ([], ["first"])
+    entries = relay.ledger_entries()
+    assert {uuid: entries[uuid] for uuid in remembered} == remembered
+    assert entries["third"]["status"] == "Failed"
 
 
 class OverloadedDynamoDB:
     """DynamoDB under load: it leaves most of each call undone. The emulator never does."""
 
-    def __init__(self, dynamodb: Any) -> None:
-        self._dynamodb = dynamodb
+    def __init__(self, dynamodb: Any, code: str = "ThrottlingError") -> None:
+        self._dynamodb, self._code, self.writes = dynamodb, code, 0
 
     def batch_get_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - DynamoDB's
         """Read one key, and return the others as unprocessed."""
@@ -147,32 +165,59 @@ class OverloadedDynamoDB:
         return {**reply, "UnprocessedKeys": {table: {**wanted, "Keys": others}} if others else {}}
 
     def batch_execute_statement(self, Statements: list[Any]) -> Any:  # noqa: N803 - DynamoDB's
-        """Run one statement, and throttle the others."""
+        """Run one statement, and refuse the others with the code."""
+        self.writes += 1
         reply = self._dynamodb.batch_execute_statement(Statements=Statements[:1])
-        throttled = {"Error": {"Code": "ThrottlingError", "Message": "slow down"}}
-        return {**reply, "Responses": [*reply["Responses"], *(throttled for _ in Statements[1:])]}
+        refused = {"Error": {"Code": self._code, "Message": "slow down"}}
+        return {**reply, "Responses": [*reply["Responses"], *(refused for _ in Statements[1:])]}
 
 
-def test_keys_that_dynamodb_leaves_undone_are_requested_again(relay: InProcessRelay) -> None:
+# Of BatchStatementError, in the API reference of DynamoDB; the emulator refuses the whole call instead.
+PASSING = [
+    *("InternalServerError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"),
+    *("ThrottlingError", "TransactionConflict"),
+]
+LASTING = ["AccessDenied", "ResourceNotFound", "ValidationError"]
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_dynamodb_leaves_undone_for_now_is_requested_again(relay: InProcessRelay, code: str) -> None:
     """Under load, the ledger would lose confirmations, and the relay would send their results again."""
     relay.add_ledger()
-    overloaded: Any = OverloadedDynamoDB(relay.dynamodb)
-    ledger = Ledger(overloaded, relay.name)
+    ledger = ledger_of(relay, OverloadedDynamoDB(relay.dynamodb, code))
     calls = [f"overloaded-{number}" for number in range(5)]
-    assert ledger.write(dict.fromkeys(calls, "Failed"), at=3.0).result() == []
-    confirmations = Confirmations(ledger)
-    assert confirmations.look_up(set(calls)).keys() == set(calls)
-    assert confirmations.faults == []
+    write(ledger, dict.fromkeys(calls, "Failed"))
+    assert ledger.look_up(set(calls)).keys() == set(calls)
+    assert ledger.faults == []
+
+
+@pytest.mark.parametrize("code", LASTING)
+def test_an_error_of_a_statement_that_lasts_is_named_at_once(relay: InProcessRelay, code: str) -> None:
+    """Each invocation would wait a second for nothing, and its log would not say that a permission is missing."""
+    relay.add_ledger()
+    dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
+    ledger = ledger_of(relay, dynamodb)
+    write(ledger, {f"refused-{number}": "Failed" for number in range(60)})
+    assert ledger.faults == [f"write: {code}"]
+    assert dynamodb.writes == 1
+    assert relay.ledger_entries().keys() == {"refused-0"}
 
 
 def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(relay: InProcessRelay) -> None:
     """An invocation would wait for a throttled table until Lambda kills it."""
     relay.keep_real_limits("LEDGER_S")
     relay.add_ledger()
-    overloaded: Any = OverloadedDynamoDB(relay.dynamodb)
-    ledger = Ledger(overloaded, relay.name)
+    ledger = ledger_of(relay, OverloadedDynamoDB(relay.dynamodb))
     calls = [f"stubborn-{number}" for number in range(60)]
-    confirmations = Confirmations(ledger)
-    confirmations.look_up(set(calls))
-    assert confirmations.faults == ["read: TimeoutError"]
-    assert ledger.write(dict.fromkeys(calls[:25], "Failed"), at=4.0).exception() is not None
+    ledger.look_up(set(calls))
+    write(ledger, dict.fromkeys(calls, "Failed"))
+    assert ledger.faults == ["read: UnprocessedKeys", "write: ThrottlingError"]
+
+
+def test_a_ledger_is_not_written_when_the_time_is_nearly_over(relay: InProcessRelay) -> None:
+    """Lambda would kill the function, and the whole batch would come back, although all of it was settled."""
+    relay.add_ledger()
+    ledger = Ledger(relay.dynamodb, relay.name, Deadline.after(5))
+    write(ledger, {"late": "Success"})
+    assert ledger.faults == ["write: TimeoutError"]
+    assert relay.ledger_entries() == {}

@@ -71,6 +71,23 @@ def test_every_outcome_is_logged_with_its_fields(relay: InProcessRelay) -> None:
     assert lines["refused"]["detail"] == "HTTP 400 Bad Request"
 
 
+def test_at_debug_each_attempt_has_a_line(relay: InProcessRelay, caplog: pytest.LogCaptureFixture) -> None:
+    """`LogLevel: DEBUG` would do nothing, so a person who looks for one result would not see a repeated attempt."""
+    caplog.set_level(logging.DEBUG, telemetry.logger.name)
+    relay.endpoint.issue(UUID)
+    relay.endpoint.misbehave(UUID, error(429), error(503))
+    relay.invoke_with(relay.send(result(UUID)))
+    relay.invoke_with(relay.send(result(UUID)))
+    relay.invoke_with(relay.send(result(UUID)))
+    attempts = [own(line) for line in relay.lines("attempt.ended")]
+    assert [(line["uuid"], line["status"], line["attempt"]["reason"]) for line in attempts] == [
+        (UUID, "Success", reason) for reason in ("throttled", "endpoint_error", None)
+    ]
+    assert attempts[1]["attempt"]["detail"] == "HTTP 503 Service Unavailable"
+    assert all(line.keys() == {"message", "uuid", "status", "attempt"} for line in attempts), "queries count by others"
+    assert all(line["level"] == "DEBUG" for line in relay.lines("attempt.ended"))
+
+
 def test_every_batch_ends_with_a_line_of_counts(relay: InProcessRelay) -> None:
     """A partly settled batch would look like any other."""
     relay.endpoint.issue("a", "b")
@@ -148,7 +165,8 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) 
     good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Deferred(Reason.THROTTLED, "detail", 10), 1.0)
     batch = telemetry.Invocation("request")
     with redirect_stdout(relay.printed):
-        batch.log_outcomes([ageless, good])
+        batch.log_outcome(ageless)
+        batch.log_outcome(good)
         batch.close({}, failing=False, late_after_s=0)
     assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 import trustme
 
-from local.endpoint.behaviour import Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
+from local.endpoint.behaviour import Act, Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
 from tests.support.relay import KEY, USER, InProcessRelay
+
+BROKEN_HEAD = f"HTTP/1.1 400 Bad Request\r\nX-A: b\r\nx-api-key {KEY} x-user-id {USER}\r\nX-C: d\r\n\r\n{{}}".encode()
 
 
 def echo_in_message(status: int) -> Behaviour:
@@ -36,6 +38,8 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
             "html": answer(200, f"<p>{KEY} {USER}</p>"),
             "reason": answer(429, {"message": "wait"}, {"Retry-After": KEY}),
             "redirect": redirect(307, elsewhere.url),
+            # urllib3 logs the part of a head that it cannot read.
+            "broken": Behaviour("broken", lambda *_: iter((BROKEN_HEAD, Act.CLOSE))),
         }
         relay.endpoint.issue("good")
         relay.invoke_with(relay.send(result("good")))

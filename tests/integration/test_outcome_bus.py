@@ -112,7 +112,7 @@ def test_there_are_no_events_without_a_bus(relay: InProcessRelay) -> None:
 def without_bus(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
     """Run the relay with an outcome bus that fails."""
     relay.endpoint.issue("call")
-    relay.keep_real_limits("EVENTBRIDGE", "EVENTS_CALL", "EVENTS_S")
+    relay.keep_real_limits("EVENTS_CALL", "EVENTS_S")
     relay.configure(OUTCOME_BUS_NAME="default")
     with failing_service(request.param) as url:
         relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=url)
@@ -165,5 +165,5 @@ def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcess
         assert relay.invoke_with(relay.send(result("call"), result("other"))) == []
     (line,) = relay.lines("outcome_event.failed")
     assert json.loads(relay.calls_of("PutEvents")[-1]["Entries"][0]["Detail"])["uuid"] == line["uuid"]
-    assert line["detail"] == "PutEvents: InternalFailure"
+    assert line["detail"] == "PutEvents: ThrottlingException"
     assert relay.counted("OutcomeEventsFailed") == [1]

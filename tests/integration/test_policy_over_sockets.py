@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from flash_call_relay import policy
-from flash_call_relay.models import Deferred, Delivered, Outcome, Parked, Reason, Record
+from flash_call_relay.models import Deferred, Delivered, Outcome, Parked, Reason, Record, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import Behaviour, answer, error, redirect
 from local.endpoint.standin import StandIn
@@ -34,7 +34,8 @@ def outcome_of(behaviour: Behaviour, endpoint: StandIn, webhook: Webhook, age_s:
     endpoint.misbehave(UUID, behaviour)
     now = time.time()
     record = Record("id", "handle", "body", now - age_s, 1, SUCCESS)
-    judgement = policy.judge(SETTINGS, SUCCESS, webhook.post(SUCCESS, CREDENTIALS))
+    answer = webhook.post(SUCCESS, CREDENTIALS)
+    judgement = policy.judge(SETTINGS, SUCCESS, answer) if isinstance(answer, Reply) else answer
     return policy.decide(SETTINGS, record, SUCCESS, judgement, now=now, jitter=1.0)
 
 

@@ -10,6 +10,7 @@ from local.processes import held_port
 from tests.support.payloads import result
 from tests.support.relay import PATIENCE_S, Context, InProcessRelay, failing_service
 
+NEEDED_S = budget.AWS_CALL.worst + 20 + budget.REPORT_S  # the time-out is 20 s
 CALL = "probe-5d0f2c7e"
 UNKNOWN = {"http_status": 404, "is_json_object": True, "message": "The flash call does not exist"}
 
@@ -100,10 +101,9 @@ def test_a_failing_endpoint_is_probed_and_the_gate_learns_nothing(relay: InProce
 
 def test_a_probe_that_may_not_end_in_time_is_not_begun(relay: InProcessRelay) -> None:
     """Lambda would cut the function off, and an operator would learn nothing."""
-    needed_s = budget.AWS_CALL.worst + 20 + budget.REPORT_S  # the time-out is 20 s
-    assert relay.probe(CALL, Context(int(needed_s * 1000) - 1))["reason"] == "out_of_time"
+    assert relay.probe(CALL, Context(int(NEEDED_S * 1000) - 1))["reason"] == "out_of_time"
     assert (relay.aws_calls, relay.endpoint.connections) == ([], 0)
-    assert relay.probe(CALL, Context(int((needed_s + PATIENCE_S) * 1000))) == UNKNOWN
+    assert relay.probe(CALL, Context(int((NEEDED_S + PATIENCE_S) * 1000))) == UNKNOWN
 
 
 def test_a_message_that_looks_like_a_probe_is_parked(relay: InProcessRelay) -> None:

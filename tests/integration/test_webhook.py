@@ -2,7 +2,7 @@
 
 import json
 import socket
-import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import Behaviour, answer, echo_headers, error, redirect, status_line
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, webhook_settings
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
 
 over_http = pytest.mark.parametrize("standin", ["http"], indirect=True)  # TLS does not matter for these
 
@@ -69,7 +69,7 @@ def test_the_configured_host_and_port_are_asked(
     real = socket.getaddrinfo("127.0.0.1", urlsplit(standin.url).port, type=socket.SOCK_STREAM)
     asked: list[tuple[str, int]] = []
 
-    def look_up(name: str, port: int, **_: object) -> Any:
+    def look_up(name: str, port: int, *_: object) -> Any:
         asked.append((name, port))
         return real
 
@@ -96,35 +96,6 @@ def test_each_thread_gets_its_own_answer(standin: StandIn, webhook: Webhook) -> 
         answer.json_object["uuid"] for answer in answers if isinstance(answer, Reply) and answer.json_object
     ] == uuids
     assert standin.connections <= 4
-
-
-def test_an_attempt_uses_a_connection_that_was_opened_before(standin: StandIn, webhook: Webhook) -> None:
-    """The first result after a cold start would wait for a TLS handshake."""
-    webhook.connect()
-    standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the connection")
-    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
-    assert standin.connections == 1
-
-
-@pytest.mark.parametrize("standin", ["https"], indirect=True)
-def test_a_connection_does_not_change_the_tls_context_of_other_threads(
-    standin: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenSSL would free memory that another thread's handshake reads, and the function could crash."""
-    changes: list[list[str]] = []
-    change = ssl.SSLContext.set_alpn_protocols
-
-    def count(context: ssl.SSLContext, protocols: list[str]) -> None:
-        changes.append(protocols)
-        change(context, protocols)
-
-    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", count)
-    for _ in range(2):
-        webhook = Webhook(webhook_settings(standin.url))
-        webhook.connect()
-        webhook.connect()
-    standin.wait_until(lambda endpoint: endpoint.connections == 4, PATIENCE_S, "the connections")
-    assert changes == [["http/1.1"]]
 
 
 def test_a_documented_error_is_a_reply_with_its_message(standin: StandIn, webhook: Webhook) -> None:
@@ -292,3 +263,15 @@ def test_echoed_credentials_are_masked(standin: StandIn, webhook: Webhook, words
         assert shown in said.message
         assert not [half for half in ("hunter2", "key-4f", "user-93") if half in said.message.lower()]
         assert len(said.message) <= 120
+
+
+@over_http
+def test_a_long_message_is_searched_for_a_long_key_in_time(standin: StandIn) -> None:
+    """A long error message would stop all threads for seconds, and the function could exceed its time-out."""
+    long_key = "".join(f"key{number}" for number in range(1000, 2500))
+    standin.misbehave(UUID, answer(400, {"message": "key" * 20_000}))
+    began = time.thread_time()  # of this thread's work only, however busy the machine is
+    said = Webhook(webhook_settings(standin.url)).post(SUCCESS, Credentials(long_key, USER))
+    assert isinstance(said, Reply)
+    assert said.message.startswith("keykey")
+    assert time.thread_time() - began < 1

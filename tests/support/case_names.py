@@ -2,7 +2,7 @@
 
 import json
 
-from flash_call_relay.models import NoReply, NotAsked, Reply
+from flash_call_relay.models import Judgement, Reply
 from local.endpoint.behaviour import Behaviour
 
 LIMIT = 60  # characters
@@ -14,7 +14,7 @@ def case_name(value: object) -> str | None:
         return value.name
     if isinstance(value, Reply):
         return f"HTTP {value.http_status}, {'no object' if value.json_object is None else 'object'}"
-    if isinstance(value, NoReply | NotAsked):
+    if isinstance(value, Judgement):
         return f"{type(value).__name__} {value.reason}"
     is_long = isinstance(value, str | bytes) and len(value) > LIMIT
     return _shortened(value) if is_long or isinstance(value, dict | list) else None

@@ -11,12 +11,10 @@ from flash_call_relay import policy, telemetry
 from flash_call_relay.models import (
     OTHER,
     Confirmed,
-    Finding,
     FlashCallResult,
     GateEvent,
     Judgement,
     NoResult,
-    NotAsked,
     Processed,
     Reason,
     Record,
@@ -75,7 +73,8 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
             restoring.callback(handler.setStream, handler.setStream(log))
         telemetry.warn_if_receives_run_out(default_settings(MAX_RECEIVE_COUNT="2"))
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
-        invocation.log_outcomes(every_outcome())
+        for outcome in every_outcome():
+            invocation.log_outcome(outcome)
         invocation.log_gate(list(GateEvent))
         invocation.log_ledger(["read: TimeoutError"], ["uuid"])
         invocation.close({"message": "park: AccessDenied"}, failing=True, late_after_s=SETTINGS.fresh_seconds)
@@ -90,14 +89,14 @@ def every_outcome() -> list[Processed]:
     for status in OTHER.values():
         result = FlashCallResult("uuid", status)
         replies = [Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
-        findings: list[Finding] = [policy.judge(SETTINGS, result, reply) for reply in replies]
+        findings: list[Judgement | Confirmed] = [policy.judge(SETTINGS, result, reply) for reply in replies]
         findings += [Confirmed(status, at=0.0), Confirmed(OTHER[status], at=0.0)]
-        findings += [NotAsked(reason, "why") for reason in Reason if not reason.parks or reason is Reason.UNKNOWN_CALL]
+        findings += [Judgement(reason, "why") for reason in Reason if not reason.parks or reason is Reason.UNKNOWN_CALL]
         processed += [_decided(result, finding, age_s) for age_s in AGES_S for finding in findings]
     return processed
 
 
-def _decided(result: FlashCallResult, finding: Finding, age_s: float) -> Processed:
+def _decided(result: FlashCallResult, finding: Judgement | Confirmed, age_s: float) -> Processed:
     record = _record(result)
     outcome = policy.decide(SETTINGS, record, result, finding, now=age_s, jitter=1.0)
     return Processed(record, outcome, age_s, finding.duration_ms if isinstance(finding, Judgement) else None)

@@ -15,7 +15,6 @@ from typing import Any, cast
 import boto3
 import pytest
 import trustme
-from botocore.config import Config
 
 from flash_call_relay import budget, credentials, gate, handler, ledger, outcome_bus, telemetry
 from flash_call_relay.credentials import Credentials
@@ -38,12 +37,8 @@ PATIENCE_S = 30  # seconds; only a failing test waits this long
 
 # Limits of the function that a stalled test machine would exceed, with the tests' own values.
 _CALL = budget.Call(connect=PATIENCE_S, read=PATIENCE_S)
-_CLIENT = Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S)
 _PATIENT_LIMITS: dict[tuple[Any, str], Any] = {
-    (handler, "AWS_CLIENTS"): handler.AWS_CLIENTS.merge(_CLIENT),
-    (handler, "DYNAMODB"): handler.DYNAMODB.merge(_CLIENT),
-    (handler, "EVENTBRIDGE"): handler.EVENTBRIDGE.merge(_CLIENT),
-    (handler, "WARM_UP_S"): PATIENCE_S,
+    (budget, "AWS_CALL"): _CALL,
     (budget, "LEDGER_CALL"): _CALL,
     (budget, "EVENTS_CALL"): _CALL,
     (ledger, "LEDGER_S"): PATIENCE_S,
@@ -143,7 +138,7 @@ class InProcessRelay:
     def end_environment(self) -> None:
         """End the execution environment: wait for its lanes, and start a new environment with the next invocation."""
         if handler.wire.cache_info().currsize:
-            handler.wire().delivery.close()
+            handler.wire().delivery._threads.shutdown()
         handler.wire.cache_clear()
 
     def add_ledger(self, **environ: str) -> None:

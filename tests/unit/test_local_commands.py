@@ -32,7 +32,7 @@ FILE = str(Path(__file__))
         (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
         (standin, ["--port", "x"], "--port: expected a whole number from 1 to 65535, got 'x'"),
         (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
-        (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, http, got 'bodies'"),
+        (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, got 'bodies'"),
     ],
 )
 def test_a_wrong_option_gets_one_sentence(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_call_relay.models import printable
+from flash_call_relay.text import printable
 
 
 @given(st.text(st.characters(exclude_categories=())), st.integers(3, 300))

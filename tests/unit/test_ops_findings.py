@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from flash_call_relay.connection import tls_context
+from flash_call_relay.connections import tls_context
 from local import ROOT
 from ops import pause
 from ops.stack import Stack

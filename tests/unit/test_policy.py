@@ -16,11 +16,9 @@ from flash_call_relay.models import (
     Deferred,
     Delivered,
     Duplicate,
-    Finding,
     FlashCallResult,
-    NoReply,
+    Judgement,
     NoResult,
-    NotAsked,
     Outcome,
     Parked,
     Reason,
@@ -44,10 +42,14 @@ def record(age_s: float = 0, receives: int = 1) -> Record:
 
 
 def decide(
-    finding: Finding | Reply | NoReply, *, settings: Settings = SETTINGS, jitter: float = 1.0, **which: Any
+    finding: Judgement | Confirmed | Reply,
+    *,
+    settings: Settings = SETTINGS,
+    jitter: float = 1.0,
+    **which: Any,
 ) -> Outcome:
     """Judge an answer and decide on a record; by default the record is new and on its first receive."""
-    if isinstance(finding, Reply | NoReply):
+    if isinstance(finding, Reply):
         finding = policy.judge(settings, RESULT, finding)
     return policy.decide(settings, record(**which), RESULT, finding, now=NOW, jitter=jitter)
 
@@ -141,14 +143,14 @@ DEFERRING = [
     ),
     *((reply(status, body), Reason.ENDPOINT_ERROR) for status in (500, 502, 503, 504, 599) for body in JSON_BODIES),
     *((reply(status, body), Reason.BAD_REPLY) for status in (100, 101, 199, 600, 999) for body in JSON_BODIES),
-    *((NoReply(reason, "why"), reason) for reason in NO_REPLY),
-    *((NotAsked(reason, "why"), reason) for reason in NOT_ASKED),
+    *((Judgement(reason, "why"), reason) for reason in NO_REPLY),
+    *((Judgement(reason, "why"), reason) for reason in NOT_ASKED),
 ]
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
 def test_a_failure_that_is_not_the_records_fault_defers_before_24_hours(
-    finding: Reply | NoReply | NotAsked, reason: Reason
+    finding: Reply | Judgement, reason: Reason
 ) -> None:
     """The relay would park a good result because of somebody else's fault."""
     outcome = decide(finding, age_s=HORIZON_S - 1)
@@ -157,7 +159,7 @@ def test_a_failure_that_is_not_the_records_fault_defers_before_24_hours(
 
 
 @pytest.mark.parametrize(("finding", "reason"), DEFERRING)
-def test_a_failure_at_24_hours_parks_with_the_last_reason(finding: Reply | NoReply | NotAsked, reason: Reason) -> None:
+def test_a_failure_at_24_hours_parks_with_the_last_reason(finding: Reply | Judgement, reason: Reason) -> None:
     """The relay would retry a result for ever, or give it up without a reason that an engineer can read."""
     outcome = decide(finding, age_s=HORIZON_S)
     assert isinstance(outcome, Parked)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_call_relay.queues import Entries, chunks
+from flash_call_relay.queues import MAX_MESSAGES
+from ops.queues import chunks
+from tests.support.template import template
 
 MIB = 1024 * 1024
 
@@ -39,8 +41,8 @@ def weight(entry: dict[str, Any]) -> int:
 @settings(max_examples=60)
 @given(st.lists(PARKS, max_size=25) | st.lists(HIDES, max_size=45))
 def test_every_call_is_within_the_limits_of_sqs(entries: list[dict[str, Any]]) -> None:
-    """SQS would refuse whole batches of parked messages, or the relay would lose, repeat or reorder one."""
-    by_id: Entries = {f"id-{number}": entry for number, entry in enumerate(entries)}
+    """SQS would refuse whole batches of parked messages, or a command would lose, repeat or reorder one."""
+    by_id = {f"id-{number}": entry for number, entry in enumerate(entries)}
     cut = list(chunks(by_id))
     assert [message_id for chunk in cut for message_id in chunk] == list(by_id)
     for chunk in cut:
@@ -68,3 +70,9 @@ def test_an_entry_that_is_too_large_gets_a_call_of_its_own() -> None:
     """SQS would refuse a message's neighbours together with it."""
     entries = {"a": {"MessageBody": "x"}, "b": {"MessageBody": "x" * (MIB + 1)}, "c": {"MessageBody": "x"}}
     assert list(chunks(entries)) == [["a"], ["b"], ["c"]]
+
+
+def test_the_messages_that_the_relay_sends_in_one_call_fit() -> None:
+    """SQS would refuse to park large messages, and the relay would try them for ten days."""
+    largest = template()["Resources"]["ResultQueue"]["Properties"]["MaximumMessageSize"]
+    assert MAX_MESSAGES * (largest + 1024) <= MIB  # the attributes take less than 1 KiB

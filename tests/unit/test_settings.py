@@ -7,7 +7,7 @@ import pytest
 from flash_call_relay.settings import Settings, SettingsError
 from tests.support.template import defaults, environment
 
-GOOD = {name: text for name, text in environment(defaults()).items() if not name.startswith("POWERTOOLS_")}
+GOOD = {name: text for name, text in environment(defaults()).items() if not name.startswith(("POWERTOOLS_", "RES_"))}
 BOUNDS = [
     ("CONNECTIONS_PER_FUNCTION", 1, 100),
     ("REQUEST_TIMEOUT_SECONDS", 1, 20),

@@ -1,0 +1,462 @@
+"""An attempt against any endpoint ends in time with its reason, and the next one gets its own answer."""
+
+import contextlib
+import gzip
+import queue
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from flash_call_relay import connections
+from flash_call_relay.models import FlashCallResult, Judgement, Reason, Reply
+from flash_call_relay.webhook import Webhook
+from local.endpoint.behaviour import (
+    Act,
+    Behaviour,
+    Step,
+    answer,
+    close_early,
+    close_idle,
+    drip_body,
+    drip_headers,
+    gzip_bomb,
+    half_reply,
+    hang,
+    huge,
+    lost,
+    not_http,
+    reset,
+    reset_on_connect,
+    status_line,
+)
+from local.endpoint.standin import StandIn
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID
+from tests.support.template import default_settings
+
+GZIP = {"Content-Encoding": "gzip"}
+OK = {"message": "OK"}
+SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{"message": "surplus"}%s'
+ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
+
+
+def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
+    """Return a client; with one connection it has nothing left if a failure costs it that one."""
+    return Webhook(
+        default_settings(
+            WEBHOOK_URL=url,
+            CONNECTIONS_PER_FUNCTION=str(connections),
+            REQUEST_TIMEOUT_SECONDS=str(timeout_s),
+            LEDGER_TABLE_NAME="",
+        )
+    )
+
+
+def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply | Judgement]:
+    """Make attempts side by side; an endless attempt fails the test instead of stopping it."""
+    said: queue.SimpleQueue[tuple[str, Reply | Judgement]] = queue.SimpleQueue()
+
+    def post_one(uuid: str) -> None:
+        said.put((uuid, webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS)))
+
+    threads = [threading.Thread(target=post_one, args=(uuid,), daemon=True) for uuid in uuids]
+    for thread in threads:
+        thread.start()
+    return dict(said.get(timeout=60) for _ in threads)
+
+
+def post(webhook: Webhook) -> Reply | Judgement:
+    """Make one attempt."""
+    return post_all(webhook, [UUID])[UUID]
+
+
+def raw(*steps: Step) -> Behaviour:
+    """Answer with these bytes; the connection stays open without `Act.CLOSE`."""
+    return Behaviour("raw", lambda _reply, _headers: iter(steps))
+
+
+def ok(rest: bytes, *steps: Step) -> Behaviour:
+    """Answer with the status 200 and these bytes."""
+    return raw(b"HTTP/1.1 200 OK\r\n" + rest, *steps)
+
+
+def gzipped(layers: int) -> bytes:
+    """Return a reply's head and body in that many layers of gzip."""
+    body = b"{}"
+    for _ in range(layers):
+        body = gzip.compress(body)
+    return b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s" % (b", ".join([b"gzip"] * layers), len(body), body)
+
+
+def assert_failed(said: Reply | Judgement, *reasons: Reason) -> None:
+    """Check that an attempt failed for one of these reasons, with a detail that is fit for the log."""
+    assert isinstance(said, Judgement)
+    assert said.reason in reasons
+    assert said.duration_ms is not None
+    assert not [word for word in (KEY, USER, "SSH", "hunter2") if word in said.detail]
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+BAD_REPLIES = {
+    "closed early": close_early(),
+    "lost reply": lost(),
+    "half a reply": half_reply(),
+    "not HTTP": not_http(),
+    "100 and no final reply": status_line(100),
+    "150 and no final reply": status_line(150),
+    # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
+    "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS % (22, b"")),
+    "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS % (22, b"")),
+    "10 MB": huge(),
+    "64 KiB and a byte": huge(64 * 1024 + 1),
+    "gzip bomb": gzip_bomb(),
+    "six layers of gzip": ok(gzipped(6)),
+    "no gzip": answer(200, b"no gzip", GZIP),
+    "much that is no gzip": answer(200, b"no gzip" * 10_000, GZIP),
+    "header of 70 kB": answer(200, b"{}", {"x": "y" * 70_000}),
+    "101 headers": answer(200, b"{}", {f"x-{number}": "y" for number in range(101)}),
+    "3 MB of headers": ok(b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50))),
+    "no chunks": ok(CHUNKED + b"not chunks\r\n"),
+    "negative chunk": ok(CHUNKED + b"-1\r\n" + b" " * 400_000),
+    "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
+    "endless chunk extension": ok(CHUNKED + b"1;" + b"x" * 400_000),
+    "cut in a chunk": ok(CHUNKED + b"3\r\n{}", Act.CLOSE),
+    "cut after a chunk": ok(CHUNKED + b"2\r\n{}", Act.CLOSE),
+    "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
+    "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
+    "10 TB": ok(b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000),
+}
+
+
+@pytest.mark.parametrize("situation", BAD_REPLIES)
+def test_a_bad_reply_is_named_and_costs_one_attempt(standin: StandIn, situation: str) -> None:
+    """A reply would confirm a result that it does not, fill the memory, or answer the next result."""
+    webhook = client(standin.url)
+    assert post(webhook) == CONFIRMED  # so that the failure happens on a reused connection
+    standin.misbehave(UUID, BAD_REPLIES[situation])
+    assert_failed(post(webhook), Reason.BAD_REPLY)
+    assert post(webhook) == CONFIRMED
+
+
+def drip(head: bytes, piece: bytes) -> Behaviour:
+    """Send a head, then pieces, each sooner than the time-out, without end."""
+
+    def steps() -> Iterator[Step]:
+        yield head
+        while True:
+            yield piece
+            yield 0.2
+
+    return Behaviour("drip", lambda _reply, _headers: steps())
+
+
+SLOW = {
+    "silence": hang(),
+    "dripping head": drip_headers(0.2),
+    "dripping body": drip_body(0.2),
+    "endless head": drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+    "endless interim replies": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "endless chunks": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED, b"1\r\n \r\n"),
+    "endless trailer": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-A: b\r\n"),
+    "body of unknown length": drip(b"HTTP/1.1 200 OK\r\n\r\n{}", b" "),
+    "half a head": raw(b"HTTP/1.1 200 OK\r\nContent-"),
+    "half a body": ok(b"Content-Length: 3\r\n\r\n{}"),
+    # Where urllib3 finds no length, the body ends with the connection.
+    "no number as length": ok(b"Content-Length: two\r\n\r\n{}"),
+    "negative length": ok(b"Content-Length: -2\r\n\r\n{}"),
+    "equal lengths in a list": ok(b"Content-Length: 2, 2\r\n\r\n{}"),
+    "gzip as transfer encoding": ok(b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+    "line without a colon": ok(b"no header\r\nContent-Length: 2\r\n\r\n{}"),
+    "204 that says chunked": raw(b"HTTP/1.1 204 No Content\r\n" + CHUNKED),
+}
+
+
+def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
+    """An endpoint that sends byte by byte would hold a thread without limit."""
+    webhook = client(standin.url, timeout_s=1, connections=len(SLOW))
+    for uuid, behaviour in SLOW.items():
+        standin.misbehave(uuid, behaviour)
+    for uuid, said in post_all(webhook, SLOW).items():
+        assert isinstance(said, Judgement), uuid
+        assert said.reason is Reason.TIMEOUT, uuid
+
+
+READ = {
+    "no reason": (raw(b"HTTP/1.1 200\r\nCONTENT-LENGTH:17\r\n\r\n" + b'{"message": "OK"}'), 200, OK),
+    "bare line feeds": (raw(b'HTTP/1.1 200 OK\nContent-Length: 17 \n\n{"message": "OK"}'), 200, OK),
+    "not ASCII": (raw(b'HTTP/1.1 200 Tr\xe8s bien\r\nX: \xff\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
+    "chunks and a trailer": (ok(CHUNKED + b'11;a=b\r\n{"message": "OK"}\r\n0\r\nX-Trailer: a\r\n\r\n'), 200, OK),
+    "folded headers": (ok(b'X-A: a;\r\n  b;\r\n\tc\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
+    "wide headers": (
+        ok(3 * (b"X: a" + b" " * 60_000 + b"b\r\n") + b'Content-Length: 17\r\n\r\n{"message": "OK"}'),
+        200,
+        OK,
+    ),
+    "HTTP/1.0 until it closes": (raw(b'HTTP/1.0 200 OK\r\n\r\n{"message": "OK"}', Act.CLOSE), 200, OK),
+    "100, then the reply": (
+        raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + b"HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\n{}"),
+        400,
+        {},
+    ),
+    "204": (raw(b"HTTP/1.1 204 No Content\r\nContent-Length: 17\r\n\r\n"), 204, None),
+    "64 KiB": (huge(64 * 1024), 200, OK),
+    "gzip": (ok(gzipped(1)), 200, {}),
+    # urllib3 reads these more leniently than HTTP allows. An object that is whole cannot be a part of another one.
+    "chunk longer than its size": (ok(CHUNKED + b"2\r\n{}}}0\r\n\r\n"), 200, {}),
+    "cut before the last chunk": (ok(b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0", Act.CLOSE), 200, {}),
+    "chunk size with a prefix": (ok(CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n"), 200, {}),
+    "unknown encoding": (ok(b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}"), 200, {}),
+    "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
+    "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
+    # Replies that nobody asked for, in the same TLS record; more than http.client reads ahead.
+    "a surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS % (22, b"")), 200, {}),
+    "a long surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS % (12_022, b" " * 12_000)), 200, {}),
+}
+
+
+@pytest.mark.parametrize("situation", READ)
+def test_a_reply_is_read_and_the_next_attempt_gets_its_own(standin: StandIn, situation: str) -> None:
+    """A confirmation from an unusual proxy would be sent for 24 hours, or one reply would confirm another result."""
+    behaviour, status, json_object = READ[situation]
+    webhook = client(standin.url)
+    standin.misbehave(UUID, behaviour)
+    said = post(webhook)
+    assert isinstance(said, Reply)
+    assert (said.http_status, said.json_object) == (status, json_object)
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.fixture
+def readable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Return a function that waits until the client's connection has something to read, or was closed."""
+    opened: list[int] = []
+    connect = socket.socket.connect
+
+    def noted(sock: socket.socket, address: Any) -> None:
+        opened.append(sock.fileno())
+        connect(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    return lambda: select.select(opened, [], [], PATIENCE_S)[0] or pytest.fail("nothing came")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [close_idle(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
+    ids=["closed", "a late surplus reply"],
+)
+def test_an_idle_connection_on_which_something_came_is_replaced(
+    standin: StandIn, readable: Callable[[], object], behaviour: Behaviour
+) -> None:
+    """After each quiet minute the first attempt would fail, or a result would be confirmed by another's reply."""
+    webhook = client(standin.url)
+    standin.misbehave(UUID, behaviour)
+    assert isinstance(post(webhook), Reply)
+    readable()
+    assert post(webhook) == CONFIRMED
+    assert standin.connections == 2
+
+
+@pytest.mark.parametrize("passed_s", [61, -1], ids=["after a minute", "the clock was put back"])
+def test_a_connection_idle_for_a_minute_is_replaced(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, passed_s: float
+) -> None:
+    """The next result would wait for its time-out on a connection that a NAT gateway has dropped."""
+    webhook = client(standin.url)
+    now = time.time()
+    monkeypatch.setattr(connections, "wall_clock", lambda: now)
+    for _ in range(3):
+        assert post(webhook) == CONFIRMED
+    assert standin.connections == 1
+    monkeypatch.setattr(connections, "wall_clock", lambda: now + passed_s)
+    assert post(webhook) == CONFIRMED
+    assert standin.connections == 2
+
+
+def test_a_reset_connection_is_named(standin: StandIn) -> None:
+    """An on-call engineer would look for a failure of the API instead of one of the network."""
+    webhook = client(standin.url)
+    standin.misbehave(UUID, reset())
+    is_tls = standin.url.startswith("https")  # under TLS, Python may report an end of file
+    assert_failed(post(webhook), Reason.CONNECTION_FAILED, *([Reason.BAD_REPLY] if is_tls else []))
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)  # under TLS, Python leaves a reset socket open
+def test_a_connection_that_is_reset_on_connect_is_an_answer(standin: StandIn) -> None:
+    """An endpoint that sheds load would crash the relay."""
+    webhook = client(standin.url)
+    standin.override(reset_on_connect())
+    for _ in range(3):
+        # The reason depends on when the client learns of the reset.
+        assert_failed(post(webhook), Reason.CONNECTION_FAILED, Reason.BAD_REPLY)
+    standin.heal()
+    assert post(webhook) == CONFIRMED
+
+
+@contextlib.contextmanager
+def server(greeting: Iterable[bytes]) -> Iterator[str]:
+    """Run a server that accepts a connection, and sends bytes at intervals of 0.2 s until the end; yield its URL."""
+    ended = threading.Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as connection, contextlib.suppress(OSError):
+            for piece in greeting:
+                connection.sendall(piece)
+                if ended.wait(0.2):
+                    return
+            ended.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "greeting", [(), (b"\x16\x03\x03\x40\x00", *[b"x"] * 100)], ids=["silent", "a dripping handshake"]
+)
+def test_a_handshake_that_does_not_end_times_out(greeting: Iterable[bytes]) -> None:
+    """A server that accepts connections and is stuck would hold a thread for ever."""
+    with server(greeting) as url:
+        assert_failed(post(client(url, timeout_s=1)), Reason.TIMEOUT)
+
+
+def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage of DNS would hold the function until Lambda kills it, or a deferred result would still be sent."""
+    look_up, go_on = socket.getaddrinfo, threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        go_on.wait(60)
+        return look_up(*args, **kwargs)
+
+    webhook = client(standin.url, timeout_s=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", slow)
+        assert_failed(post(webhook), Reason.TIMEOUT)
+        go_on.set()
+        # The late connection is closed unsent: the stand-in sees it begin and end.
+        standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the late connection")
+    assert standin.requests == []
+    assert post(client(standin.url)) == CONFIRMED
+    assert len(standin.requests) == 1
+
+
+@pytest.mark.parametrize("standin", ["http"], indirect=True)  # the lookup comes before TLS
+def test_a_failing_resolver_is_connection_failed(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of DNS, or a typing error in the host name, would look like a bug of the relay."""
+    webhook = client(standin.url)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(socket, "getaddrinfo", refuse)
+        said = post(webhook)
+    assert_failed(said, Reason.CONNECTION_FAILED)
+    assert "not known" in getattr(said, "detail", "")
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["refused", "silent"])
+@pytest.mark.parametrize("standin", ["http"], indirect=True)
+def test_a_dead_address_is_followed_by_the_next_one(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
+) -> None:
+    """One dead address of several would stop all deliveries."""
+    (good,) = socket.getaddrinfo("127.0.0.1", urlsplit(standin.url).port, type=socket.SOCK_STREAM)
+    with socket.socket() as dead, contextlib.ExitStack() as waiting:
+        dead.bind(("127.0.0.1", 0))  # refuses connections, since it does not listen
+        if is_silent:
+            dead.listen(0)  # Linux lets one connection wait, and ignores further ones
+            waiting.enter_context(socket.create_connection(dead.getsockname()))
+        addresses = [(*good[:4], dead.getsockname()), good]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        assert post(client(standin.url, timeout_s=4)) == CONFIRMED
+        addresses.pop()
+        reason = Reason.TIMEOUT if is_silent else Reason.CONNECTION_FAILED
+        assert_failed(post(client(standin.url, timeout_s=1)), reason)
+
+
+def certificate(authority: trustme.CA, *names: str, not_after: datetime | None = None) -> ssl.SSLContext:
+    """Return the context of a server with a certificate for these names."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, not_after=not_after).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("first", "reason", "words"),
+    [
+        (lambda _: certificate(trustme.CA(), "127.0.0.1"), Reason.TLS_FAILED, "unable to get local issuer certificate"),
+        (lambda known: certificate(known, "betatel.example"), Reason.TLS_FAILED, "mismatch"),
+        (
+            lambda known: certificate(known, "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)),
+            Reason.TLS_FAILED,
+            "certificate has expired",
+        ),
+        (lambda _: None, Reason.TLS_FAILED, "TLS failed"),
+        (None, Reason.CONNECTION_FAILED, "refused"),
+    ],
+    ids=["unknown authority", "wrong host", "expired", "plain http", "port refused"],
+)
+def test_an_untrusted_server_gets_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: ServerTLS | None, reason: Reason, words: str
+) -> None:
+    """The credentials would go to an impostor, or results would keep waiting after the fix of a certificate or port."""
+    known = trustme.CA()
+    known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{held.getsockname()[1]}/"
+        if not first:
+            said = post(client(url))
+    if first:
+        with StandIn(api_key=KEY, user_id=USER, tls=first(known)) as bad:
+            url = bad.url.replace("http://", "https://")
+            said = post(client(url))
+            assert bad.requests == []
+    assert_failed(said, reason)
+    assert words in getattr(said, "detail", "")
+    with StandIn(api_key=KEY, user_id=USER, tls=certificate(known, "127.0.0.1")) as good:
+        good.issue(UUID)
+        assert post(client(good.url)) == CONFIRMED
+
+
+def test_connections_share_a_tls_context_that_no_connection_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would free memory that another thread's handshake reads, and the function could crash."""
+    changes: list[list[str]] = []
+    change = ssl.SSLContext.set_alpn_protocols
+
+    def count(context: ssl.SSLContext, protocols: list[str]) -> None:
+        changes.append(protocols)
+        change(context, protocols)
+
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", count)
+    known = trustme.CA()
+    known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with StandIn(api_key=KEY, user_id=USER, tls=certificate(known, "127.0.0.1"), every_call_exists=True) as endpoint:
+        endpoint.override(close_early())  # so that each attempt makes a connection
+        webhook = client(endpoint.url)
+        for _ in range(3):
+            post(webhook)
+        assert endpoint.connections == 3
+    assert changes == [["http/1.1"]]
