@@ -24,7 +24,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
-	@$(DEV)/python -m local.demo --results $(RESULTS) $(PORTS)
+	@$(DEV)/python -m local.demo --results $(RESULTS)
 
 up: $(STACK_TOOLS) ## Deploy the relay on this machine and leave it running
 	@$(DEV)/python -m local.demo.playground up $(PORTS)
