@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 wall_clock = time.time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Deadline:
     """A moment that work must not outlast: `at_s`, in seconds of the monotonic clock."""
 
@@ -58,7 +58,7 @@ LEDGER_CALL = Call(connect=0.3, read=0.5)
 EVENTS_CALL = Call(connect=0.3, read=0.5, attempts=1)  # a slow call must not take the next invocation's time
 LEDGER_S = 1.0  # no call of the ledger's read starts later than this, and none of a write
 EVENTS_S = 1.0  # no call to the outcome bus starts later than this
-CALLS_S = 4.0  # for the SQS calls before the last one; enough for the hundred of a batch of 1,000
+CALLS_S = 4.0  # for the SQS calls before the last one; enough for the hundred that hide a batch of 1,000
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 
 # No call to SQS starts when less than this is left, so that even the slowest one ends in time. The ledger and the

@@ -47,7 +47,8 @@ class Delivery:
             for uuid, lane in lanes.items()
         }
         try:
-            for ended in as_completed(list(running), timeout=last_moment.left_s):
+            # A second longer, because an attempt may begin a moment after the gate has admitted it.
+            for ended in as_completed(list(running), timeout=last_moment.left_s + 1):
                 del running[ended]
                 yield from ended.result()
         except TimeoutError:  # normally every attempt ends before the last moment

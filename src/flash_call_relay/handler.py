@@ -89,15 +89,15 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
             invocation.log_gate(relay.gate.events())
             ledger.note(one)
         failures = relay.queues.settle(processed, deadline=deadline)
+    settled = [one for one in processed if one.record.message_id not in failures]
     invocation.log_ledger(ledger.faults, ledger.clashes)
     if relay.outcome_bus:
-        settled = [one for one in processed if one.record.message_id not in failures]
         invocation.log_unpublished(relay.outcome_bus.publish(settled, deadline=deadline))
     invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
-    ids = ((one.record.message_id, one) for one in processed if one.record.receipt_handle)
-    kept = [message_id for message_id, one in ids if isinstance(one.outcome, Deferred) or message_id in failures]
+    final = {id(one.record) for one in settled if not isinstance(one.outcome, Deferred)}
+    kept = [record.message_id for record in records if record.receipt_handle and id(record) not in final]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 

@@ -34,8 +34,7 @@ class OutcomeBus:
         No call starts later than `EVENTS_S` from now, or may outlast `deadline`, the function's time-out. Returns the
         outcomes whose event EventBridge did not confirm.
         """
-        reserved_s = EVENTS_CALL.worst + REPORT_S
-        end = min(Deadline.after(EVENTS_S), deadline.earlier(reserved_s), key=lambda one: one.at_s)
+        end = min(Deadline.after(EVENTS_S), deadline.earlier(EVENTS_CALL.worst + REPORT_S))
         unconfirmed = self._put_all([one for one in processed if type(one.outcome) in DETAIL_TYPES], end)
         return self._put_all([one for one, _ in unconfirmed], end) if end.left_s else unconfirmed
 
@@ -45,9 +44,9 @@ class OutcomeBus:
             ten = processed[start : start + MAX_ENTRIES]
             try:
                 codes = self._put(ten) if end.left_s else ["no time left"] * len(ten)
+                unconfirmed += [(one, code) for one, code in zip(ten, codes, strict=True) if code]
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not change an outcome
-                codes = [error_code(error)] * len(ten)
-            unconfirmed += [(one, code) for one, code in zip(ten, codes, strict=True) if code]
+                unconfirmed += [(one, error_code(error)) for one in ten]
         return unconfirmed
 
     def _put(self, processed: Sequence[Processed]) -> list[str]:

@@ -10,7 +10,7 @@ class InvalidJSONError(ValueError):
     """The text is not strict JSON. The message continues "the text ..." and quotes at most a repeated key."""
 
 
-def decode_json(text: str, unique: Collection[str] = ()) -> Any:
+def decode_json(text: str | bytes, unique: Collection[str] = ()) -> Any:
     """Decode JSON in which no object repeats a key; if `unique` names keys, no object repeats one of these.
 
     Raises:

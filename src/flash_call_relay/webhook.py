@@ -79,8 +79,8 @@ def _read(reply: urllib3.HTTPResponse) -> bytes:
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = decode_json(body.decode(json.detect_encoding(body), "surrogatepass"))
-    except (InvalidJSONError, UnicodeError):
+        document = decode_json(body)
+    except InvalidJSONError:
         return None
     return document if isinstance(document, dict) else None
 
