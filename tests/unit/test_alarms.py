@@ -20,14 +20,14 @@ ALARMS = alarms()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 HOUR, DAY = 60, 24 * 60  # in minutes, like every time here without a unit
 BEGINS = 2 * HOUR  # the failure; a result arrives at this moment at each rate
-AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "50 a second": 65}
+AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "10 a second": 65}
 RATES = {
     "one an hour": Traffic(SETTINGS, 3600),
     "one a minute": Traffic(SETTINGS, 60),
-    "50 a second": Traffic(SETTINGS, 2, batch_size=100, environments=10),
+    "10 a second": Traffic(SETTINGS, 2, batch_size=20, environments=10),
 }
-ISOLATED = {"one an hour": 5, "one a minute": 100, "50 a second": 1000}  # one attempt in this many fails
-TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "50 a second": 1}  # invocations while they fail
+ISOLATED = {"one an hour": 5, "one a minute": 100, "10 a second": 1000}  # one attempt in this many fails
+TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "10 a second": 1}  # invocations while they fail
 every_rate = pytest.mark.parametrize("rate", RATES)
 every_alarm = pytest.mark.parametrize("name", ALARMS)
 every_beyond = pytest.mark.parametrize("beyond", RETRIEVED_BEYOND, ids=["needed windows", "two windows more"])
@@ -107,7 +107,7 @@ def messages(_rate: str, lasts: int) -> Reported:
 def isolated_failures(rate: str) -> Reported:
     """Return the metrics while single POSTs, ledger calls or invocations fail now and then."""
     one = one_in(ISOLATED[rate])
-    lasts = {"one an hour": 40, "one a minute": 40, "50 a second": 4}[rate] * HOUR
+    lasts = {"one an hour": 40, "one a minute": 40, "10 a second": 4}[rate] * HOUR
     hourly = [(minute, float(minute % HOUR == 0)) for minute in range(lasts)]
     figures = RATES[rate].meets(lasts * 60, fault=one, ledger=one)
     return {**figures, **reported("Errors", hourly), **reported("Throttles", hourly)}
@@ -278,5 +278,5 @@ def test_alarms_over_long_periods_fire_after_short_outages() -> None:
     assert (fired > 20, state) == (True, "ALARM")
     # Over a long period, the retries of an outage outweigh the successes before it.
     shares = two_of_twenty | {"Statistic": "Average", "Threshold": 0.5}
-    (fired, state), *_ = changes(shares, outage("50 a second", 12), 0, BEGINS + HOUR)
+    (fired, state), *_ = changes(shares, outage("10 a second", 12), 0, BEGINS + HOUR)
     assert (fired > 12, state) == (True, "ALARM")
