@@ -28,7 +28,7 @@ class _BoundedSocket(socket.socket):
     deadline = Deadline(math.inf)
     received = 0
 
-    def begin(self, deadline: Deadline) -> None:
+    def begin_attempt(self, deadline: Deadline) -> None:
         self.deadline, self.received = deadline, 0
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
@@ -46,22 +46,22 @@ class _BoundedSSLSocket(_BoundedSocket, ssl.SSLSocket):
 
 
 class _SSLContext(ssl.SSLContext):
-    """Trusts the system's authorities, and checks certificates as strictly on every Python as on the function's own."""
-
     sslsocket_class = _BoundedSSLSocket
 
-    def __init__(self, _protocol: int) -> None:
-        super().set_alpn_protocols(ALPN_PROTOCOLS)
-        self.load_default_certs()
-        self.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-
     def set_alpn_protocols(self, alpn_protocols: Any) -> None:
-        """Do nothing. urllib3 calls it for each connection, and so frees what other threads read (cpython#141012)."""
+        """Do nothing: urllib3 calls it per connection, while other threads use the context (python/cpython#141012)."""
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return the context with which the relay connects to the endpoint."""
-    return _SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    """Return the context with which the relay connects to the endpoint.
+
+    It trusts the system's authorities, and checks certificates as strictly on every Python as on the function's own.
+    """
+    context = _SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ssl.SSLContext.set_alpn_protocols(context, ALPN_PROTOCOLS)
+    context.load_default_certs()
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 class _HTTPConnection(HTTPConnection):
@@ -73,18 +73,18 @@ class _HTTPConnection(HTTPConnection):
 class Connections:
     """Connections to one server, for any number of threads.
 
-    `timeout_s` bounds one attempt, in seconds. `most` attempts run at the same time.
+    `timeout_s` bounds one attempt, in seconds. `threads` make attempts at the same time.
     """
 
-    def __init__(self, url: Url, timeout_s: float, most: int) -> None:
+    def __init__(self, url: Url, timeout_s: float, threads: int) -> None:
         # Half of an attempt for each address, so that a silent one leaves time for another. Always with a port:
         # http.client would take one from an IPv6 address.
-        scheme, timeout_s = url.scheme or "https", timeout_s / 2
-        place: Any = ((url.host or "").strip("[]"), url.port or port_by_scheme[scheme])
-        self._new: Callable[[], HTTPConnection] = functools.partial(_HTTPConnection, *place, timeout=timeout_s)
+        scheme, connect_s = url.scheme or "https", timeout_s / 2
+        address: Any = ((url.host or "").strip("[]"), url.port or port_by_scheme[scheme])
+        self._new: Callable[[], HTTPConnection] = functools.partial(_HTTPConnection, *address, timeout=connect_s)
         if scheme == "https":
-            self._new = functools.partial(HTTPSConnection, *place, timeout=timeout_s, ssl_context=tls_context())
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix="connect")
+            self._new = functools.partial(HTTPSConnection, *address, timeout=connect_s, ssl_context=tls_context())
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="connect")
         self._idle: list[tuple[HTTPConnection, float]] = []  # with the time of the last use; the one used last is last
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Connections:
             OSError, urllib3.exceptions.HTTPError: there is no connection before the deadline.
         """
         connection = self._take() or self._connect(deadline)
-        cast("_BoundedSocket", connection.sock).begin(deadline)
+        cast("_BoundedSocket", connection.sock).begin_attempt(deadline)
         try:
             yield connection
         except BaseException:

@@ -9,7 +9,7 @@ import pytest
 from local import ROOT
 
 OWN = {"self", "cls"}
-DOCUMENTED = {"propagate"}  # Python's documentation tells how to set this attribute of a logger
+DOCUMENTED = {"propagate", "verify_flags"}  # Python's documentation tells to set these, of a logger and a context
 
 
 def is_private(name: str) -> bool:
