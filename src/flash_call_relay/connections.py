@@ -22,6 +22,14 @@ MAX_WIRE_BYTES = 256 * 1024  # of one reply as it is sent, with its head
 MAX_IDLE_S = 60.0  # a NAT gateway drops idle connections silently after 350 s
 
 
+class UnfitReplyError(http.client.HTTPException):
+    """The endpoint's reply is not one that the relay reads. The message says why."""
+
+
+class StaleConnectionError(Exception):
+    """A kept connection has ended before it brought a byte of the reply."""
+
+
 class _BoundedSocket(socket.socket):
     """A socket from which one attempt receives until `deadline`, and `MAX_WIRE_BYTES` at most."""
 
@@ -37,7 +45,7 @@ class _BoundedSocket(socket.socket):
         self.settimeout(left_s)
         self.received += (size := super().recv_into(*args, **kwargs))
         if self.received > MAX_WIRE_BYTES:
-            raise http.client.HTTPException
+            raise UnfitReplyError("the reply is too large")
         return size
 
 
@@ -88,18 +96,25 @@ class Connections:
         self._idle: list[tuple[HTTPConnection, float]] = []  # with the time of the last use; the one used last is last
 
     @contextlib.contextmanager
-    def borrow(self, deadline: Deadline) -> Iterator[HTTPConnection]:
+    def borrow(self, deadline: Deadline, *, kept: bool) -> Iterator[HTTPConnection]:
         """Lend a connection for one attempt, and keep it for another if the attempt raises nothing.
 
+        Lend a new one if `kept` is false, or there is no kept one.
+
         Raises:
+            StaleConnectionError: the attempt may succeed on a new connection.
             OSError, urllib3.exceptions.HTTPError: there is no connection before the deadline.
         """
-        connection = self._take() or self._connect(deadline)
-        cast("_BoundedSocket", connection.sock).begin_attempt(deadline)
+        reused = self._take() if kept else None
+        connection = reused or self._connect(deadline)
+        sock = cast("_BoundedSocket", connection.sock)
+        sock.begin_attempt(deadline)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
             connection.close()  # the rest of this reply must not answer the next request
+            if reused and not sock.received and not isinstance(error, TimeoutError):
+                raise StaleConnectionError from error
             raise
         self._idle.append((connection, wall_clock()))
 

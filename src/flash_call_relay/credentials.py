@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.budget import wall_clock
-from flash_call_relay.text import InvalidJSONError, decode_json, error_code
+from flash_call_relay.text import InvalidJSONError, decode_json, error_code, kind
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_S = 300.0  # Powertools' default for parameters
-FETCH_INTERVAL_S = 30.0  # the secret is not read more often, even if reading fails or the endpoint refuses it
+FETCH_INTERVAL_S = 30.0  # the secret is not read more often because it is old, nor because the endpoint refuses it
 EXPECTED = 'expected a JSON object {"api_key": "...", "user_id": "..."}'
 
 
@@ -43,8 +43,8 @@ class CredentialsStore:
         self._client, self._secret_id, self._clock = client, secret_id, clock
         self._lock = threading.Lock()
         self._good: Credentials | None = None
-        self._fault = ""
-        self._fetched_at = self._stale_at = -math.inf
+        self._fault = self._new_fault = ""
+        self._stale_at = self._refused_at = -math.inf
 
     @property
     def known(self) -> Credentials | None:
@@ -73,42 +73,54 @@ class CredentialsStore:
         return self._good
 
     def other_than(self, refused: Credentials) -> Credentials | None:
-        """Return the secret's credentials if they differ from the refused ones, after another fetch if one is due."""
+        """Return the secret's credentials if they differ from the refused ones.
+
+        Fetches the secret again, unless a refusal has done so in the last 30 s: whatever is older may have changed.
+        """
         with self._lock:
-            if self._good == refused:
+            if self._good == refused and self._clock() >= self._refused_at + FETCH_INTERVAL_S:
+                self._refused_at = self._clock()
                 self._fetch()
             return None if self._good == refused else self._good
 
+    def new_fault(self) -> str:
+        """Return why the secret cannot be read, once; empty if it can be, or if that was returned before."""
+        with self._lock:
+            fault, self._new_fault = self._new_fault, ""
+            return fault
+
     def _fetch(self) -> None:
-        now = self._clock()
-        if now < self._fetched_at + FETCH_INTERVAL_S:
-            return
-        self._fetched_at = now
+        now, fault = self._clock(), ""
         try:
-            self._good = parse(self._client.get_secret_value(SecretId=self._secret_id).get("SecretString"))
-            self._stale_at = now + MAX_AGE_S
+            secret = self._client.get_secret_value(SecretId=self._secret_id)
+            self._good = parse(secret.get("SecretString") or secret.get("SecretBinary") or "")
         except ClientError as error:
-            self._fault = f"Secrets Manager answers {error_code(error)}"
+            fault = f"Secrets Manager answers {error_code(error)}"
         except BotoCoreError as error:
-            self._fault = f"Secrets Manager cannot be reached: {type(error).__name__}"
+            fault = f"Secrets Manager cannot be reached: {type(error).__name__}"
         except CredentialsUnavailableError as error:
-            self._fault = str(error)
+            fault = str(error)
+        self._stale_at = now + (FETCH_INTERVAL_S if fault else MAX_AGE_S)
+        if fault != self._fault:
+            self._fault = self._new_fault = fault
 
 
-def parse(text: str | None) -> Credentials:
-    """Read the secret's text.
+def parse(secret: str | bytes) -> Credentials:
+    """Read the secret: text, or the bytes of text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
-        CredentialsUnavailableError: if the text is not as expected. The message does not show it.
+        CredentialsUnavailableError: if the secret is not as expected. The message does not show it.
     """
     try:
-        document = decode_json(text or "")
+        document = decode_json(secret.removeprefix("\ufeff") if isinstance(secret, str) else secret)
     except InvalidJSONError:
         raise CredentialsUnavailableError(f"the secret is empty or holds no JSON; {EXPECTED}") from None
     for key in ("api_key", "user_id"):
-        value = document.get(key) if isinstance(document, dict) else None
-        if not isinstance(value, str) or not value:
+        value = document.get(key, "") if isinstance(document, dict) else ""
+        if value == "":
             raise CredentialsUnavailableError(f"the secret has no {key}; {EXPECTED}")
+        if not isinstance(value, str):
+            raise CredentialsUnavailableError(f"the secret's {key} must be a string, got {kind(value)}; {EXPECTED}")
         if value != value.strip() or not all(" " <= character <= "~" for character in value):
             raise CredentialsUnavailableError(f"the secret's {key} must be printable ASCII without spaces around it")
     return Credentials(document["api_key"], document["user_id"])

@@ -75,16 +75,16 @@ class Delivery:
         for record, result in lane:
             status = result.status
             try:
-                if status in known:
-                    processed = self._decide(record, result, known[status])
-                else:
-                    known[status] = judgement = self._ask(result, last_moment)
-                    processed = self._decide(record, result, judgement, judgement.duration_ms)
+                duration_ms = None
+                if (fact := known.get(status)) is None:
+                    known[status] = fact = self._ask(result, last_moment)
+                    duration_ms = fact.duration_ms
+                processed = self._decide(record, result, fact, duration_ms)
                 if isinstance(processed.outcome, models.Delivered):
                     known = dict.fromkeys(models.OTHER, Confirmed(status, at=time.time()))
-                elif isinstance(processed.outcome, Deferred):
+                elif isinstance(processed.outcome, Deferred) and isinstance(fact, Judgement):
                     waits = f"an earlier result of this call, {status}, is deferred"
-                    known.setdefault(models.OTHER[status], Judgement(processed.outcome.reason, waits))
+                    known.setdefault(models.OTHER[status], Judgement(fact.reason, waits, wait_s=fact.wait_s))
             except BaseException as error:  # noqa: BLE001 - a bug must cost a retry of this record, not of the batch
                 bug = f"a bug in the relay: {type(error).__name__}"
                 processed = self._processed(record, Deferred(Reason.RELAY_ERROR, bug, retry_in_s=None))
@@ -101,7 +101,9 @@ class Delivery:
         except CredentialsUnavailableError as error:
             return Judgement(Reason.CREDENTIALS_UNAVAILABLE, printable(str(error)))
         judgement = latest = self._attempt(result, credentials, last_moment)
-        while latest.reason is Reason.CREDENTIALS_REJECTED and (others := self._credentials.other_than(credentials)):
+        while (latest.reason is Reason.CREDENTIALS_REJECTED or latest.http_status == 403) and (
+            others := self._credentials.other_than(credentials)
+        ):
             credentials = others
             latest = self._attempt(result, credentials, last_moment)
             if latest.duration_ms is not None:
@@ -109,11 +111,12 @@ class Delivery:
         return judgement
 
     def _attempt(self, result: FlashCallResult, credentials: Credentials, last_moment: Deadline) -> Judgement:
-        if not_asked := self._gate.admit(credentials, last_moment):
-            return not_asked
-        answer = self._webhook.post(result, credentials)
-        judgement = answer if isinstance(answer, Judgement) else policy.judge(self._settings, result, answer)
-        self._gate.learn(judgement.reason, credentials)
+        permit = self._gate.admit(credentials, last_moment)
+        if isinstance(permit, Judgement):
+            return permit
+        reply = self._webhook.post(result, credentials, kept=not permit.is_trial)
+        judgement = policy.judge(self._settings, result, reply)
+        self._gate.learn(permit, judgement)
         telemetry.log_attempt(result, judgement)
         return judgement
 

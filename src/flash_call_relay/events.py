@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flash_call_relay.models import FlashCallResult, NoResult, Record
-from flash_call_relay.text import InvalidJSONError, decode_json, printable
+from flash_call_relay.text import InvalidJSONError, decode_json, kind, printable
 
 MAX_UUID_LENGTH = 128
 UNIQUE = ("uuid", "status", "detail", "detail-type")
@@ -78,7 +78,7 @@ def parse_body(body: str) -> FlashCallResult | NoResult:
 
 def _result(document: object, where: str) -> FlashCallResult | NoResult:
     if not isinstance(document, Mapping):
-        return NoResult(f"{where} is {_kind(document)}; {EXPECTED}")
+        return NoResult(f"{where} is {kind(document)}; {EXPECTED}")
     for key in ("uuid", "status"):
         if key not in document:
             return NoResult(f"{where} has no {key}; {EXPECTED}")
@@ -87,13 +87,13 @@ def _result(document: object, where: str) -> FlashCallResult | NoResult:
         return NoResult(f"uuid must be a string of 1 to {MAX_UUID_LENGTH} visible ASCII characters, got {fault}")
     if status in ("Success", "Failed"):
         return FlashCallResult(uuid, status)
-    got = json.dumps(status[:40]) if isinstance(status, str) else _kind(status)
+    got = json.dumps(status[:40]) if isinstance(status, str) else kind(status)
     return NoResult(f'status must be exactly "Success" or "Failed", got {got}')
 
 
 def _uuid_fault(uuid: object) -> str:
     if not isinstance(uuid, str):
-        return _kind(uuid)
+        return kind(uuid)
     if not 1 <= len(uuid) <= MAX_UUID_LENGTH:
         return f"{len(uuid)} characters"
     if uuid.isascii() and uuid.isprintable() and " " not in uuid:
@@ -109,12 +109,7 @@ def _is_envelope(document: Mapping[str, Any]) -> bool:
     return "detail-type" in document and "detail" in document
 
 
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a number")
-
-
 def _describe(event: object) -> str:
     if not isinstance(event, Mapping):
-        return _kind(event)
+        return kind(event)
     return printable(f"an object with the keys: {', '.join(sorted(map(str, event))[:10]) or 'none'}")

@@ -1,7 +1,8 @@
-"""Decide whether an attempt may start now: is there time, are the credentials good, does the endpoint answer?"""
+"""Decide whether an attempt may start now: is there time, and does nothing speak against asking the endpoint?"""
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
@@ -11,26 +12,45 @@ IN_A_ROW = 5
 BLOCK_S = 30.0
 # A refusal this soon after an acceptance concerns that record only, unless it is the fifth in a row.
 ACCEPTED_LATELY_S = 60.0
+# While the endpoint throttles and names no time, the gate waits this long, then twice as long, up to the last one.
+FIRST_HOLD_S, LAST_HOLD_S = 1.0, 60.0
 REFUSED = Judgement(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refused these credentials just now")
 FAILING = Judgement(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
 OUT_OF_TIME = Judgement(Reason.OUT_OF_TIME, "the function's time is over")
+OVER_THE_LIMIT = Judgement(Reason.THROTTLED, "not asked in time: RateLimitPerSecond")
+THROTTLED = "not asked: the endpoint asked to wait"
+
+
+class Permit(NamedTuple):
+    """Leave to make one attempt."""
+
+    credentials: Credentials
+    is_trial: bool  # it decides whether the gate opens
 
 
 class Gate:
     """A circuit breaker. Its state belongs to this execution environment; all lanes share it.
 
-    It blocks a failing endpoint, and refused credentials, for 30 s. Then it admits one attempt, the trial, and the rest
-    of the batch waits for the trial's end. If the endpoint answers again, the whole batch is delivered. If it still
-    fails, the gate blocks for `timeout_s`; if it still refuses the credentials, for another 30 s.
+    It blocks an endpoint that asks to wait until the time asked for, and a failing endpoint, or refused credentials,
+    for 30 s. Then it admits one attempt, the trial, and the rest of the batch waits for the trial's end. If nothing
+    speaks against the endpoint any more, the whole batch is delivered. If it still fails, the gate blocks for
+    `timeout_s`; if it still refuses the credentials, for another 30 s.
     """
 
-    def __init__(self, timeout_s: float, *, clock: Callable[[], float] = wall_clock) -> None:
-        """Let everything through at first; `timeout_s` bounds one attempt, in seconds of `clock`."""
-        self._timeout_s, self._clock = timeout_s, clock
-        self._trial_ended = threading.Condition()  # its lock, which guards all below, may be taken again
+    def __init__(self, timeout_s: float, interval_s: float = 0.0, *, clock: Callable[[], float] = wall_clock) -> None:
+        """Let everything through at first.
+
+        `timeout_s` bounds one attempt, and `interval_s` is the least time between the starts of two, in seconds of
+        `clock`.
+        """
+        self._timeout_s, self._interval_s, self._clock = timeout_s, interval_s, clock
+        self._changed = threading.Condition()  # its lock, which guards all below, may be taken again
         self._trial_until: float | None = None
+        self._turn_at = 0.0
+        self._held_until: float | None = None
+        self._hold_s = FIRST_HOLD_S
         self._failures = self._refusals = 0
-        self._endpoint_blocked_until: float | None = None
+        self._failing_until: float | None = None
         self._refused: Credentials | None = None
         self._refused_until = 0.0
         self._is_refusal_reported = False
@@ -40,76 +60,101 @@ class Gate:
 
     def blocked(self, credentials: Credentials | None) -> Judgement | None:
         """Return why the gate admits no attempt with these credentials now; None if it may admit one."""
-        with self._trial_ended:
-            now = self._clock()
-            if credentials is not None and credentials == self._refused and now < self._refused_until:
+        with self._changed:
+            now, trial_until = self._clock(), self._trial_until or 0.0
+            if self._held_until is not None and now < max(self._held_until, trial_until):
+                return Judgement(Reason.THROTTLED, THROTTLED, wait_s=max(self._held_until, trial_until) - now)
+            if credentials is not None and credentials == self._refused and now < max(self._refused_until, trial_until):
                 return REFUSED
-            if self._endpoint_blocked_until is not None and now < self._endpoint_blocked_until:
+            if self._failing_until is not None and now < max(self._failing_until, trial_until):
                 return FAILING
             return None
 
-    def admit(self, credentials: Credentials, end: Deadline) -> Judgement | None:
+    def admit(self, credentials: Credentials, end: Deadline) -> Permit | Judgement:
         """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
 
         While the endpoint or the credentials are in doubt, waits for the trial that is under way, `timeout_s` at most.
-        The attempt must be over at `end`.
+        Then waits for this attempt's turn. The attempt must be over at `end`.
         """
-        with self._trial_ended:
-            if self._is_doubtful(credentials) and self._trial_until is not None:
-                self._trial_ended.wait_for(lambda: self._trial_until is None, self._trial_until - self._clock())
-            if end.left_s < self._timeout_s:
-                return OUT_OF_TIME
-            if blocked := self.blocked(credentials):
-                return blocked
-            if self._is_doubtful(credentials):
+        with self._changed:
+            while True:
+                if self._is_doubtful(credentials) and self._trial_until is not None:
+                    self._changed.wait_for(lambda: self._trial_until is None, self._trial_until - self._clock())
+                if blocked := self.blocked(credentials):
+                    return blocked
+                self._turn_at = min(self._turn_at, self._clock() + self._interval_s)  # if the clock was put back
+                turn_in_s = max(0.0, self._turn_at - self._clock())
+                if end.left_s < self._timeout_s + turn_in_s:
+                    return OVER_THE_LIMIT if turn_in_s else OUT_OF_TIME
+                if not turn_in_s:
+                    break
+                self._changed.wait(turn_in_s)
+            self._turn_at = self._clock() + self._interval_s
+            if is_trial := self._is_doubtful(credentials):
                 # If the trial never reports its end, the gate admits another one at this time.
                 self._trial_until = self._clock() + self._timeout_s
-                if self._endpoint_blocked_until is not None:
-                    self._endpoint_blocked_until = self._trial_until
-                if credentials == self._refused:
-                    self._refused_until = self._trial_until
-            return None
+            return Permit(credentials, is_trial)
 
-    def learn(self, reason: Reason | None, credentials: Credentials) -> None:
-        """Record how an attempt ended: the reason it failed (None if it is confirmed), and the credentials it used."""
-        with self._trial_ended:
-            was_trial = self._trial_until is not None
-            self._trial_until = None
-            self._trial_ended.notify_all()
+    def learn(self, permit: Permit, judgement: Judgement) -> None:
+        """Record how an admitted attempt ended."""
+        reason = judgement.reason
+        with self._changed:
+            if permit.is_trial:
+                self._trial_until = None
+                self._changed.notify_all()
+            if judgement.asks_to_wait:
+                self._hold(judgement.wait_s, goes_on=permit.is_trial)
+            elif permit.is_trial and self._held_until is not None and self._held_until <= self._clock():
+                self._held_until = None
+                self._events.append(GateEvent.ENDPOINT_THROTTLING_ENDED)
             if reason and reason.against_endpoint:
-                self._count_failure(was_trial=was_trial)
-                return
-            self._failures = 0
-            if self._endpoint_blocked_until is not None:
-                self._endpoint_blocked_until = None
-                self._events.append(GateEvent.ENDPOINT_RECOVERED)
+                self._count_failure(was_trial=permit.is_trial)
+            elif not judgement.asks_to_wait:
+                self._failures = 0
+                if self._failing_until is not None:
+                    self._failing_until = None
+                    self._events.append(GateEvent.ENDPOINT_RECOVERED)
             if reason is None or reason.proves_credentials:
-                self._accept(credentials)
+                self._accept(permit.credentials)
             elif reason is Reason.CREDENTIALS_REJECTED:
-                self._refuse(credentials)
+                self._refuse(permit.credentials)
 
     @property
     def failing(self) -> bool:
         """Whether the endpoint has failed five times in a row, and not answered since."""
-        with self._trial_ended:
-            return self._endpoint_blocked_until is not None
+        with self._changed:
+            return self._failing_until is not None
+
+    @property
+    def throttling(self) -> bool:
+        """Whether the endpoint has asked to wait, and not answered otherwise since."""
+        with self._changed:
+            return self._held_until is not None
 
     def events(self) -> list[GateEvent]:
         """Return what has changed since the last call."""
-        with self._trial_ended:
+        with self._changed:
             events, self._events = self._events, []
             return events
 
     def _is_doubtful(self, credentials: Credentials) -> bool:
-        return self._endpoint_blocked_until is not None or credentials == self._refused
+        return self._held_until is not None or self._failing_until is not None or credentials == self._refused
+
+    def _hold(self, wait_s: float | None, *, goes_on: bool) -> None:
+        if self._held_until is None:
+            self._hold_s = FIRST_HOLD_S
+            self._events.append(GateEvent.ENDPOINT_THROTTLING)
+        elif goes_on:
+            self._hold_s = min(2 * self._hold_s, LAST_HOLD_S)
+        self._held_until = max(self._held_until or 0.0, self._clock() + (wait_s or self._hold_s))
 
     def _count_failure(self, *, was_trial: bool) -> None:
         self._failures += 1
         if self._failures == IN_A_ROW:
-            self._endpoint_blocked_until = self._clock() + BLOCK_S
+            self._failing_until = self._clock() + BLOCK_S
             self._events.append(GateEvent.ENDPOINT_FAILING)
-        elif self._endpoint_blocked_until is not None and was_trial:
-            self._endpoint_blocked_until = self._clock() + self._timeout_s
+        elif self._failing_until is not None and was_trial:
+            self._failing_until = self._clock() + self._timeout_s
 
     def _accept(self, credentials: Credentials) -> None:
         # An attempt that was under way with the former good credentials does not end the refusal of the new ones.

@@ -46,7 +46,7 @@ def wire() -> Relay:
     settings = Settings.from_environment(os.environ)
     aws_call = _bounded(budget.AWS_CALL)
     credentials = CredentialsStore(boto3.client("secretsmanager", config=aws_call), settings.credentials_secret_arn)
-    gate = Gate(settings.request_timeout_seconds)
+    gate = Gate(settings.request_timeout_seconds, settings.post_interval_s)
     delivery = Delivery(settings, credentials, gate, Webhook(settings))
     queues = Queues(boto3.client("sqs", config=aws_call), settings.result_queue_url, settings.parked_queue_url)
     dynamodb = outcome_bus = None
@@ -91,9 +91,11 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         failures = relay.queues.settle(processed, deadline=deadline)
     settled = [one for one in processed if one.record.message_id not in failures]
     invocation.log_ledger(ledger.faults, ledger.clashes)
+    invocation.log_secret(relay.credentials.new_fault())
     if relay.outcome_bus:
         invocation.log_unpublished(relay.outcome_bus.publish(settled, deadline=deadline))
-    invocation.close(failures, failing=relay.gate.failing, late_after_s=relay.settings.fresh_seconds)
+    failing, throttling = relay.gate.failing, relay.gate.throttling
+    invocation.close(failures, failing=failing, throttling=throttling, late_after_s=relay.settings.fresh_seconds)
     if failures and any(record.receipt_handle is None for record in records):
         raise NotSettledError(f"SQS did not take the event ({', '.join(failures.values())})")
     final = {id(one.record) for one in settled if not isinstance(one.outcome, Deferred)}

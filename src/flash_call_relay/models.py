@@ -79,12 +79,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The endpoint's whole reply."""
+    """What an attempt got from the endpoint: a whole reply, or the reason for which there is none."""
 
-    http_status: int  # as on the status line, 200 to 999
-    json_object: Mapping[str, Any] | None  # the body, if it is a JSON object
-    message: str = ""  # the object's `message` or a page's title: printable, no credentials, at most 120 characters
-    retry_after: str | None = None  # the `Retry-After` header, as sent
+    http_status: int | None  # as on the status line, 200 to 999; None without one
+    json_object: Mapping[str, Any] | None = None  # the body, if it is a JSON object
+    message: str = ""  # the object's `message`, a page's title, or why there is no reply: printable, no credentials
+    failure: Reason | None = None  # why there is no whole reply
+    wait_s: float | None = None  # as the header `Retry-After` asks, 0 to 900; None if it does not
     duration_ms: float = field(default=0.0, compare=False)  # from the attempt's start to the reply's end
 
 
@@ -94,9 +95,14 @@ class Judgement:
 
     reason: Reason | None  # why the result is not delivered; None if the endpoint confirmed it
     detail: str  # 1 to 256 printable ASCII characters, which quote no credential
-    http_status: int | None = None  # None without a reply
-    retry_after: str | None = None  # the reply's `Retry-After` header, as sent
+    http_status: int | None = None  # None without a status line
+    wait_s: float | None = None  # how long the endpoint asked to wait; None if it did not
     duration_ms: float | None = field(default=None, compare=False)  # the attempt's; None if the endpoint was not asked
+
+    @property
+    def asks_to_wait(self) -> bool:
+        """Whether the reply asks to send nothing more for a while, whatever the result."""
+        return self.http_status == 429 or (self.http_status == 503 and bool(self.wait_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +189,7 @@ class GateEvent(StrEnum):
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_RECOVERED = "endpoint.recovered"
+    ENDPOINT_THROTTLING = "endpoint.throttling"
+    ENDPOINT_THROTTLING_ENDED = "endpoint.throttling_ended"
     CREDENTIALS_REJECTED = "credentials.rejected"
     CREDENTIALS_ACCEPTED = "credentials.accepted"

@@ -1,8 +1,9 @@
 """Decide the outcome and the delay of each record. Pure: no I/O, no clock."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from typing import Any
 
 from flash_call_relay import models
 from flash_call_relay.models import Confirmed, Deferred, FlashCallResult, Judgement, Parked, Reason, Record, Reply
@@ -10,29 +11,34 @@ from flash_call_relay.settings import Settings
 from flash_call_relay.text import printable
 
 JITTER = (0.8, 1.2)
-MAX_RETRY_AFTER_S = 900
+ERROR_KEYS = ("error", "errors", "errorMessage", "errorType")
 
 
 def judge(settings: Settings, result: FlashCallResult, reply: Reply) -> Judgement:
     """Judge an attempt to send a result by the endpoint's reply."""
-    detail = printable(f"HTTP {reply.http_status} {reply.message}")
-    reason = _failure(settings, result, reply)
-    return Judgement(reason, detail, reply.http_status, reply.retry_after, reply.duration_ms)
+    reason, status = _failure(settings, result, reply), reply.http_status
+    detail = printable(f"HTTP {status} {reply.message}" if status else reply.message)
+    wait_s = reply.wait_s if reason is Reason.THROTTLED or (status or 0) >= 500 else None
+    return Judgement(reason, detail, status, wait_s, reply.duration_ms)
 
 
-def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: PLR0911 - a table
+def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reason | None:  # noqa: C901, PLR0911 - a table
     """Return why the reply does not confirm the result; None if it does."""
-    status, is_object = reply.http_status, reply.json_object is not None
-    if 200 <= status < 300:
-        if settings.confirmation == "http-status":
-            return None
-        return _contradiction(result, reply) if is_object else Reason.UNCONFIRMED
+    status, is_object = reply.http_status or 0, reply.json_object is not None
+    if 200 <= status < 300 and settings.confirmation == "http-status":
+        return None
+    if reply.failure and status != 429:
+        return reply.failure
     match status:
+        case _ if 200 <= status < 300:
+            return _doubt(result, reply.json_object)
         case 400 | 409 | 413 | 422 if is_object:
             return Reason.REJECTED
         case 404 if is_object:
             return Reason.UNKNOWN_CALL
-        case 401 | 403:
+        case 401:
+            return Reason.CREDENTIALS_REJECTED
+        case 403 if is_object:
             return Reason.CREDENTIALS_REJECTED
         case 408 | 425 | 429:
             return Reason.THROTTLED
@@ -44,13 +50,18 @@ def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reaso
             return Reason.BAD_REPLY
 
 
-def _contradiction(result: FlashCallResult, reply: Reply) -> Reason | None:
-    said = reply.json_object or {}
-    uuid, status = said.get("uuid", result.uuid), said.get("status", result.status)
+def _doubt(result: FlashCallResult, said: Mapping[str, Any] | None) -> Reason | None:
+    """Return why a 2xx reply with this object, or without one, does not confirm the result; None if it does."""
+    if said is None:
+        return Reason.UNCONFIRMED
+    uuid, status, sent = said.get("uuid"), said.get("status"), result.status.casefold()
+    word = status.strip().casefold() if isinstance(status, str) else sent
     # ASCII only: `lower` also turns some other characters, such as the Kelvin sign, into ASCII letters.
     other_uuid = isinstance(uuid, str) and not (uuid.isascii() and uuid.lower() == result.uuid.lower())
-    other_status = isinstance(status, str) and status.casefold() == models.OTHER[result.status].casefold()
-    return Reason.CONTRADICTED if other_uuid or other_status else None
+    if other_uuid or word == models.OTHER[result.status].casefold():
+        return Reason.CONTRADICTED
+    names_error = said.get("success") is False or any(said.get(key) for key in ERROR_KEYS)
+    return Reason.UNCONFIRMED if names_error or word != sent else None
 
 
 def park_invalid(content: models.NoResult) -> Parked:
@@ -77,8 +88,8 @@ def decide(  # noqa: PLR0913
         detail = printable(f"gave up at the age of {age_s:.0f} s; at last {reason}: {known.detail}")
         return Parked(Reason.RETRIES_EXHAUSTED, detail, known.http_status)
     delay_s = schedule_s(settings, record.receive_count, age_s, jitter)
-    if reason in (Reason.THROTTLED, Reason.ENDPOINT_ERROR):
-        delay_s = max(delay_s, retry_after_s(known.retry_after, now))
+    if known.wait_s:  # never earlier than asked, and not all at the same moment
+        delay_s = max(delay_s, math.ceil(known.wait_s * (1 + (jitter - JITTER[0]) / 2)))
     return Deferred(reason, known.detail, delay_s, known.http_status)
 
 
@@ -101,23 +112,6 @@ def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: flo
         cap_s = min(cap_s, settings.fresh_retry_cap_seconds)
     doubled = settings.retry_base_seconds << min(receive_count - 1, 30)
     return math.ceil(min(cap_s, doubled) * jitter)
-
-
-def retry_after_s(value: str | None, now: float) -> int:
-    """Return the wait that a `Retry-After` header asks for, as seconds or as an HTTP date.
-
-    0 to 900 whole seconds; 0 for a header that is missing or cannot be read. `now` is in seconds since the epoch.
-    """
-    text = (value or "").strip()
-    number = text.partition(",")[0]  # a proxy may have repeated the header
-    if number.isascii() and number.isdigit():
-        return min(int(number[:10]), MAX_RETRY_AFTER_S)
-    try:
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0, min(math.ceil(moment.timestamp() - now), MAX_RETRY_AFTER_S))
-    except (ValueError, TypeError, OverflowError):
-        return 0
 
 
 def earliest_exhaustion_s(settings: Settings) -> int:

@@ -3,7 +3,7 @@
 from flash_call_relay.budget import AWS_CALL, REPORT_S, Deadline
 from flash_call_relay.credentials import CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import OUT_OF_TIME
-from flash_call_relay.models import FlashCallResult, Judgement, Reason
+from flash_call_relay.models import FlashCallResult, Reason
 from flash_call_relay.settings import Settings
 from flash_call_relay.text import printable
 from flash_call_relay.webhook import Webhook
@@ -22,7 +22,7 @@ def probe(call: str, settings: Settings, credentials: CredentialsStore, *, deadl
     except CredentialsUnavailableError as error:
         return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": printable(str(error))}
     answer = Webhook(settings).post(FlashCallResult(call, "Failed"), fresh)
-    if isinstance(answer, Judgement):
-        return {"reason": answer.reason, "detail": answer.detail}
+    if answer.failure:
+        return {"reason": answer.failure, "detail": answer.message}
     is_object = answer.json_object is not None
     return {"http_status": answer.http_status, "is_json_object": is_object, "message": answer.message}

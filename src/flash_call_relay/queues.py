@@ -1,12 +1,13 @@
 """Carry out outcomes in SQS: park, hide or requeue messages."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flash_call_relay.budget import LAST_CALL_S, Deadline
-from flash_call_relay.models import Deferred, Parked, Processed, Record
-from flash_call_relay.text import error_code
+from flash_call_relay.models import Deferred, FlashCallResult, Parked, Processed, Record
+from flash_call_relay.text import error_code, printable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 MAX_CHANGES = 10  # in one call, by SQS
 MAX_MESSAGES = 3  # in one call, which takes 1 MiB: a message has 256 KiB at most, and attributes
 MAX_DELAY_S = 900  # of SQS
+MAX_RESULT_BYTES = 256 * 1024  # of a message on the result queue
+MAX_PARKED_BYTES = 1020 * 1024  # of a parked body; SQS's 1 MiB counts the attributes, too
 
 Entries = Mapping[str, dict[str, Any]]  # requests to SQS, by the id of the message
 
@@ -33,11 +36,10 @@ class Queues:
         for one in processed:
             record, outcome = one.record, one.outcome
             if isinstance(outcome, Parked):
-                attributes = _attributes(record, outcome)
-                parks[record.message_id] = {"MessageBody": record.body, "MessageAttributes": attributes}
+                parks[record.message_id] = _parked(record, outcome)
             elif isinstance(outcome, Deferred) and record.receipt_handle is None:
                 delay_s = min(outcome.retry_in_s or 0, MAX_DELAY_S)
-                requeues[record.message_id] = {"MessageBody": record.body, "DelaySeconds": delay_s}
+                requeues[record.message_id] = {"MessageBody": _to_requeue(record), "DelaySeconds": delay_s}
             elif isinstance(outcome, Deferred) and outcome.retry_in_s is not None:
                 hide = {"ReceiptHandle": record.receipt_handle, "VisibilityTimeout": outcome.retry_in_s}
                 hides[record.message_id] = hide
@@ -73,18 +75,29 @@ def _in_batches(  # noqa: PLR0913
     return failures
 
 
-def _attributes(record: Record, parked: Parked) -> dict[str, dict[str, str]]:
-    sent_at = datetime.fromtimestamp(record.sent_at, UTC)
+def _to_requeue(record: Record) -> str:
+    """Return the body of an event that joins the result queue: the event, or its result if the event is too large."""
+    result = record.content
+    if isinstance(result, FlashCallResult) and len(record.body) > MAX_RESULT_BYTES:  # the body is ASCII
+        return json.dumps({"uuid": result.uuid, "status": result.status})
+    return record.body
+
+
+def _parked(record: Record, parked: Parked) -> dict[str, Any]:
+    sent_at, cut = datetime.fromtimestamp(record.sent_at, UTC), ""
+    if len(record.body) > MAX_PARKED_BYTES:  # only an event's, which is ASCII
+        cut = f"the body is cut, it had {len(record.body)} bytes; "
     values = {
         "reason": str(parked.reason),
-        "detail": parked.detail,
+        "detail": printable(cut + parked.detail),
         "http_status": parked.http_status,
         "receive_count": record.receive_count,
         "enqueued_at": sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "source_message_id": record.message_id,
     }
-    return {
+    attributes = {
         name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
         for name, value in values.items()
         if value is not None
     }
+    return {"MessageBody": record.body[:MAX_PARKED_BYTES], "MessageAttributes": attributes}

@@ -36,6 +36,13 @@ class Settings:
     ledger_table_name: str  # empty: no deduplication
     unknown_call_grace_seconds: Annotated[int, range(86_401)]
     outcome_bus_name: str  # empty: no events
+    rate_limit_per_second: Annotated[int, range(10_001)]  # of POSTs; 0: no limit
+    maximum_concurrency: Annotated[int, range(1001)]  # of environments; 0: any number
+
+    @property
+    def post_interval_s(self) -> float:
+        """The least time between two POSTs of this environment, which takes its share of the limit; 0 without one."""
+        return max(1, self.maximum_concurrency) / self.rate_limit_per_second if self.rate_limit_per_second else 0.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":

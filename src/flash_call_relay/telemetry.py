@@ -31,7 +31,7 @@ from flash_call_relay.settings import Settings
 
 NAMESPACE = "FlashCallRelay"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "flash-call-relay")
-RECOVERIES = {GateEvent.ENDPOINT_RECOVERED, GateEvent.CREDENTIALS_ACCEPTED}
+RECOVERIES = {GateEvent.ENDPOINT_RECOVERED, GateEvent.ENDPOINT_THROTTLING_ENDED, GateEvent.CREDENTIALS_ACCEPTED}
 MAX_VALUES = 100  # of one metric in one EMF document, by its specification
 
 # Lambda's log level sets the root logger. At DEBUG, botocore logs the whole reply of GetSecretValue. At WARNING,
@@ -105,8 +105,14 @@ class Invocation:
     def log_gate(self, events: Sequence[GateEvent]) -> None:
         """Log the gate's changes."""
         for event in events:
-            log = logger.info if event in RECOVERIES else logger.error
-            log(str(event))
+            log = logger.warning if event is GateEvent.ENDPOINT_THROTTLING else logger.error
+            (logger.info if event in RECOVERIES else log)(str(event))
+
+    @_harmless()
+    def log_secret(self, fault: str) -> None:
+        """Log that the secret has become unreadable, even while older credentials are still good; empty: it has not."""
+        if fault:
+            logger.error("credentials.unreadable", extra={"detail": fault})
 
     @_harmless()
     def log_ledger(self, faults: Sequence[str], clashes: Sequence[str]) -> None:
@@ -126,14 +132,14 @@ class Invocation:
             named = {name: value for name, value in one.fields().items() if name in ("uuid", "status", "message_id")}
             logger.error("outcome_event.failed", extra={**named, "event": one.name, "detail": f"PutEvents: {code}"})
 
-    def close(self, failures: Mapping[str, str], *, failing: bool, late_after_s: float) -> None:
+    def close(self, failures: Mapping[str, str], *, failing: bool, throttling: bool, late_after_s: float) -> None:
         """Log what SQS did not do, by message id, and the batch's counts; emit the metrics.
 
-        `failing` says whether the endpoint is failing by now. From the age `late_after_s`, in seconds, a confirmation
-        is late; 0: none is.
+        `failing` and `throttling` say what the endpoint does by now. From the age `late_after_s`, in seconds, a
+        confirmation is late; 0: none is.
         """
         self._log_settled(failures)
-        self._emit_metrics(failing=failing, late_after_s=late_after_s)
+        self._emit_metrics(failing=failing, throttling=throttling, late_after_s=late_after_s)
         self._emit_reasons()
 
     @_harmless()
@@ -144,7 +150,7 @@ class Invocation:
         logger.info("batch.settled", extra={"records": len(self._processed), **counts})
 
     @_harmless()
-    def _emit_metrics(self, *, failing: bool, late_after_s: float) -> None:
+    def _emit_metrics(self, *, failing: bool, throttling: bool, late_after_s: float) -> None:
         kinds, reasons = Counter(type(one.outcome) for one in self._processed), self._by_reason()
         delivered = [one for one in self._processed if isinstance(one.outcome, Delivered)]
         contents = (one.record.content for one in delivered)
@@ -165,6 +171,7 @@ class Invocation:
             "ConflictingResults": reasons[Reason.CONFLICTING_STATUS, "ResultsParked"] + self._clashes,
             "CredentialsRejected": reasons[Reason.CREDENTIALS_REJECTED, "ResultsDeferred"],
             "EndpointFailing": int(failing or reasons[Reason.ENDPOINT_FAILING, "ResultsDeferred"] > 0),
+            "Throttled": int(throttling or reasons[Reason.THROTTLED, "ResultsDeferred"] > 0),
             "LedgerErrors": int(self._faults > 0),
             "ConfirmedLate": sum(age_s >= late_after_s > 0 for age_s in confirmed),
             "OutcomeEventsFailed": self._unpublished,

@@ -16,6 +16,8 @@ def decode_json(text: str | bytes, unique: Collection[str] = ()) -> Any:
     Raises:
         InvalidJSONError: the text is something else, has a huge number, or is nested too deeply.
     """
+    if isinstance(text, str) and text.startswith("\ufeff"):
+        raise InvalidJSONError("begins with a byte order mark (U+FEFF)")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         times = Counter(key for key, _ in pairs if not unique or key in unique)
@@ -30,7 +32,13 @@ def decode_json(text: str | bytes, unique: Collection[str] = ()) -> Any:
     except json.JSONDecodeError as error:  # `from None`: it carries the whole text
         raise InvalidJSONError(f"is not valid JSON ({error.msg} at character {error.pos})") from None
     except (ValueError, RecursionError):
-        raise InvalidJSONError("is not valid JSON (too large or deep)") from None
+        raise InvalidJSONError("is not valid JSON (too large, too deep, or not Unicode)") from None
+
+
+def kind(value: object) -> str:
+    """Return what a value of a JSON document is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a number")
 
 
 def printable(text: str, limit: int = 256) -> str:

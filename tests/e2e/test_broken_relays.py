@@ -53,7 +53,7 @@ def _failure(settings, result, reply):
         ONCE,
         webhook="""
 _post = Webhook.post
-Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
+Webhook.post = lambda *args, **options: (_post(*args, **options), _post(*args, **options))[1]
 """,
     ),
     "takes a contradiction for a copy": broken(
@@ -75,26 +75,30 @@ def decide(settings, *args, **options):
         delivery="\nSETTLE_S -= 100\n",
         connections="""
 _borrow = Connections.borrow
-Connections.borrow = lambda self, _deadline: _borrow(self, Deadline.after(100))
+Connections.borrow = lambda self, _deadline, **options: _borrow(self, Deadline.after(100), **options)
 """,
     ),
     "logs the key": broken(
         CREDENTIALS,
         webhook="""
 _post = Webhook.post
-Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
+def _post_and_tell(self, result, credentials, **options):
+    print(credentials.api_key)
+    return _post(self, result, credentials, **options)
+Webhook.post = _post_and_tell
 """,
     ),
     "follows redirects": broken(
         CREDENTIALS,
         webhook="""
-_read_body, _post = _read, Webhook.post
-def _read(reply):
-    _seen.location = reply.headers.get("Location")
-    return _read_body(reply)
-def _post_and_follow(self, result, credentials):
+_read_body, _post = reply.read_body, Webhook.post
+def _read_and_note(response):
+    _seen.location = response.headers.get("Location")
+    return _read_body(response)
+reply.read_body = _read_and_note
+def _post_and_follow(self, result, credentials, **options):
     _seen.location = None
-    answer = _post(self, result, credentials)
+    answer = _post(self, result, credentials, **options)
     if _seen.location:
         urllib3.request("POST", _seen.location, headers={"x-api-key": credentials.api_key})
     return answer

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flash_call_relay import events, policy
+from flash_call_relay import reply as replies
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import OTHER, FlashCallResult, NoResult, Reply
+from flash_call_relay.models import OTHER, FlashCallResult, NoResult
 from flash_call_relay.text import printable
-from flash_call_relay.webhook import _json_object, _message
 from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -122,8 +122,7 @@ def reply(data: bytes) -> None:
 
     The message taken from it is short, printable and holds no six characters of the credentials in a row.
     """
-    said = _json_object(data)
-    confirmed = policy.judge(SETTINGS, RESULT, Reply(200, said)).reason is None
+    confirmed = policy.judge(SETTINGS, RESULT, replies.parse(200, {}, data, CREDENTIALS[0])).reason is None
     pairs = _pairs(data)
     assert not (confirmed and pairs is None), "confirmed without a JSON object"
     for key, value in pairs or ():
@@ -132,24 +131,24 @@ def reply(data: bytes) -> None:
         assert key != "uuid" or re.fullmatch(RESULT.uuid, value, re.IGNORECASE | re.ASCII), "another uuid confirms"
         assert key != "status" or value.lower() != OTHER[RESULT.status].lower(), "the other status confirms"
     for credentials in CREDENTIALS:
-        _check_words(_message(said, data, credentials), credentials, limit=120)
+        said = replies.parse(429, {"Retry-After": to_text(data)}, data, credentials)
+        _check_words(said.message, credentials, limit=120)
 
 
 def retry_after(data: bytes) -> None:
-    """Check that any `Retry-After` asks for 0 to 900 whole seconds, and a number or an HTTP date for its own value."""
+    """Check that any `Retry-After` asks for 0 to 900 seconds or nothing, and a number or a date for its own value."""
     text = to_text(data)
-    seconds = policy.retry_after_s(text, NOW)
-    assert type(seconds) is int
-    assert 0 <= seconds <= policy.MAX_RETRY_AFTER_S
-    if re.fullmatch("[0-9]{1,9}", text):
-        assert seconds == min(int(text), policy.MAX_RETRY_AFTER_S), "another number"
+    seconds = replies.retry_after_s(text, NOW)
+    assert seconds is None or 0 <= seconds <= replies.MAX_RETRY_AFTER_S
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        assert seconds == min(float(text), replies.MAX_RETRY_AFTER_S), "another number"
     elif re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} [1-9]\d{3} \d\d:\d\d:\d\d GMT", text, re.ASCII):
         try:
             moment = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
         except ValueError:
             return
         wait_s = moment.timestamp() - NOW
-        assert seconds == max(0, min(wait_s, policy.MAX_RETRY_AFTER_S)), "another date"
+        assert seconds == max(0, min(wait_s, replies.MAX_RETRY_AFTER_S)), "another date"
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -71,14 +71,16 @@ def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
     """An outage of Secrets Manager, or a slip in editing the secret, would stop all deliveries within minutes."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
-    relay.endpoint.issue("before", "during", "after")
+    relay.endpoint.issue("before", "during", "still", "after")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{")
-    assert relay.invoke_with(relay.send(result("during"))) == []
+    for call in ("during", "still"):
+        assert relay.invoke_with(relay.send(result(call))) == []
+    unreadable = [(line["level"], line["detail"]) for line in relay.lines("credentials.unreadable")]
+    assert unreadable == [("ERROR", f"the secret is empty or holds no JSON; {credentials.EXPECTED}")]
     relay.secrets.delete_secret(SecretId=relay.secret_id, ForceDeleteWithoutRecovery=True)
     assert relay.invoke_with(relay.send(result("after"))) == []
-    assert len(relay.endpoint.accepted) == 3
-    assert len(relay.calls_of("GetSecretValue")) == 3
+    assert len(relay.endpoint.accepted) == len(relay.calls_of("GetSecretValue")) == 4
 
 
 def test_a_corrected_secret_is_used_after_30_seconds(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:

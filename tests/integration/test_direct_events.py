@@ -29,6 +29,32 @@ def test_a_deferred_event_is_put_on_the_result_queue(relay: InProcessRelay, even
     assert relay.endpoint.accepted == [(UUID, "Success")]
 
 
+def test_a_deferred_event_that_is_too_large_for_the_queue_joins_it_as_its_result(
+    relay: InProcessRelay, event: Any
+) -> None:
+    """SQS would refuse 100 kB of Cyrillic, which JSON writes as 600 kB, and the result would be lost with its event."""
+    event["detail"]["note"] = "\N{CYRILLIC SMALL LETTER A}" * 50_000
+    relay.endpoint.misbehave(UUID, error(500))
+    assert relay.invoke(event) == []
+    (asked,) = relay.calls_of("SendMessageBatch")
+    assert json.loads(asked["Entries"][0]["MessageBody"]) == {"uuid": UUID, "status": "Success"}
+
+
+@pytest.mark.parametrize("characters", [150_000, 200_000], ids=["900 kB", "1.2 MB"])
+def test_a_parked_event_is_cut_only_where_sqs_takes_no_more(relay: InProcessRelay, event: Any, characters: int) -> None:
+    """SQS would refuse a large event that needs a person, and it would be lost, or cut without a word."""
+    event["detail"]["note"] = "\N{CYRILLIC SMALL LETTER A}" * characters
+    relay.endpoint.misbehave(UUID, error(400))
+    assert relay.invoke(event) == []
+    (asked,) = relay.calls_of("SendMessageBatch")
+    body, words = asked["Entries"][0]["MessageBody"], asked["Entries"][0]["MessageAttributes"]["detail"]["StringValue"]
+    is_cut = len(json.dumps(event)) > 2**20
+    assert json.dumps(event).startswith(body)
+    assert (len(body) < len(json.dumps(event)), words.startswith("the body is cut")) == (is_cut, is_cut)
+    attributes = asked["Entries"][0]["MessageAttributes"].items()
+    assert len(body) + sum(len(name + one["DataType"] + one["StringValue"]) for name, one in attributes) <= 2**20
+
+
 @pytest.mark.parametrize(("base", "least", "most"), [(500, 400, 600), (900, 720, 900)], ids=["500 s", "900 s"])
 def test_a_deferred_event_is_delayed_by_900_seconds_at_most(
     relay: InProcessRelay, event: Any, base: int, least: int, most: int

@@ -148,8 +148,8 @@ def test_a_bug_defers_only_the_record_it_met(relay: InProcessRelay, monkeypatch:
     """An odd result would fail each of its batches until SQS dead-letters all of their results."""
     post = Webhook.post
 
-    def buggy(webhook: Webhook, asked: FlashCallResult, *further: Any) -> Any:
-        return 1 // 0 if asked.uuid == "odd" else post(webhook, asked, *further)
+    def buggy(webhook: Webhook, asked: FlashCallResult, *further: Any, **options: Any) -> Any:
+        return 1 // 0 if asked.uuid == "odd" else post(webhook, asked, *further, **options)
 
     monkeypatch.setattr(Webhook, "post", buggy)
     relay.endpoint.issue(*GOOD)
@@ -184,12 +184,12 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(
     for module in (budget, concurrent.futures._base):
         monkeypatch.setattr(module, "time", clock)
 
-    def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
+    def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
         nonlocal passed_s
         if sent.uuid == "stuck":
             begun.set()
             return over.wait(PATIENCE_S)
-        answer = post(webhook, sent, credentials)
+        answer = post(webhook, sent, credentials, **options)
         begun.wait(PATIENCE_S)
         passed_s = Context().remaining_ms / 1000 - budget.SETTLE_S  # the time for attempts is over
         return answer

@@ -75,7 +75,7 @@ def test_at_debug_each_attempt_has_a_line(relay: InProcessRelay, caplog: pytest.
     """`LogLevel: DEBUG` would do nothing, so a person who looks for one result would not see a repeated attempt."""
     caplog.set_level(logging.DEBUG, telemetry.logger.name)
     relay.endpoint.issue(UUID)
-    relay.endpoint.misbehave(UUID, error(429), error(503))
+    relay.endpoint.misbehave(UUID, error(408), error(503))
     relay.invoke_with(relay.send(result(UUID)))
     relay.invoke_with(relay.send(result(UUID)))
     relay.invoke_with(relay.send(result(UUID)))
@@ -108,10 +108,10 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay, monke
     """A killed function would leave no log of its whole batch."""
     post, over = Webhook.post, threading.Event()
 
-    def wait_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials) -> Any:
+    def wait_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
         if sent.uuid == "slow":
             over.wait(2 * PATIENCE_S)
-        return post(webhook, sent, credentials)
+        return post(webhook, sent, credentials, **options)
 
     monkeypatch.setattr(Webhook, "post", wait_for_one)
     relay.endpoint.issue("slow", "prompt")
@@ -167,7 +167,7 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) 
     with redirect_stdout(relay.printed):
         batch.log_outcome(ageless)
         batch.log_outcome(good)
-        batch.close({}, failing=False, late_after_s=0)
+        batch.close({}, failing=False, throttling=False, late_after_s=0)
     assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}
     assert relay.lines("batch.settled")[0]["records"] == 2

@@ -21,7 +21,9 @@ from tests.support.relay import FailingStream, InProcessRelay
 UNITS = {
     **dict.fromkeys(("ResultsReceived", "ResultsDelivered", "ResultsDeferred", "ResultsParked"), "Count"),
     **dict.fromkeys(("DuplicateResults", "ConflictingResults", "CredentialsRejected"), "Count"),
-    **dict.fromkeys(("EndpointFailing", "LedgerErrors", "ConfirmedLate", "CallsVerified", "CallsFailed"), "Count"),
+    **dict.fromkeys(
+        ("EndpointFailing", "Throttled", "LedgerErrors", "ConfirmedLate", "CallsVerified", "CallsFailed"), "Count"
+    ),
     "OutcomeEventsFailed": "Count",
     "PostLatency": "Milliseconds",
     "ConfirmationAge": "Seconds",
@@ -57,7 +59,7 @@ def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: InProc
     too_late = [aged(4000, result(f"late-{n}"), f"l{n}") for n in range(10)]
     waiting = relay.send(*(result(f"waiting-{n}") for n in range(30)))
     waiting[7]["attributes"] |= aged(1800, "", "")["attributes"]
-    relay.endpoint.misbehave("waiting-7", error(429))
+    relay.endpoint.misbehave("waiting-7", error(408))
     late = [aged(3700, result("late"), "late"), aged(3500, result("in-time"), "in-time")]
     relay.endpoint.issue("late", "in-time")
     relay.endpoint.issue(*(json.loads(record["body"])["uuid"] for record in [*verified, *failed]))
@@ -210,11 +212,11 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
     relay.endpoint.issue("call", "other")
     post = Webhook.post
 
-    def overtaken(webhook: Webhook, asked: FlashCallResult, credentials: Credentials) -> Any:
+    def overtaken(webhook: Webhook, asked: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
         if asked.uuid == "call":  # another invocation writes after this one has read
             item = {"uuid": {"S": "call"}, "status": {"S": "Failed"}, "confirmed_at": {"N": "1"}}
             relay.dynamodb.put_item(TableName=relay.name, Item=item)
-        return post(webhook, asked, credentials)
+        return post(webhook, asked, credentials, **options)
 
     monkeypatch.setattr(Webhook, "post", overtaken)
     relay.invoke_with(relay.send(result("call"), result("other"), result("other", "Failed")))

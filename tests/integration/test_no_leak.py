@@ -36,10 +36,11 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
             "message-200": echo_in_message(200),
             "message-503": echo_in_message(503),
             "html": answer(200, f"<p>{KEY} {USER}</p>"),
-            "reason": answer(429, {"message": "wait"}, {"Retry-After": KEY}),
             "redirect": redirect(307, elsewhere.url),
             # urllib3 logs the part of a head that it cannot read.
             "broken": Behaviour("broken", lambda *_: iter((BROKEN_HEAD, Act.CLOSE))),
+            "coding": answer(400, "not JSON", {"Content-Encoding": USER}),
+            "wait": answer(429, {"message": "wait"}, {"Retry-After": KEY}),  # the last: it holds what comes next
         }
         relay.endpoint.issue("good")
         relay.invoke_with(relay.send(result("good")))

@@ -26,7 +26,7 @@ def test_a_wrong_key_is_tried_once_per_connection_at_most(relay: InProcessRelay)
         assert len(relay.invoke_with(records)) == 60
     assert 1 <= len(relay.endpoint.requests) <= 10
     assert reasons(relay) == {"credentials_rejected"}
-    assert len(relay.calls_of("GetSecretValue")) == 1, "not more often than every 30 s"
+    assert len(relay.calls_of("GetSecretValue")) == 2, "the first, and one for a refusal every 30 s"
     assert len(relay.lines("credentials.rejected")) == 1
     assert relay.counted("CredentialsRejected") == [60, 60, 60]
 
@@ -44,11 +44,8 @@ def test_a_key_accepted_just_before_is_blocked_after_five_refusals(relay: InProc
 
 
 @pytest.mark.parametrize("count", [1, 40], ids=["one result", "40 results"])
-def test_a_rotated_key_is_used_in_the_same_invocation(
-    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+def test_a_rotated_key_is_used_in_the_same_invocation(relay: InProcessRelay, count: int) -> None:
     """Each rotation would delay results, send some twice, or fetch the secret for each of them."""
-    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if 30 s had passed since the last fetch
     relay.endpoint.issue("before")
     assert relay.invoke_with(relay.send(result("before"))) == []
     relay.endpoint.rotate(**ROTATED)
@@ -58,6 +55,22 @@ def test_a_rotated_key_is_used_in_the_same_invocation(
     assert sorted(relay.endpoint.accepted[1:]) == sorted((uuid, "Success") for uuid in uuids)
     assert len(relay.calls_of("GetSecretValue")) == 2, "one fetch for all threads"
     assert [request.answer for request in relay.endpoint.requests].count(401) <= 10
+
+
+def test_a_firewalls_403_fetches_the_secret_too_but_only_once_in_30_s(relay: InProcessRelay) -> None:
+    """A gateway that checks the key before the API would refuse a rotated one for minutes, or each refusal a fetch."""
+    relay.endpoint.issue("before", "after", "later")
+    assert relay.invoke_with(relay.send(result("before"))) == []
+    relay.endpoint.misbehave("after", error(403, html=True))
+    relay.endpoint.rotate(**ROTATED)
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=json.dumps(ROTATED))
+    assert relay.invoke_with(relay.send(result("after"))) == []
+    relay.endpoint.override(error(403, html=True))
+    records = relay.send(result("later"))
+    for _ in range(3):
+        assert len(relay.invoke_with(records)) == 1
+    assert len(relay.calls_of("GetSecretValue")) == 2
+    assert reasons(relay) == {None, "endpoint_misconfigured"}
 
 
 def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(
@@ -155,3 +168,29 @@ def test_copies_in_a_batch_share_one_post(relay: InProcessRelay) -> None:
     ]
     (parked,) = relay.parked(1)
     assert "Success was confirmed at" in parked["given"]["detail"]
+
+
+@pytest.mark.parametrize("http_status", [429, 503])
+def test_a_request_to_wait_costs_one_post_per_connection(relay: InProcessRelay, http_status: int) -> None:
+    """The relay would send forty results in the time in which the endpoint asked for none, and get a longer ban."""
+    relay.endpoint.override(error(http_status, retry_after=120))
+    for batch in range(4):
+        records = relay.send(*(result(f"call-{batch}-{number}") for number in range(10)))
+        assert len(relay.invoke_with(records)) == 10
+    assert len(relay.endpoint.requests) <= 10
+    delays = [
+        entry["VisibilityTimeout"] for one in relay.calls_of("ChangeMessageVisibilityBatch") for entry in one["Entries"]
+    ]
+    assert min(delays) >= 110
+    assert len(set(delays)) > 10, "not all at the same moment"
+    assert relay.counted("Throttled") == [1] * 4
+    assert [line["level"] for line in relay.lines("endpoint.throttling")] == ["WARNING"]
+    assert (relay.counted("EndpointFailing") == [0] * 4) == (http_status == 429)
+
+
+def test_a_rate_limit_is_kept(relay: InProcessRelay) -> None:
+    """The relay would exceed the rate that a customer has agreed with BetaTel."""
+    relay.configure(RATE_LIMIT_PER_SECOND="100", MAXIMUM_CONCURRENCY="5")
+    assert relay.invoke_with(relay.send(*map(result, relay.issue_calls(20)))) == []
+    starts = sorted(request.at for request in relay.endpoint.requests)
+    assert starts[-1] - starts[0] >= 18 * 0.05  # a POST may take longer to arrive than the next one

@@ -92,9 +92,7 @@ def test_each_thread_gets_its_own_answer(standin: StandIn, webhook: Webhook) -> 
     standin.issue(*uuids)
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda uuid: webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS), uuids))
-    assert [
-        answer.json_object["uuid"] for answer in answers if isinstance(answer, Reply) and answer.json_object
-    ] == uuids
+    assert [answer.json_object["uuid"] for answer in answers if answer.json_object] == uuids
     assert standin.connections <= 4
 
 

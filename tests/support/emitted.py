@@ -77,7 +77,10 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
             invocation.log_outcome(outcome)
         invocation.log_gate(list(GateEvent))
         invocation.log_ledger(["read: TimeoutError"], ["uuid"])
-        invocation.close({"message": "park: AccessDenied"}, failing=True, late_after_s=SETTINGS.fresh_seconds)
+        invocation.log_secret("Secrets Manager answers AccessDeniedException")
+        invocation.close(
+            {"message": "park: AccessDenied"}, failing=True, throttling=True, late_after_s=SETTINGS.fresh_seconds
+        )
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     return lines, [metric for line in printed.getvalue().splitlines() for metric in emf.read(json.loads(line))]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from flash_call_relay import policy
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.gate import Gate
-from flash_call_relay.models import Reason
+from flash_call_relay.gate import Gate, Permit
+from flash_call_relay.models import Judgement, Reason
 from flash_call_relay.settings import Settings
 from tests.support.alarms import MetricHistory
 
@@ -76,12 +76,12 @@ class Traffic:
             figures = {"LedgerErrors": float(not blocked and ledger(now, number) is not None)}
             reasons = Counter[Reason]()
             for _ in range(count):
-                not_asked = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
-                reason = not_asked.reason if not_asked else fault(now, next(attempts))
-                if not not_asked:
-                    gate.learn(reason, CREDENTIALS)
-                if reason:
-                    reasons[reason] += 1
+                judged = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
+                if isinstance(judged, Permit):
+                    permit, judged = judged, Judgement(fault(now, next(attempts)), "why")
+                    gate.learn(permit, judged)
+                if judged.reason:
+                    reasons[judged.reason] += 1
             if deferred := sum(reasons.values()):
                 delay_s = policy.schedule_s(self.settings, receives, age_s, next(jitters))
                 if now + delay_s < until_s:

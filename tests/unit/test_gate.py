@@ -11,8 +11,8 @@ import pytest
 from flash_call_relay import budget
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore
-from flash_call_relay.gate import Gate
-from flash_call_relay.models import Reason
+from flash_call_relay.gate import OVER_THE_LIMIT, Gate, Permit
+from flash_call_relay.models import Judgement, Reason
 
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
 PROOFS = [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED]  # of good credentials
@@ -46,14 +46,27 @@ def gate(clock: Clock) -> Gate:
 
 def refusal(gate: Gate, credentials: Credentials = NEW, end: Deadline = FAR) -> Reason | None:
     """Ask the gate to admit an attempt; return the reason if it does not, else None."""
-    not_asked = gate.admit(credentials, end)
-    return not_asked.reason if not_asked else None
+    answer = gate.admit(credentials, end)
+    return answer.reason if isinstance(answer, Judgement) else None
+
+
+def learn(  # noqa: PLR0913
+    gate: Gate,
+    reason: Reason | None,
+    credentials: Credentials = NEW,
+    *,
+    trial: bool = False,
+    http_status: int | None = None,
+    wait_s: float | None = None,
+) -> None:
+    """Tell the gate how an attempt ended."""
+    gate.learn(Permit(credentials, trial), Judgement(reason, "why", http_status, wait_s))
 
 
 def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None:
-    """Let `times` attempts fail."""
+    """Let `times` attempts fail that began before the gate closed."""
     for _ in range(times):
-        gate.learn(reason, NEW)
+        learn(gate, reason)
 
 
 @pytest.mark.parametrize("kind", [Gate, CredentialsStore])
@@ -90,7 +103,7 @@ def test_an_answer_between_failures_resets_the_count(gate: Gate, answer: Reason 
     """Scattered failures would stop all deliveries."""
     for _ in range(3):
         fail(gate, 4)
-        gate.learn(answer, NEW)
+        learn(gate, answer)
     assert refusal(gate) is None
     assert gate.events() == []
 
@@ -101,12 +114,12 @@ def test_a_failing_endpoint_is_tried_by_one_attempt_at_a_time(gate: Gate, clock:
     clock.now += 30
     assert refusal(gate) is None
     assert refusal(gate) is Reason.ENDPOINT_FAILING, "the trial is under way"
-    fail(gate, 1)
+    learn(gate, Reason.ENDPOINT_ERROR, trial=True)
     assert refusal(gate) is Reason.ENDPOINT_FAILING, "it failed"
     clock.now += TIMEOUT_S
     assert refusal(gate) is None, "the next trial"
     assert refusal(gate) is Reason.ENDPOINT_FAILING
-    gate.learn(None, NEW)
+    learn(gate, None, trial=True)
     assert [refusal(gate) for _ in range(20)] == [None] * 20
     assert gate.events() == ["endpoint.failing", "endpoint.recovered"]
 
@@ -127,20 +140,20 @@ def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
     with ThreadPoolExecutor(4) as lanes:
         others = [lanes.submit(refusal, gate) for _ in range(4)]
         assert not wait(others, timeout=0.1).done
-        gate.learn(answer, NEW)
+        learn(gate, answer, trial=True)
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
 
 
 def test_the_rest_of_a_batch_waits_for_the_trial_of_refused_credentials(clock: Clock) -> None:
     """After BetaTel accepts a key again, each batch would deliver one result and defer the others."""
     gate = Gate(PATIENCE_S, clock=clock)
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     clock.now += 30
     assert refusal(gate, OLD) is None
     with ThreadPoolExecutor(1) as lanes:
         other = lanes.submit(refusal, gate, OLD)
         assert refusal(gate, NEW) is None, "the gate admits other credentials"
-        gate.learn(None, OLD)
+        learn(gate, None, OLD, trial=True)
         assert other.result(PATIENCE_S) is None
 
 
@@ -150,7 +163,7 @@ def test_a_failed_trial_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -
     clock.now += 30
     assert refusal(gate) is None
     clock.now += TIMEOUT_S
-    fail(gate, 1, Reason.TIMEOUT)
+    learn(gate, Reason.TIMEOUT, trial=True)
     assert refusal(gate) is Reason.ENDPOINT_FAILING
 
 
@@ -162,7 +175,7 @@ def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> N
     assert blocked.reason is Reason.ENDPOINT_FAILING
     clock.now += 30
     assert gate.blocked(NEW) is None
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     assert gate.blocked(NEW) is None
     assert gate.blocked(None) is None
     assert (blocked := gate.blocked(OLD))
@@ -180,6 +193,125 @@ def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Ga
     assert refusal(gate) is None
 
 
+def throttle(gate: Gate, wait_s: float | None = None, *, trial: bool = False, http_status: int = 429) -> None:
+    """Let an attempt end with a reply that asks to wait."""
+    reason = Reason.THROTTLED if http_status == 429 else Reason.ENDPOINT_ERROR
+    learn(gate, reason, trial=trial, http_status=http_status, wait_s=wait_s)
+
+
+@pytest.mark.parametrize("http_status", [429, 503])
+def test_nothing_is_asked_until_the_time_the_endpoint_asked_for(gate: Gate, clock: Clock, http_status: int) -> None:
+    """Each batch would send ten POSTs to an endpoint that has asked for none, and get a longer ban."""
+    throttle(gate, 120, http_status=http_status)
+    throttle(gate, 20, http_status=http_status)  # an attempt that was under way
+    clock.now += 119
+    held = gate.admit(NEW, FAR)
+    assert isinstance(held, Judgement)
+    assert (held.reason, held.wait_s) == (Reason.THROTTLED, 1)
+    assert (gate.failing, gate.throttling) == (False, True)
+    clock.now += 1
+    assert gate.admit(NEW, FAR) == Permit(NEW, is_trial=True)
+    learn(gate, None, trial=True)
+    assert gate.admit(NEW, FAR) == Permit(NEW, is_trial=False)
+    assert (gate.failing, gate.throttling) == (False, False)
+    assert gate.events() == ["endpoint.throttling", "endpoint.throttling_ended"]
+
+
+def test_a_429_without_a_time_holds_for_a_second_then_twice_as_long_up_to_a_minute(gate: Gate, clock: Clock) -> None:
+    """The relay would ask a throttling endpoint again every second, or wait a minute after a short peak."""
+    throttle(gate)
+    for hold_s in (1, 2, 4, 8, 16, 32, 60, 60):
+        for _ in range(9):
+            throttle(gate)  # attempts that were under way are no reason to wait longer
+        clock.now += hold_s - 0.1
+        assert refusal(gate) is Reason.THROTTLED
+        clock.now += 0.1
+        assert refusal(gate) is None
+        throttle(gate, trial=True)
+    clock.now += 60
+    assert refusal(gate) is None
+    learn(gate, None, trial=True)
+    throttle(gate)
+    clock.now += 1
+    assert refusal(gate) is None, "a new period of throttling begins with a second"
+
+
+def test_a_429_is_no_failure_and_no_recovery(gate: Gate, clock: Clock) -> None:
+    """The alarm would call a busy endpoint down, or a 429 would send a whole batch to an endpoint that is down."""
+    for _ in range(5):
+        throttle(gate)
+    assert (gate.failing, gate.throttling) == (False, True)
+    fail(gate, 4)
+    throttle(gate)
+    fail(gate, 1)
+    assert (gate.failing, gate.throttling) == (True, True)
+    clock.now += 30
+    assert refusal(gate) is None
+    throttle(gate, 5, trial=True)
+    assert (gate.failing, gate.throttling) == (True, True)
+    assert refusal(gate) is Reason.THROTTLED
+    assert gate.events() == ["endpoint.throttling", "endpoint.failing"]
+
+
+def test_a_503_with_a_time_counts_as_a_failure(gate: Gate) -> None:
+    """An outage that the endpoint announces would raise no alarm."""
+    for _ in range(5):
+        throttle(gate, 600, http_status=503)
+    assert gate.failing
+    assert refusal(gate) is Reason.THROTTLED, "the longer of the two waits is the endpoint's own"
+
+
+def test_a_503_without_a_time_holds_nothing(gate: Gate) -> None:
+    """One failed request of many would stop all deliveries for a second."""
+    throttle(gate, http_status=503)
+    throttle(gate, 0, http_status=503)
+    assert refusal(gate) is None
+
+
+def test_a_late_request_to_wait_outlasts_a_good_trial(gate: Gate, clock: Clock) -> None:
+    """The relay would send although the endpoint's last word on waiting still holds."""
+    throttle(gate, 1)
+    clock.now += 1
+    assert refusal(gate) is None
+    throttle(gate, 60)  # an attempt that was under way
+    learn(gate, None, trial=True)
+    assert refusal(gate) is Reason.THROTTLED
+
+
+def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock) -> None:
+    """The relay would exceed the rate that a customer has agreed with BetaTel."""
+    gate = Gate(TIMEOUT_S, 0.25, clock=clock)
+    assert refusal(gate) is None
+    with ThreadPoolExecutor(1) as lanes:
+        second = lanes.submit(refusal, gate)
+        assert not wait([second], timeout=0.6).done  # the clock stands still
+        clock.now += 0.25
+        assert second.result(PATIENCE_S) is None
+    clock.now += 3600  # idle time is not saved up
+    assert refusal(gate) is None
+    assert refusal(gate, end=Deadline(0)) is Reason.THROTTLED
+
+
+def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting attempt would outlast the function's time, or the log would blame the function for a set limit."""
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
+    gate = Gate(TIMEOUT_S, 10, clock=clock)
+    assert refusal(gate, end=Deadline(clock.now + 10.4)) is None
+    assert gate.admit(NEW, Deadline(clock.now + 10.4)) == OVER_THE_LIMIT
+
+
+def test_a_clock_that_is_put_back_costs_a_rate_limit_one_interval(clock: Clock) -> None:
+    """The relay would send nothing until the clock has caught up."""
+    gate = Gate(TIMEOUT_S, 0.01, clock=clock)
+    assert refusal(gate) is None
+    clock.now -= 3600
+    with ThreadPoolExecutor(1) as lanes:
+        after = lanes.submit(refusal, gate)
+        assert not wait([after], timeout=0.1).done
+        clock.now += 0.01
+        assert after.result(PATIENCE_S) is None
+
+
 def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock: Clock) -> None:
     """Attempts that began before the gate closed would keep it closed."""
     fail(gate, 5)
@@ -192,13 +324,13 @@ def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock
 
 def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
     """The relay would try a wrong key with each result until BetaTel locks the account."""
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
     assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
     clock.now += 30
     assert refusal(gate, OLD) is None
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
     clock.now += 29
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
     assert gate.events() == ["credentials.rejected"]
@@ -206,22 +338,22 @@ def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> N
 
 def test_a_refusal_within_a_minute_of_an_acceptance_does_not_block(gate: Gate, clock: Clock) -> None:
     """One call that BetaTel forbids would stop all other deliveries."""
-    gate.learn(None, NEW)
+    learn(gate, None)
     clock.now += 59
-    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
+    learn(gate, Reason.CREDENTIALS_REJECTED)
     assert refusal(gate) is None
     clock.now += 1
-    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
+    learn(gate, Reason.CREDENTIALS_REJECTED)
     assert refusal(gate) is Reason.CREDENTIALS_REJECTED
 
 
 def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> None:
     """For a minute after a rotation, the relay would send each waiting result with the old key."""
-    gate.learn(None, OLD)
+    learn(gate, None, OLD)
     for _ in range(4):
-        gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+        learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     assert refusal(gate, OLD) is None
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
     assert gate.events() == ["credentials.rejected"]
 
@@ -229,8 +361,8 @@ def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> N
 @pytest.mark.parametrize("answer", PROOFS, ids=lambda reason: reason or "confirmed")
 def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
     """Results would wait although the credentials are good again."""
-    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
-    gate.learn(answer, NEW)
+    learn(gate, Reason.CREDENTIALS_REJECTED)
+    learn(gate, answer)
     assert refusal(gate) is None
     assert gate.events() == ["credentials.rejected", "credentials.accepted"]
 
@@ -238,33 +370,33 @@ def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: R
 @pytest.mark.parametrize("answer", [Reason.THROTTLED, *AGAINST_ENDPOINT])
 def test_a_reply_that_does_not_prove_the_credentials_leaves_them_blocked(gate: Gate, answer: Reason) -> None:
     """The gate would take a proxy's error page for proof that a key is good."""
-    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
-    gate.learn(answer, NEW)
+    learn(gate, Reason.CREDENTIALS_REJECTED)
+    learn(gate, answer)
     assert refusal(gate) is Reason.CREDENTIALS_REJECTED
 
 
 def test_a_refusal_of_credentials_ends_a_row_of_failures(gate: Gate) -> None:
     """An endpoint that refuses the key would count as down."""
     fail(gate, 4)
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
     fail(gate, 4)
     assert refusal(gate) is None
 
 
 def test_an_acceptance_of_corrected_credentials_is_reported_once(gate: Gate) -> None:
     """The log would say that the credentials were refused, and never that the corrected ones are accepted."""
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)
-    gate.learn(None, NEW)
-    gate.learn(None, NEW)
-    gate.learn(Reason.CREDENTIALS_REJECTED, OLD)  # an attempt that was under way
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
+    learn(gate, None)
+    learn(gate, None)
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)  # an attempt that was under way
     assert gate.events() == ["credentials.rejected", "credentials.accepted"]
 
 
 def test_an_acceptance_of_the_former_credentials_does_not_end_the_refusal_of_the_new_ones(gate: Gate) -> None:
     """The log would call wrong new credentials accepted, because of an attempt under way with the former ones."""
-    gate.learn(None, OLD)
-    gate.learn(Reason.CREDENTIALS_REJECTED, NEW)
-    gate.learn(None, OLD)
+    learn(gate, None, OLD)
+    learn(gate, Reason.CREDENTIALS_REJECTED)
+    learn(gate, None, OLD)
     assert gate.events() == ["credentials.rejected"]
-    gate.learn(None, NEW)
+    learn(gate, None)
     assert gate.events() == ["credentials.accepted"]

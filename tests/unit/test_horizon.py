@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flash_call_relay import policy
 from flash_call_relay.gate import BLOCK_S
+from flash_call_relay.reply import MAX_RETRY_AFTER_S
 from flash_call_relay.settings import Settings
 from tests.support.template import default_settings, defaults, template
 
@@ -96,7 +97,7 @@ def test_no_sequence_of_receives_in_any_allowed_stack_runs_out_before_the_comput
 def test_the_last_receive_comes_after_the_horizon_and_before_the_message_expires() -> None:
     """A result would expire in the queue, unseen, before the relay parks it."""
     longest_cap_s = max(PARAMETERS[name]["MaxValue"] for name in ("RetryCapSeconds", "FreshRetryCapSeconds"))
-    longest_gap_s = max(longest_cap_s * policy.JITTER[1], policy.MAX_RETRY_AFTER_S) + FUNCTION_TIMEOUT_S
+    longest_gap_s = max(longest_cap_s * policy.JITTER[1], MAX_RETRY_AFTER_S * 1.2) + FUNCTION_TIMEOUT_S
     longest_horizon_s = PARAMETERS["RetryHorizonSeconds"]["MaxValue"]
     assert longest_horizon_s + longest_gap_s < RESULT_QUEUE["MessageRetentionPeriod"]
 

@@ -25,6 +25,7 @@ from flash_call_relay.models import (
     Record,
     Reply,
 )
+from flash_call_relay.reply import retry_after_s
 from flash_call_relay.settings import Settings
 from tests.support.template import default_settings
 
@@ -71,9 +72,9 @@ def reply(status: int, body: dict[str, Any] | None = OBJECT, **more: Any) -> Rep
         {},
         {"uuid": None, "status": None},
         {"uuid": 7, "status": ["Failed"]},
-        {"status": "queued"},
+        {"status": " success\n", "success": True, "error": None, "errors": [], "errorMessage": "", "errorType": {}},
     ],
-    ids=["documented", "other case", "empty object", "nulls", "other types", "unknown status"],
+    ids=["documented", "other case", "empty object", "nulls", "other types", "no error"],
 )
 def test_a_2xx_that_does_not_contradict_confirms(status: int, said: dict[str, Any]) -> None:
     """The relay would send accepted results again and again."""
@@ -94,6 +95,20 @@ def test_a_2xx_that_contradicts_does_not_confirm(said: dict[str, Any]) -> None:
     assert outcome.reason is Reason.CONTRADICTED
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"status": "error"}, {"status": "queued"}, {"status": ""}, {"success": False}, {"error": "unknown uuid"}),
+        *({"errors": [{}]}, {"errorMessage": "boom", "status": "Success"}, {"errorType": "TypeError"}),
+    ],
+)
+def test_a_2xx_that_names_an_error_does_not_confirm(said: dict[str, Any]) -> None:
+    """A result that the API refused would count as delivered, and the ledger would hide each resend."""
+    outcome = decide(reply(200, said))
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason is Reason.UNCONFIRMED
+
+
 def test_a_2xx_without_the_apis_object_does_not_confirm() -> None:
     """A proxy's page with status 200 would count as a delivery."""
     outcome = decide(reply(200, None))
@@ -101,12 +116,19 @@ def test_a_2xx_without_the_apis_object_does_not_confirm() -> None:
     assert (outcome.reason, outcome.http_status) == (Reason.UNCONFIRMED, 200)
 
 
-@pytest.mark.parametrize("said", [None, {"uuid": "another"}, {"status": "Failed"}])
-def test_any_2xx_confirms_with_confirmation_by_http_status(said: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize("said", [None, {"uuid": "another"}, {"status": "Failed"}, {"error": "no"}])
+@pytest.mark.parametrize("failure", [None, Reason.TIMEOUT, Reason.BAD_REPLY])
+def test_any_2xx_confirms_with_confirmation_by_http_status(said: dict[str, Any] | None, failure: Reason | None) -> None:
     """If BetaTel changes the documented reply, no setting could make the relay deliver again."""
     settings = replace(SETTINGS, confirmation="http-status")
-    assert decide(reply(204, said), settings=settings) == Delivered(204)
-    assert not isinstance(decide(reply(500, said), settings=settings), Delivered)
+    assert decide(reply(204, said, failure=failure), settings=settings) == Delivered(204)
+    assert not isinstance(decide(reply(500, said, failure=failure), settings=settings), Delivered)
+
+
+def test_a_429_whose_body_is_cut_short_still_asks_to_wait() -> None:
+    """The relay would go on asking an endpoint that throttles."""
+    judgement = policy.judge(SETTINGS, RESULT, reply(429, None, failure=Reason.BAD_REPLY, wait_s=60))
+    assert (judgement.reason, judgement.wait_s, judgement.asks_to_wait) == (Reason.THROTTLED, 60, True)
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
@@ -133,9 +155,10 @@ NOT_ASKED = (
     *(Reason.CREDENTIALS_REJECTED, Reason.CREDENTIALS_UNAVAILABLE),
 )
 DEFERRING = [
-    *((reply(status, body), Reason.CREDENTIALS_REJECTED) for status in (401, 403) for body in JSON_BODIES),
+    *((reply(401, body), Reason.CREDENTIALS_REJECTED) for body in JSON_BODIES),
+    (reply(403), Reason.CREDENTIALS_REJECTED),
     *((reply(status, body), Reason.THROTTLED) for status in (408, 425, 429) for body in JSON_BODIES),
-    *((reply(status, None), Reason.ENDPOINT_MISCONFIGURED) for status in (400, 404, 409, 413, 422)),
+    *((reply(status, None), Reason.ENDPOINT_MISCONFIGURED) for status in (400, 403, 404, 409, 413, 422)),
     *(
         (reply(status, body), Reason.ENDPOINT_MISCONFIGURED)
         for status in (300, 301, 302, 303, 304, 307, 308, 399, 402, 405, 406, 407, 410, 418, 421, 423, 426, 451, 499)
@@ -143,7 +166,8 @@ DEFERRING = [
     ),
     *((reply(status, body), Reason.ENDPOINT_ERROR) for status in (500, 502, 503, 504, 599) for body in JSON_BODIES),
     *((reply(status, body), Reason.BAD_REPLY) for status in (100, 101, 199, 600, 999) for body in JSON_BODIES),
-    *((Judgement(reason, "why"), reason) for reason in NO_REPLY),
+    *((Reply(None, message="why", failure=reason), reason) for reason in NO_REPLY),
+    *((reply(200, None, failure=reason), reason) for reason in NO_REPLY),
     *((Judgement(reason, "why"), reason) for reason in NOT_ASKED),
 ]
 
@@ -192,7 +216,8 @@ def test_a_contradiction_of_a_confirmed_result_is_parked(age_s: int) -> None:
 @given(
     status=st.integers(100, 999),
     body=st.none() | st.dictionaries(st.text(max_size=8) | st.sampled_from(["uuid", "status"]), st.text(max_size=8)),
-    retry_after=st.none() | st.text(max_size=40),
+    failure=st.none() | st.sampled_from(NO_REPLY),
+    wait_s=st.none() | st.floats(0, 900),
     message=st.text(max_size=120),
     age_s=st.floats(-1e6, 1e9),
     receives=st.integers(1, 1000),
@@ -201,14 +226,15 @@ def test_a_contradiction_of_a_confirmed_result_is_parked(age_s: int) -> None:
 def test_every_reply_has_an_outcome(  # noqa: PLR0913, PLR0917
     status: int,
     body: dict[str, Any] | None,
-    retry_after: str | None,
+    failure: Reason | None,
+    wait_s: float | None,
     message: str,
     age_s: float,
     receives: int,
     jitter: float,
 ) -> None:
     """An unforeseen reply would fail the whole batch."""
-    finding = reply(status, body, retry_after=retry_after, message=message)
+    finding = reply(status, body, failure=failure, wait_s=wait_s, message=message)
     outcome = decide(finding, jitter=jitter, age_s=age_s, receives=receives)
     assert isinstance(outcome, Delivered) <= (200 <= status < 300)
     if isinstance(outcome, Deferred):
@@ -267,17 +293,25 @@ def test_jitter_changes_a_delay_by_a_fifth_at_most(receives: int, jitter: float,
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_retry_after_of_a_throttling_or_failing_endpoint_is_the_least_delay(status: int) -> None:
-    """The relay would send sooner than the endpoint asked, or immediately if it asks for 0 seconds."""
-    for asked, delay_s in (("120", 120), ("0", 10), ("86400", 900), ("soon", 10)):
-        outcome = decide(reply(status, retry_after=asked))
+@pytest.mark.parametrize("jitter", [0.8, 1.0, 1.2])
+def test_a_result_waits_for_as_long_as_asked_and_a_fifth_longer_at_most(status: int, jitter: float) -> None:
+    """The relay would send sooner than the endpoint asked, or everything that waits would come back as one wave."""
+    for wait_s, delay_s in ((120, 120), (0.5, 0), (900, 900), (None, 0)):
+        outcome = decide(reply(status, wait_s=wait_s), jitter=jitter)
         assert isinstance(outcome, Deferred)
-        assert outcome.retry_in_s == delay_s
+        assert outcome.retry_in_s == max(math.ceil(10 * jitter), math.ceil(delay_s * (1 + (jitter - 0.8) / 2)))
+
+
+def test_what_the_gate_holds_waits_until_then() -> None:
+    """Held results would come back while the endpoint still asks to wait, and use up their receives."""
+    outcome = decide(Judgement(Reason.THROTTLED, "not asked", wait_s=300.5), jitter=0.8)
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_in_s == 301
 
 
 def test_retry_after_of_any_other_reply_is_ignored() -> None:
     """A stray header would delay results."""
-    outcome = decide(reply(404, retry_after="600"))
+    outcome = decide(reply(404, wait_s=600))
     assert isinstance(outcome, Deferred)
     assert outcome.retry_in_s == 10
 
@@ -290,28 +324,33 @@ def http_date(offset_s: float) -> str:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, 0),
-        ("", 0),
+        (None, None),
+        ("", None),
+        ("0", 0),
         ("30", 30),
         (" 30 ", 30),
+        ("120.5", 120.5),
         ("900", 900),
-        ("901", 900),
+        ("900.5", 900),
         ("9" * 5000, 900),
-        ("-1", 0),
-        ("1.5", 0),
-        ("+5", 0),
-        ("٣", 0),
+        ("-1", None),
+        ("+5", None),
+        ("1e3", None),
+        (".5", None),
+        ("nan", None),
+        ("soon", None),
+        ("٣", None),
         ("30, 60", 30),  # two headers
         (http_date(45), 45),
         (http_date(5000), 900),
         (http_date(-45), 0),
         (http_date(45).replace("GMT", "+0000"), 45),
         (http_date(45).replace(" GMT", ""), 45),
-        ("Fri, 99 Foo 2026 99:99:99 GMT", 0),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
     ],
-    ids=lambda value: f"{value} s" if isinstance(value, int) else repr(value)[:40],
+    ids=lambda value: f"{value} s" if isinstance(value, int | float) else repr(value)[:40],
 )
-def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: int) -> None:
+def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: float | None) -> None:
     """The relay would ignore the endpoint's request to wait, or obey nonsense in the header."""
-    assert policy.retry_after_s(value, NOW) == seconds
+    assert retry_after_s(value, NOW) == seconds

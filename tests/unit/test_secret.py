@@ -25,7 +25,12 @@ MALFORMED = {
     "misnamed key": (json.dumps({"x-api-key": KEY, "user_id": USER}), "no api_key"),
     "no user_id": (json.dumps({"api_key": KEY}), "no user_id"),
     "empty user_id": (json.dumps({"api_key": KEY, "user_id": ""}), "no user_id"),
-    "object as api_key": (json.dumps({"api_key": {"is": KEY}, "user_id": USER}), "no api_key"),
+    "object as api_key": (
+        json.dumps({"api_key": {"is": KEY}, "user_id": USER}),
+        "api_key must be a string, got an object",
+    ),
+    "number as user_id": (json.dumps({"api_key": KEY, "user_id": 4711}), "user_id must be a string, got a number"),
+    "null as user_id": (json.dumps({"api_key": KEY, "user_id": None}), "user_id must be a string, got null"),
     "line feed in user_id": (json.dumps({"api_key": KEY, "user_id": USER + "\n"}), "user_id must be printable ASCII"),
     "header in api_key": (
         json.dumps({"api_key": KEY + "\r\nx-other: 1", "user_id": USER}),
@@ -33,16 +38,27 @@ MALFORMED = {
     ),
     "space before api_key": (json.dumps({"api_key": f" {KEY}", "user_id": USER}), "api_key must be printable ASCII"),
     "not ASCII": (json.dumps({"api_key": KEY, "user_id": USER + "\xe9"}), "user_id must be printable ASCII"),
-    "no text": (None, "no JSON"),
+    "empty": ("", "no JSON"),
+    "not Unicode": (b"\xff" + MARK.encode(), "no JSON"),
 }
 
 
 @pytest.mark.parametrize(("secret", "words"), MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_secret_has_a_reason_that_does_not_show_it(secret: str | None, words: str) -> None:
+def test_a_malformed_secret_has_a_reason_that_does_not_show_it(secret: str | bytes, words: str) -> None:
     """An engineer could not find a typing error in the secret, or the log would show the secret."""
     with pytest.raises(CredentialsUnavailableError, match=words) as error:
         parse(secret)
     assert MARK not in "".join(traceback.format_exception(error.value)).lower()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["\ufeff" + GOOD_SECRET, *(GOOD_SECRET.encode(coding) for coding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le"))],
+    ids=["text with a mark", "UTF-8", "UTF-8 with a mark", "UTF-16", "UTF-16 without a mark"],
+)
+def test_a_secret_is_read_however_an_editor_has_saved_it(secret: str | bytes) -> None:
+    """An engineer on Windows would upload a good secret again and again."""
+    assert parse(secret) == Credentials(KEY, USER)
 
 
 def test_the_repr_of_credentials_is_masked() -> None:

@@ -1,0 +1,106 @@
+"""Read what a reply says: its JSON object, a message without credentials, and the wait that it asks for."""
+
+import functools
+import io
+import math
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import urllib3
+
+from flash_call_relay.connections import UnfitReplyError
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.models import Reply
+from flash_call_relay.text import InvalidJSONError, decode_json, printable
+
+MAX_BYTES = 64 * 1024  # of a body, decompressed
+MAX_RETRY_AFTER_S = 900.0
+ECHO_RUN = 6  # characters
+
+
+def read_body(response: urllib3.HTTPResponse) -> bytes:
+    """Return the whole body, decompressed. A body that is not coded as its headers say is returned as it is.
+
+    Raises:
+        UnfitReplyError: the body is larger than `MAX_BYTES`.
+    """
+    raw = response.read(MAX_BYTES + 1, decode_content=False)
+    try:
+        body = urllib3.HTTPResponse(io.BytesIO(raw), response.headers, preload_content=False).read(MAX_BYTES + 1)
+    except urllib3.exceptions.DecodeError:
+        body = raw
+    if max(len(raw), len(body)) > MAX_BYTES:
+        raise UnfitReplyError("the reply is too large")
+    return body
+
+
+def parse(http_status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials) -> Reply:
+    """Return what a whole reply says."""
+    json_object, wait_s = _json_object(body), retry_after_s(headers.get("Retry-After"), time.time())
+    unread = {"Retry-After": wait_s is None, "Content-Encoding": json_object is None}
+    notes = [f"({name}: {headers[name]})" for name, is_unread in unread.items() if is_unread and name in headers]
+    message = _masked(" ".join([*notes, _message(json_object, body)]), credentials)
+    return Reply(http_status, json_object, message, wait_s=wait_s)
+
+
+def retry_after_s(value: str | None, now: float) -> float | None:
+    """Return the wait that a `Retry-After` header asks for, as a number of seconds or as an HTTP date.
+
+    0 to 900 seconds; None for a header that is missing or cannot be read. `now` is in seconds since the epoch.
+    """
+    text = (value or "").strip()
+    number = text.partition(",")[0]  # a proxy may have repeated the header
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", number):
+        return min(float(number), MAX_RETRY_AFTER_S)
+    try:
+        moment = parsedate_to_datetime(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, min(math.ceil(moment.timestamp() - now), MAX_RETRY_AFTER_S))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = decode_json(body)
+    except InvalidJSONError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+_TITLE = re.compile(r"<title\b[^<>]{0,100}>([^<]+)", re.IGNORECASE)
+
+
+def _message(json_object: dict[str, Any] | None, body: bytes) -> str:
+    """Return the API's own message, or the title of a page that came instead."""
+    if json_object is None:
+        title = _TITLE.search(body.decode(errors="replace"))
+        return title[1].strip() if title else ""
+    message = json_object.get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _masked(text: str, credentials: Credentials) -> str:
+    """Return text that the endpoint sent, printable and free of credentials, 120 characters at most."""
+    if not text:
+        return ""
+    echo, runs = _echoes(credentials)
+    # Made printable first, because a line break becomes a space, and a credential may hold a space.
+    shown = echo.sub("***", printable(text, limit=MAX_BYTES))
+    parts = (shown[start : start + ECHO_RUN].lower() for start in range(len(shown) - ECHO_RUN + 1))
+    return printable(shown, 120) if runs.isdisjoint(parts) else "(withheld)"
+
+
+@functools.lru_cache(maxsize=4)
+def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return a pattern for whole credentials, and each six characters in a row of them, in lower case.
+
+    The six characters find an echo that is cut short or encoded. A pattern of them would take seconds for a long reply.
+    """
+    values = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
+    runs = {value[start : start + ECHO_RUN].lower() for value in values for start in range(len(value) - ECHO_RUN + 1)}
+    return re.compile("|".join(map(re.escape, values)), re.IGNORECASE), frozenset(runs)
