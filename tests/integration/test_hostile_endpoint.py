@@ -26,9 +26,9 @@ from local.endpoint.behaviour import (
     Step,
     answer,
     close_early,
-    close_idle,
     drip_body,
     drip_headers,
+    end_kept,
     gzip_bomb,
     half_reply,
     hang,
@@ -251,7 +251,7 @@ def readable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
 
 @pytest.mark.parametrize(
     "behaviour",
-    [close_idle(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
+    [end_kept(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
     ids=["closed", "a late surplus reply"],
 )
 def test_an_idle_connection_on_which_something_came_is_replaced(
