@@ -94,6 +94,15 @@ class Connection(asyncio.Protocol):
                 reset_on_close(client)
         self._transport.abort()
 
+    def end(self, how: Act) -> None:
+        """End the connection in this way."""
+        if how is Act.RESET:
+            self.reset()
+        elif how is Act.CUT:
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)  # the rest is the client's
+        else:
+            self._transport.close()
+
     # ---- the parser's callbacks ----
 
     def on_url(self, url: bytes) -> None:
@@ -142,21 +151,13 @@ class Connection(asyncio.Protocol):
                     self._awaits_request = True
                     return
             elif isinstance(step, Act):
-                self._end(step)
+                self.end(step)
                 return
             else:
                 if step < math.inf:
                     self._timer = asyncio.get_running_loop().call_later(step, self._resume, response, script)
                 return
         self._end_response()
-
-    def _end(self, how: Act) -> None:
-        if how is Act.RESET:
-            self.reset()
-        elif how is Act.CUT:
-            self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)  # the rest is the client's
-        else:
-            self._transport.close()
 
     def _resume(self, response: Response, script: Iterator[Step]) -> None:
         self._timer = None

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from local.command import Parser, whole
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply, late
+from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, error, json_reply, late
 from local.endpoint.connection import Connection, Response, reset_on_close
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
@@ -221,6 +221,15 @@ class StandIn:
             self._override = None
             self._queued.clear()
             self._always.clear()
+
+    def end_connections(self, how: Act) -> None:
+        """End the open connections in this way; return when it is done."""
+
+        async def end() -> None:
+            for connection in [*self._open]:
+                connection.end(how)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
 
     def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
         """Wait until the condition holds; check it now, and at each request and connection.

@@ -329,17 +329,19 @@ class TestMisbehaviour:
             ask(endpoint, UUID, reset_on_connect())
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
-    @pytest.mark.parametrize("when", [0.01, Act.REQUEST], ids=["idle", "reused"])
+    @pytest.mark.parametrize("is_reused", [False, True], ids=["idle", "reused"])
     def test_a_kept_connection_ends_after_a_proper_answer(
-        self, endpoint: StandIn, client: urllib3.PoolManager, when: float | Act, how: Act
+        self, endpoint: StandIn, client: urllib3.PoolManager, how: Act, *, is_reused: bool
     ) -> None:
         """No test could imitate the most frequent failure of pooled connections."""
-        endpoint.misbehave(UUID, end_kept(when, how))
+        endpoint.misbehave(UUID, *([end_kept(Act.REQUEST, how)] if is_reused else []))
         with connected(endpoint.url) as connection:
             connection.sendall(wire())
             assert json.loads(connection.recv(65536).partition(b"\r\n\r\n")[2]) == CONFIRMED
-            if when is Act.REQUEST:
+            if is_reused:
                 connection.sendall(wire())
+            else:
+                endpoint.end_connections(how)
             with pytest.raises(ConnectionResetError) if how is Act.RESET else contextlib.nullcontext():
                 assert connection.recv(1) == b""
         assert post(client, endpoint.url)[0] == 200
