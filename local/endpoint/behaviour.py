@@ -23,10 +23,12 @@ _BODILESS = frozenset({100, 101, 102, 103, 204, 304})
 
 
 class Act(Enum):
-    """A step that neither sends nor waits."""
+    """A step that is neither bytes nor a pause."""
 
     ACCEPT = "count the result as accepted, if the request keeps the contract"
-    CLOSE = "send what is buffered, then close the connection (TCP FIN)"
+    REQUEST = "wait for the connection's next request, read it, and do not answer it"
+    CLOSE = "send what is buffered, then close the connection (TLS's close_notify, TCP FIN)"
+    CUT = "close the connection's sending half without TLS's close_notify (TCP FIN)"
     RESET = "reset the connection (TCP RST)"
 
 
@@ -68,12 +70,14 @@ class Behaviour:
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
         status: the HTTP status that the client gets; None if it may get none.
         on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.override` takes this.
+        wait_s: as in `Request`.
     """
 
     name: str
     script: Callable[[Reply, Headers], Iterator[Step]] = field(repr=False)
     status: int | None = None
     on_connect: bool = False
+    wait_s: int = 0
 
 
 def answer(
@@ -94,7 +98,9 @@ def answer(
     elif body is not None:
         payload, content_type = json.dumps(body).encode(), {"Content-Type": TYPE_JSON}
     reply = Reply(status, payload, tuple((content_type | dict(headers or {})).items()))
-    return _scripted(f"answer {status}", lambda _: (reply.wire(),), status)
+    asked = (headers or {}).get("Retry-After", "")
+    wait_s = int(asked) if status in (429, 503) and asked.isdecimal() else 0
+    return replace(_scripted(f"answer {status}", lambda _: (reply.wire(),), status), wait_s=wait_s)
 
 
 def error(status: int, *, html: bool = False, retry_after: int | str | None = None) -> Behaviour:
@@ -181,9 +187,10 @@ def close_early() -> Behaviour:
     return _scripted("close_early", lambda _: (Act.CLOSE,))
 
 
-def close_idle(after: float = 0.05) -> Behaviour:
-    """Answer properly; close the idle connection `after` seconds later."""
-    return _scripted("close_idle", lambda proper: (Act.ACCEPT, proper.wire(), after, Act.CLOSE))
+def end_kept(after: float | Act = 0.05, how: Act = Act.CLOSE) -> Behaviour:
+    """Answer properly; end the kept connection `after` seconds later, or at its next request (`Act.REQUEST`)."""
+    when = "reused" if after is Act.REQUEST else "idle"
+    return _scripted(f"{how.name} when {when}".lower(), lambda proper: (Act.ACCEPT, proper.wire(), after, how))
 
 
 def reset() -> Behaviour:

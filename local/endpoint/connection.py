@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[str, str, Headers, bytes, bool]] = deque()
         self._response: Response | None = None  # the one whose script is running
         self._timer: asyncio.TimerHandle | None = None
+        self._awaits_request = False  # that script
         self._url, self._headers, self._body = b"", list[tuple[str, str]](), list[bytes]()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,6 +77,9 @@ class Connection(asyncio.Protocol):
             raise
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             understood = False
+        if self._awaits_request and self._response and self._response.script and self._waiting:
+            self._awaits_request = False
+            self._run(self._response, self._response.script)
         self._answer_waiting()  # outside the parser, which would report a bug here as the client's
         if not understood:
             if self._response is None and not self._transport.is_closing():
@@ -89,6 +93,15 @@ class Connection(asyncio.Protocol):
             with contextlib.suppress(OSError):  # it has ended already
                 reset_on_close(client)
         self._transport.abort()
+
+    def end(self, how: Act) -> None:
+        """End the connection in this way."""
+        if how is Act.RESET:
+            self.reset()
+        elif how is Act.CUT:
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)  # the rest is the client's
+        else:
+            self._transport.close()
 
     # ---- the parser's callbacks ----
 
@@ -133,11 +146,12 @@ class Connection(asyncio.Protocol):
             elif step is Act.ACCEPT:
                 if response.pair:
                     self._accept(response.pair)
-            elif step is Act.CLOSE:
-                self._transport.close()
-                return
-            elif step is Act.RESET:
-                self.reset()
+            elif step is Act.REQUEST:
+                if not self._waiting:
+                    self._awaits_request = True
+                    return
+            elif isinstance(step, Act):
+                self.end(step)
                 return
             else:
                 if step < math.inf:

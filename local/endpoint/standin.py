@@ -13,6 +13,7 @@ It also runs as a process (`python -m local.endpoint.standin --help`), which is 
     GET  /_standin/requests                                 list the requests so far, credentials masked
     POST /_standin/calls    {"uuid": "01JV..."}             make this call known
     POST /_standin/override {"status": 500, "seconds": 30}  answer this to every request; `seconds` is optional
+    POST /_standin/limit    {"per_second": 5}               answer 429 to the requests above this rate
     POST /_standin/heal                                     keep the contract again
 """
 
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from local.command import Parser, whole
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Behaviour, Headers, Reply, error, json_reply, late
+from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, error, json_reply, late
 from local.endpoint.connection import Connection, Response, reset_on_close
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
@@ -58,6 +59,7 @@ class Request:
         uuid: the body's `uuid`; None unless the body is a JSON object in which it is a string.
         status: the body's `status`; None unless the body is a JSON object in which it is a string.
         answer: the HTTP status of the answer, or the name of the behaviour that gave none, such as "reset".
+        wait_s: how long the answer, a 429 or 503, asks the client to send nothing (`Retry-After` in seconds).
     """
 
     at: float
@@ -68,6 +70,7 @@ class Request:
     uuid: str | None
     status: str | None
     answer: int | str
+    wait_s: int = 0
 
     def masked(self) -> dict[str, Any]:
         """Return the fields, with the credentials masked."""
@@ -82,8 +85,8 @@ class Request:
 class StandIn:
     """The endpoint, which runs while the context is entered. Any thread may call any method.
 
-    The first of these that is set answers a request: `override`, the next behaviour that `misbehave` queued for its
-    uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
+    The first of these that is set answers a request: `limit`, `override`, the next behaviour that `misbehave` queued
+    for its uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
 
     Args:
         api_key: the `x-api-key` that the endpoint accepts.
@@ -94,6 +97,7 @@ class StandIn:
 
     Attributes:
         url: where to POST results; empty before the start.
+        limited: the number of requests that `limit` has refused.
     """
 
     def __init__(
@@ -114,6 +118,8 @@ class StandIn:
         self._always: dict[str, Behaviour] = {}
         self._override: Behaviour | None = None
         self._override_ends = math.inf
+        self._limit: tuple[float, int | None] | None = None
+        self._booked_until, self.limited = 0.0, 0
         self._requests: list[Request] = []
         self._accepted: list[tuple[str, str]] = []
         self._connections = 0
@@ -199,12 +205,31 @@ class StandIn:
             self._override = behaviour
             self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
+    def limit(self, per_second: float | None, retry_after: int | None = None) -> None:
+        """Answer 429 to the requests above this rate, until `heal` or a limit of None.
+
+        The requests of a second may come at once. `Retry-After` is `retry_after`, or else the time until one more is
+        allowed, at least 1 s.
+        """
+        with self._changed:
+            self._limit = None if per_second is None else (per_second, retry_after)
+
     def heal(self) -> None:
         """Keep the contract again. Answers that have begun do not change."""
         with self._changed:
+            self._limit = None
             self._override = None
             self._queued.clear()
             self._always.clear()
+
+    def end_connections(self, how: Act) -> None:
+        """End the open connections in this way; return when it is done."""
+
+        async def end() -> None:
+            for connection in [*self._open]:
+                connection.end(how)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
 
     def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
         """Wait until the condition holds; check it now, and at each request and connection.
@@ -291,8 +316,20 @@ class StandIn:
             self._override = None
         return self._override
 
+    def _refusal(self) -> Behaviour | None:
+        """Return the answer to a request above the limit; None for another one, and count it."""
+        if self._limit is None:
+            return None
+        (per_second, retry_after), now = self._limit, time.monotonic()
+        booked_s, cost_s = max(0.0, self._booked_until - now), 1 / per_second
+        if (over_s := booked_s + cost_s - max(1.0, cost_s)) > 0:
+            self.limited += 1
+            return error(429, retry_after=retry_after or max(1, math.ceil(over_s)))
+        self._booked_until = now + booked_s + cost_s
+        return None
+
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
-        override = self._current_override()
+        override = self._refusal() or self._current_override()
         if override is not None or uuid is None:
             return override
         if queued := self._queued.get(uuid):
@@ -309,7 +346,8 @@ class StandIn:
             proper = self._contract(method, path, headers, result)
             behaviour = self._behaviour(uuid)
             name = proper.status if behaviour is None else behaviour.status or behaviour.name
-            self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name))
+            wait_s = behaviour.wait_s if behaviour else 0
+            self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name, wait_s))
             self._notify()
             pair = None
             if proper.status == HTTPStatus.OK and uuid is not None and status is not None:
@@ -364,6 +402,8 @@ class StandIn:
                 if not isinstance(seconds, int | float | None):
                     return json_reply(400, {"message": "seconds must be a number"})
                 self.override(error(status), seconds)
+            case "POST", "limit", {"per_second": int(per_second) | float(per_second)} if per_second > 0:
+                self.limit(per_second)
             case "POST", "heal", _:
                 self.heal()
             case _:

@@ -16,6 +16,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,13 +26,14 @@ import trustme
 import urllib3
 
 from local.endpoint.behaviour import (
+    Act,
     Behaviour,
     answer,
     close_early,
-    close_idle,
     drip_body,
     drip_headers,
     echo_headers,
+    end_kept,
     error,
     gzip_bomb,
     half_reply,
@@ -86,7 +88,7 @@ WIRE: list[tuple[Behaviour, int | str, bytes]] = [
     (not_http(), "not_http", rb"SSH-.*\r\n"),
     (half_reply(), "half_reply", rb"HTTP/1.1 200 .*Content-Length: 7\d\r\n\r\n.{20,40}"),
     (late(0.01), "late", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-    (close_idle(0), "close_idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (end_kept(0), "close when idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (status_line(100), 100, rb"HTTP/1.1 100 .*\r\n\r\n"),
@@ -291,10 +293,10 @@ class TestMisbehaviour:
         """A test of the relay would meet another failure than its name says."""
         assert re.fullmatch(pattern, exchange(endpoint, behaviour), re.DOTALL)
         assert [request.answer for request in endpoint.requests] == [noted]
-        confirms = {"lost", "late", "close_idle", "drip_body", "drip_headers"}
+        confirms = {"lost", "late", "close when idle", "drip_body", "drip_headers"}
         assert endpoint.accepted == ([(UUID, "Success")] if noted in confirms else [])
 
-    @pytest.mark.parametrize("behaviour", [lost(), late(0), close_idle(0), drip_body(0), drip_headers(0)])
+    @pytest.mark.parametrize("behaviour", [lost(), late(0), end_kept(0), drip_body(0), drip_headers(0)])
     def test_a_behaviour_accepts_no_wrong_request(self, endpoint: StandIn, behaviour: Behaviour) -> None:
         """A result that the endpoint refused would count as delivered."""
         endpoint.rotate("new key", "new user")
@@ -326,15 +328,38 @@ class TestMisbehaviour:
         with pytest.raises(ValueError, match="override"):
             ask(endpoint, UUID, reset_on_connect())
 
-    def test_close_idle_closes_the_connection_after_a_proper_answer(
-        self, endpoint: StandIn, client: urllib3.PoolManager
+    @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
+    @pytest.mark.parametrize("is_reused", [False, True], ids=["idle", "reused"])
+    def test_a_kept_connection_ends_after_a_proper_answer(
+        self, endpoint: StandIn, client: urllib3.PoolManager, how: Act, *, is_reused: bool
     ) -> None:
         """No test could imitate the most frequent failure of pooled connections."""
-        endpoint.misbehave(UUID, close_idle(0.01))
+        endpoint.misbehave(UUID, *([end_kept(Act.REQUEST, how)] if is_reused else []))
         with connected(endpoint.url) as connection:
             connection.sendall(wire())
-            assert json.loads(read_all(connection).partition(b"\r\n\r\n")[2]) == CONFIRMED
+            assert json.loads(connection.recv(65536).partition(b"\r\n\r\n")[2]) == CONFIRMED
+            if is_reused:
+                connection.sendall(wire())
+            else:
+                endpoint.end_connections(how)
+            with pytest.raises(ConnectionResetError) if how is Act.RESET else contextlib.nullcontext():
+                assert connection.recv(1) == b""
         assert post(client, endpoint.url)[0] == 200
+        assert len(endpoint.requests) == 2
+
+    def test_a_limit_refuses_the_requests_above_its_rate(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+        """No test could show that the relay keeps to a rate, or that it waits as long as it is asked to."""
+        endpoint.misbehave(UUID, error(503, retry_after=7), error(500, retry_after=7))
+        endpoint.limit(0.001)
+        assert [post(client, endpoint.url)[0] for _ in range(2)] == [503, 429]
+        endpoint.limit(0.001, retry_after=9)
+        assert post(client, endpoint.url)[0] == 429
+        assert endpoint.limited == 2
+        endpoint.limit(None)
+        assert [post(client, endpoint.url)[0] for _ in range(2)] == [500, 200]
+        waits = [request.wait_s for request in endpoint.requests]
+        assert waits == [7, waits[1], 9, 0, 0]
+        assert 1 <= waits[1] <= 1000
 
     @pytest.mark.parametrize(
         ("behaviour", "least", "most"),
@@ -466,9 +491,14 @@ class TestLifecycle:
             # Without TLS: Python 3.11 leaves a socket open that is reset before its handshake.
             with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
                 connection.recv(1)
+            endpoint.override(end_kept(0, Act.CUT))
+            hello = partial(trusting.wrap_socket, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
+            cut, hanging = (left.enter_context(hello(left.enter_context(connected(endpoint.url)))) for _ in range(2))
+            cut.sendall(wire())
+            with pytest.raises(ssl.SSLEOFError):  # without a close_notify
+                read_all(cut)
             endpoint.override(hang())
-            hanging = trusting.wrap_socket(left.enter_context(connected(endpoint.url)), server_hostname="127.0.0.1")
-            left.enter_context(hanging).sendall(wire())
+            hanging.sendall(wire())
             endpoint.wait_until(lambda e: e.requests[-1].answer == "hang", PATIENCE, "a request that hangs")
 
     def test_requests_are_kept_as_sent_and_printed_masked(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
@@ -530,13 +560,16 @@ class TestControl:
         assert post(client, endpoint.url, new)[0] == 503
         assert self.ask(client, endpoint.url, "heal", {})[0] == 200
         assert post(client, endpoint.url, new)[0] == 200
+        assert self.ask(client, endpoint.url, "limit", {"per_second": 0.001})[0] == 200
+        assert [post(client, endpoint.url, new)[0] for _ in range(2)] == [200, 429]
+        assert self.ask(client, endpoint.url, "heal", {})[0] == 200
         assert self.ask(client, endpoint.url, "override", {"status": 500})[0] == 200
         assert post(client, endpoint.url, new)[0] == 500
         status, seen = self.ask(client, endpoint.url, "requests")
-        assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 500])
+        assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 200, 429, 500])
         assert json.loads(seen[0]["body"]) == new
         assert KEY not in json.dumps(seen)
-        assert len(endpoint.requests) == 4
+        assert len(endpoint.requests) == 6
 
     @pytest.mark.parametrize(
         ("name", "body"),
@@ -546,6 +579,7 @@ class TestControl:
             ("override", {"status": 100}),
             ("override", {"status": "500"}),
             ("override", {"status": 500, "seconds": "30"}),
+            ("limit", {"per_second": 0}),
             ("requests", {}),
             ("heal", None),
             ("elsewhere", {}),

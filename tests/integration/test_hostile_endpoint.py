@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+import urllib3
 
 from flash_call_relay import connections
 from flash_call_relay.models import FlashCallResult, Judgement, Reason, Reply
+from flash_call_relay.policy import judge
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import (
     Act,
@@ -26,9 +28,9 @@ from local.endpoint.behaviour import (
     Step,
     answer,
     close_early,
-    close_idle,
     drip_body,
     drip_headers,
+    end_kept,
     gzip_bomb,
     half_reply,
     hang,
@@ -40,7 +42,7 @@ from local.endpoint.behaviour import (
     status_line,
 )
 from local.endpoint.standin import StandIn
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, USER, UUID
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, InProcessRelay
 from tests.support.template import default_settings
 
 GZIP = {"Content-Encoding": "gzip"}
@@ -49,7 +51,7 @@ SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{"message": "surplus"}%
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
 
 
-def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
+def client(url: str, timeout_s: int = 20, connections: int = 1, **environ: str) -> Webhook:
     """Return a client; with one connection it has nothing left if a failure costs it that one."""
     return Webhook(
         default_settings(
@@ -57,6 +59,7 @@ def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
             CONNECTIONS_PER_FUNCTION=str(connections),
             REQUEST_TIMEOUT_SECONDS=str(timeout_s),
             LEDGER_TABLE_NAME="",
+            **environ,
         )
     )
 
@@ -142,8 +145,9 @@ def test_a_bad_reply_is_named_and_costs_one_attempt(standin: StandIn, situation:
     """A reply would confirm a result that it does not, fill the memory, or answer the next result."""
     webhook = client(standin.url)
     assert post(webhook) == CONFIRMED  # so that the failure happens on a reused connection
-    standin.misbehave(UUID, BAD_REPLIES[situation])
+    standin.override(BAD_REPLIES[situation])  # also on the new connection
     assert_failed(post(webhook), Reason.BAD_REPLY)
+    standin.heal()
     assert post(webhook) == CONFIRMED
 
 
@@ -190,6 +194,8 @@ def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
         assert said.reason is Reason.TIMEOUT, uuid
 
 
+LABELS = ("br", "UTF-8", "none", "identity, gzip", "text")
+BROTLI = b'\x0b\x08\x80{"message": "OK"}\x03'
 READ = {
     "no reason": (raw(b"HTTP/1.1 200\r\nCONTENT-LENGTH:17\r\n\r\n" + b'{"message": "OK"}'), 200, OK),
     "bare line feeds": (raw(b'HTTP/1.1 200 OK\nContent-Length: 17 \n\n{"message": "OK"}'), 200, OK),
@@ -214,7 +220,8 @@ READ = {
     "chunk longer than its size": (ok(CHUNKED + b"2\r\n{}}}0\r\n\r\n"), 200, {}),
     "cut before the last chunk": (ok(b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0", Act.CLOSE), 200, {}),
     "chunk size with a prefix": (ok(CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n"), 200, {}),
-    "unknown encoding": (ok(b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}"), 200, {}),
+    **{f"plain, labelled {label}": (answer(200, OK, {"Content-Encoding": label}), 200, OK) for label in LABELS},
+    "brotli": (answer(200, BROTLI, {"Content-Encoding": "br"}), 200, None),
     "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
     "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
     # Replies that nobody asked for, in the same TLS record; more than http.client reads ahead.
@@ -235,6 +242,47 @@ def test_a_reply_is_read_and_the_next_attempt_gets_its_own(standin: StandIn, sit
     assert post(webhook) == CONFIRMED
 
 
+@pytest.mark.parametrize(
+    "behaviour",
+    [huge(), gzip_bomb(), half_reply(), answer(200, b"no gzip", GZIP), answer(200, BROTLI, {"Content-Encoding": "br"})],
+    ids=["10 MB", "gzip bomb", "half a reply", "no gzip", "brotli"],
+)
+def test_the_status_line_confirms_with_confirmation_by_http_status(standin: StandIn, behaviour: Behaviour) -> None:
+    """If BetaTel changes the documented reply, no setting could make the relay deliver again."""
+    webhook, settings = client(standin.url, CONFIRMATION="http-status"), default_settings(CONFIRMATION="http-status")
+    standin.misbehave(UUID, behaviour)
+    said = post(webhook)
+    assert isinstance(said, Reply)
+    assert judge(settings, SUCCESS, said).reason is None
+    assert post(webhook) == CONFIRMED
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["before the request", "after it"])
+@pytest.mark.parametrize(
+    ("standin", "how"),
+    [("http", Act.RESET), ("http", Act.CUT), ("https", Act.RESET), ("https", Act.CUT), ("https", Act.CLOSE)],
+    ids=["http, reset", "http, closed", "https, reset", "https, closed", "https, close_notify"],
+    indirect=["standin"],
+)
+def test_a_kept_connection_that_dies_costs_no_result(
+    relay: InProcessRelay, standin: StandIn, monkeypatch: pytest.MonkeyPatch, how: Act, *, reads: bool
+) -> None:
+    """After a quiet spell results would wait for their next try, and five of them would close the gate for 30 s."""
+    relay.configure(WEBHOOK_URL=standin.url)
+    if reads:
+        standin.override(end_kept(Act.REQUEST, how))
+    else:  # it ends just after the client has looked whether it is open
+        monkeypatch.setattr(urllib3.connection, "wait_for_read", lambda *_, **__: False)
+    for batch in range(3):
+        if not reads:
+            standin.end_connections(how)
+        uuids = [f"call-{batch}-{number}" for number in range(10)]
+        standin.issue(*uuids)
+        assert relay.invoke_with(relay.send(*({"uuid": uuid, "status": "Success"} for uuid in uuids))) == []
+    assert relay.outcomes() == [("delivered", None)] * 30
+    assert relay.lines("endpoint.") == []
+
+
 @pytest.fixture
 def readable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
     """Return a function that waits until the client's connection has something to read, or was closed."""
@@ -251,7 +299,7 @@ def readable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
 
 @pytest.mark.parametrize(
     "behaviour",
-    [close_idle(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
+    [end_kept(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
     ids=["closed", "a late surplus reply"],
 )
 def test_an_idle_connection_on_which_something_came_is_replaced(

@@ -1,4 +1,4 @@
-"""Twelve rows of the policy table over a real socket: from the endpoint's bytes to the result's outcome."""
+"""Rows of the policy table over a real socket: from the endpoint's bytes to the result's outcome."""
 
 import time
 from collections.abc import Iterator
@@ -43,6 +43,9 @@ def outcome_of(behaviour: Behaviour, endpoint: StandIn, webhook: Webhook, age_s:
     [
         (answer(200, {"uuid": "another"}), Reason.CONTRADICTED),
         (answer(200, "<html><h1>It works!</h1></html>"), Reason.UNCONFIRMED),
+        (answer(200, {"uuid": UUID, "status": "queued"}), Reason.UNCONFIRMED),
+        (answer(200, {"success": False}), Reason.UNCONFIRMED),
+        *((answer(200, {name: "no"}), Reason.UNCONFIRMED) for name in ("error", "errors", "errorMessage", "errorType")),
         (redirect(307, "http://127.0.0.1:9/elsewhere"), Reason.ENDPOINT_MISCONFIGURED),
         (error(400, html=True), Reason.ENDPOINT_MISCONFIGURED),
         (error(401), Reason.CREDENTIALS_REJECTED),
@@ -61,9 +64,13 @@ def test_a_reply_that_is_neither_a_confirmation_nor_a_refusal_defers(
     assert (outcome.reason, outcome.retry_in_s) == (reason, 10)
 
 
-@pytest.mark.parametrize("body", [{"uuid": UUID.lower(), "status": "success"}, {}], ids=["same uuid", "empty object"])
+@pytest.mark.parametrize(
+    "body",
+    [{"uuid": UUID.lower(), "status": "success"}, {}, {"error": None, "errors": [], "success": True}],
+    ids=["same uuid", "empty object", "no errors"],
+)
 def test_a_200_with_an_object_that_does_not_contradict_delivers(
-    endpoint: StandIn, webhook: Webhook, body: dict[str, str]
+    endpoint: StandIn, webhook: Webhook, body: dict[str, object]
 ) -> None:
     """The relay would send a confirmed result again."""
     assert outcome_of(answer(200, body), endpoint, webhook) == CONFIRMED
