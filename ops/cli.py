@@ -13,6 +13,7 @@ from ops.completion import PROGRAM, completion
 from ops.discard import discard_command
 from ops.doctor import doctor
 from ops.errors import EXPLAINED, CommandError, explain
+from ops.ledger import forget
 from ops.list import list_command
 from ops.pause import pause, resume
 from ops.queues import DEAD, PARKED
@@ -57,7 +58,7 @@ DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, 
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
-for _command in (doctor, watch, send, story, pause, resume, completion):
+for _command in (doctor, watch, send, story, forget, pause, resume, completion):
     relay.add_command(_command)
 
 

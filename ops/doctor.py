@@ -39,11 +39,11 @@ SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IM
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding of a check: its level, a description, and the next step if there is one."""
+    """One finding of a check."""
 
     level: str
     says: str
-    next_step: str = ""
+    next_step: str = ""  # empty: there is none
 
 
 Check = Callable[[Stack], Iterator[Finding]]
@@ -138,6 +138,20 @@ def _check_concurrency(stack: Stack) -> Iterator[Finding]:
         yield Finding(NOTE, f"{says}, and Lambda throttles it beyond that", step)
 
 
+def _check_rate_limit(stack: Stack) -> Iterator[Finding]:
+    limit, environments = (stack.parameters.get(name, "0") for name in ("RateLimitPerSecond", "MaximumConcurrency"))
+    if limit == "0":
+        return
+    if environments == "0":
+        says, step = f"{limit} POSTs a second for each execution environment", "deploy with a MaximumConcurrency"
+        yield Finding(NOTE, f"{says}, because MaximumConcurrency is 0", step)
+    else:
+        yield Finding(OK, f"{limit} POSTs a second, shared by {environments} execution environments")
+    if stack.parameters.get("EventRoute") == "function":
+        says = "events that go straight to the function can exceed it: MaximumConcurrency does not cap them"
+        yield Finding(NOTE, says, "deploy with EventRoute=queue")
+
+
 def _check_intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
     state, reason = mapping["State"], mapping.get("StateTransitionReason") or "no reason given"
@@ -192,10 +206,11 @@ def _check_outcome_bus(stack: Stack) -> Iterator[Finding]:
 
 def _check_credentials(stack: Stack) -> Iterator[Finding]:
     arn = stack.output("CredentialsSecretArn")
-    fill = f"aws secretsmanager put-secret-value --secret-id {arn} --secret-string file://credentials.json"
+    fill = 'type {"api_key": "...", "user_id": "..."} and Ctrl-D into: aws secretsmanager put-secret-value'
+    fill += f" --secret-id {arn} --secret-string file:///dev/stdin"  # not the file that may be at fault
     try:
         secret = stack.client("secretsmanager").get_secret_value(SecretId=arn)
-        parse(secret.get("SecretString"))
+        parse(secret.get("SecretString") or secret.get("SecretBinary"))
     except CredentialsUnavailableError as error:
         yield Finding(WRONG, str(error), fill)
     except ClientError as error:
@@ -380,28 +395,41 @@ def _no_answer(function: str, reason: str, detail: str) -> Finding:
 
 def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: bool) -> Finding:
     said = f"HTTP {status}" + (f": {message}" if message else "")
-    if status == 404 and is_object:
-        says = f"route, path and credentials of the function are good: the endpoint does not know the call {call}"
-        return Finding(OK, f"{says} ({said})")
-    if status == 404:
-        return Finding(WRONG, f"the API is not at this path ({said})", "check the path of WebhookUrl")
-    if status in (401, 403):
-        step = "put the credentials that BetaTel gave you into the secret: docs/runbook.md#rotate-the-key"
-        return Finding(WRONG, f"the endpoint refuses the credentials ({said})", step)
+    match status, is_object:
+        case 404, True:
+            says = f"route, path and credentials of the function are good: the endpoint does not know the call {call}"
+            return Finding(OK, f"{says} ({said})")
+        case 404, _:
+            says, step = "the API is not at this path", "check the path of WebhookUrl"
+        case 403, False:
+            says = "something in front of the API refuses the POST, whatever the credentials"
+            step = "check your own proxy and firewall, then ask BetaTel whether theirs refuses the function's address"
+        case 401 | 403, _:
+            says = "the endpoint refuses the credentials"
+            step = "put the credentials that BetaTel gave you into the secret: docs/runbook.md#rotate-the-key"
+        case 429, _:
+            says, step = "the endpoint asks for a lower rate", "docs/runbook.md#throttled"
+        case _:
+            return _judge_unexpected(stack, said, is_2xx=200 <= status < 300, is_object=is_object)
+    return Finding(WRONG, f"{says} ({said})", step)
+
+
+def _judge_unexpected(stack: Stack, said: str, *, is_2xx: bool, is_object: bool) -> Finding:
     body = "a JSON object" if is_object else "not a JSON object"
     says = f"expected HTTP 404 for a call that does not exist; the endpoint answered {said} ({body})"
-    if 200 <= status < 300 and not is_object and stack.parameters.get("Confirmation") != "http-status":
-        step = "something other than the API answers, such as a proxy: docs/runbook.md#replies-doubtful"
-        return Finding(WRONG, says, step)
-    if 200 <= status < 300:
+    if not is_2xx:
+        return Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
+    if is_object or stack.parameters.get("Confirmation") == "http-status":
         return Finding(NOTE, says)
-    return Finding(WRONG, says, "tell BetaTel if this lasts; the relay retries the waiting results")
+    step = "something other than the API answers, such as a proxy: docs/runbook.md#replies-doubtful"
+    return Finding(WRONG, says, step)
 
 
 def _checks(*, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
     yield "concurrency", _check_concurrency
+    yield "rate limit", _check_rate_limit
     yield "intake", _check_intake
     yield "events", _check_events
     yield "outcome bus", _check_outcome_bus

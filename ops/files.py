@@ -19,17 +19,11 @@ COLUMNS = ("uuid", "status")
 
 @dataclass
 class Lines:
-    """The contents of a file of results.
+    """The contents of a file of results."""
 
-    Attributes:
-        good: the results, by line number.
-        bad: the faults of the other lines, by line number.
-        copies: number of lines that repeat an earlier result; they are left out.
-    """
-
-    good: dict[int, FlashCallResult] = field(default_factory=dict)
-    bad: dict[int, str] = field(default_factory=dict)
-    copies: int = 0
+    good: dict[int, FlashCallResult] = field(default_factory=dict)  # by line number
+    bad: dict[int, str] = field(default_factory=dict)  # the faults of the other lines, by line number
+    copies: int = 0  # lines that repeat an earlier result; they are left out
 
 
 def read(name: str) -> Lines:
@@ -39,13 +33,14 @@ def read(name: str) -> Lines:
         CommandError: if the file can't be read, is not text, is empty, or is CSV without a header.
     """
     text = _text(name)
-    if not text.strip():
+    start = text.replace("\ufeff", "").lstrip()[:1]  # a byte order mark makes its own line bad, and no other
+    if not start:
         raise CommandError(f"{name} is empty: expected CSV with the header uuid,status, or one JSON object per line.")
-    if text.lstrip()[0] == "[":
+    if start == "[":
         raise CommandError(f"{name} is a JSON array: expected one object per line (`jq -c '.[]' {name}` converts it).")
     lines = Lines()
     first: dict[str, tuple[int, FlashCallResult]] = {}
-    bodies = _json_lines(text) if text.lstrip()[0] == "{" else _csv_rows(name, text)
+    bodies = _json_lines(text) if start == "{" else _csv_rows(name, text)
     for number, body in bodies:
         content = parse_body(body)
         if not isinstance(content, FlashCallResult):

@@ -17,7 +17,7 @@ STATUS = click.Choice(["Success", "Failed"])
 limit_option = click.option(
     "--limit", type=click.IntRange(min=0), default=0, help="At most this many, oldest first; 0: all."
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Count and show the messages, and change nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
@@ -39,6 +39,13 @@ class Time(click.ParamType[float]):
             self.fail(f"{value!r} is neither a duration (90min, 6h, 2d) nor a time (2026-11-22T03:00).", param, ctx)
         at = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
         return min(max(at, 0.0), LATEST)  # AWS accepts no time before 1970, Python none after 9999
+
+
+def named(_context: click.Context, _parameter: click.Parameter, uuid: str) -> str:
+    """Return a call's uuid, which an unset variable of the shell leaves empty."""
+    if not uuid:
+        raise CommandError("The uuid is empty: name the call.")
+    return uuid
 
 
 def filter_options(kind: QueueKind) -> list[click.Parameter]:

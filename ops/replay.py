@@ -4,11 +4,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
-from botocore.exceptions import ClientError
 
 from flash_call_relay.models import Reason, Status
-from flash_call_relay.text import error_code
 from ops.errors import CommandError
+from ops.ledger import Ledger
 from ops.list import show
 from ops.messages import Filter, Message
 from ops.options import STATUS, confirmed, dry_run_option, filter_options, limit_option, yes_option
@@ -68,36 +67,20 @@ class Sender:
         self.refused: dict[str, str] = {}
         self._set_status = set_status
         self._results = Queue.of(stack, "ResultQueueUrl")
-        self._dynamodb = stack.client("dynamodb")
-        self._table = stack.outputs.get("LedgerTableName")
+        self._ledger = Ledger(stack)
 
     def send(self, messages: Sequence[Message]) -> Collection[str]:
         """Send messages; return the ids of those that were sent in full."""
         bodies = {}
         for message in messages:
-            self._forget_other_status(message)
+            if self._set_status:  # because of the other status, the relay would park this one again
+                for result in message.results:
+                    self._ledger.remove(result.uuid, "#status <> :status", status={"S": self._set_status})
             for number, body in enumerate(message.replay_bodies(self._set_status)):
                 bodies[f"{message.message_id} {number}"] = body
         refused = {key.partition(" ")[0]: fault for key, fault in self._results.send(bodies).items()}
         self.refused.update(refused)
         return {message.message_id for message in messages} - refused.keys()
-
-    def _forget_other_status(self, message: Message) -> None:
-        """Delete ledger entries with the other status, because of which the relay would park this one again."""
-        if not self._set_status or not self._table:
-            return
-        for result in message.results:
-            try:
-                self._dynamodb.delete_item(
-                    TableName=self._table,
-                    Key={"uuid": {"S": result.uuid}},
-                    ConditionExpression="#status <> :status",
-                    ExpressionAttributeNames={"#status": "status"},
-                    ExpressionAttributeValues={":status": {"S": self._set_status}},
-                )
-            except ClientError as error:
-                if error_code(error) != "ConditionalCheckFailedException":
-                    raise
 
 
 def warn(messages: Sequence[Message], set_status: Status | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ops import logs
-from ops.errors import CommandError
-from ops.options import Time
+from ops.ledger import Ledger
+from ops.options import Time, named
 from ops.output import table, timestamp
 from ops.queues import DEAD, PARKED, QueueKind
 from ops.stack import Stack
@@ -21,23 +21,16 @@ SHOWN = ("reason", "event", "detail", "http_status", "duration_ms", "retry_in_s"
 
 @dataclass(order=True)
 class Event:
-    """Something that happened to the result.
+    """Something that happened to the result."""
 
-    Attributes:
-        at: when, in seconds since the epoch.
-        where: the log, the ledger, or the name of a queue.
-        what: a description for people.
-        fields: the facts behind the description, by name.
-    """
-
-    at: float
-    where: str = field(compare=False)
-    what: str = field(compare=False)
-    fields: dict[str, Any] = field(compare=False)
+    at: float  # in seconds since the epoch
+    where: str = field(compare=False)  # the log, the ledger, or the name of a queue
+    what: str = field(compare=False)  # a description for people
+    fields: dict[str, Any] = field(compare=False)  # the facts behind the description, by name
 
 
 @click.command()
-@click.argument("uuid")
+@click.argument("uuid", callback=named)
 @click.option("--since", type=Time(), default="3d", show_default=True, help="How far back to search the logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj
@@ -47,8 +40,6 @@ def story(stack: Stack, *, uuid: str, since: float, as_json: bool) -> int:
     The events are its attempts, its confirmation, and its arrival on the parked or the dead-letter queue. Exit status 1
     if the result is unknown.
     """
-    if not uuid:
-        raise CommandError("The uuid is empty: name the call.")
     lines = _log_lines(stack, uuid, since)
     events = [_log_event(line) for line in lines]
     events += _ledger_events(stack, uuid)
@@ -88,15 +79,11 @@ def _log_event(line: dict[str, Any]) -> Event:
 
 
 def _ledger_events(stack: Stack, uuid: str) -> list[Event]:
-    if "LedgerTableName" not in stack.outputs:
+    entry = Ledger(stack).entry(uuid)
+    if not entry:
         return []
-    table_name, key = stack.output("LedgerTableName"), {"uuid": {"S": uuid}}
-    item = stack.client("dynamodb").get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item")
-    if not item:
-        return []
-    at = float(item["confirmed_at"]["N"]) + 0.999  # the ledger keeps whole seconds: sort after the log of that second
-    status = item["status"]["S"]
-    return [Event(at, "ledger", f"confirmed with status {status}", {"status": status})]
+    at = float(entry.confirmed_at) + 0.999  # the ledger keeps whole seconds: sort after the log of that second
+    return [Event(at, "ledger", f"confirmed with status {entry.status}", {"status": entry.status})]
 
 
 def _queue_events(stack: Stack, kind: QueueKind, uuid: str) -> list[Event]:

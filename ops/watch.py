@@ -33,65 +33,42 @@ METRICS = {
     "deferred": ("ResultsDeferred", "Sum"),
     "parked": ("ResultsParked", "Sum"),
     "oldest_s": ("OldestPendingAge", "Maximum"),
+    "throttled": ("Throttled", "Maximum"),
 }
 BY_DESIGN = Reason.UNKNOWN_CALL  # the relay leaves these results out of OldestPendingAge
 
 
 @dataclass(frozen=True)
 class Depths:
-    """The numbers of messages that SQS reports.
+    """The numbers of messages that SQS reports."""
 
-    Attributes:
-        waiting: on the result queue, visible.
-        hidden: on the result queue, deferred or in progress.
-        parked: on the parked queue.
-        dead_lettered: on the dead-letter queue.
-    """
-
-    waiting: int
-    hidden: int
+    waiting: int  # on the result queue, visible
+    hidden: int  # on the result queue, deferred or in progress
     parked: int
     dead_lettered: int
 
 
 @dataclass(frozen=True)
 class Recent:
-    """The outcomes of the last 15 minutes.
+    """The outcomes of the last 15 minutes."""
 
-    Attributes:
-        source: `metrics` or `logs`.
-        received: receives of results.
-        delivered: confirmed results.
-        duplicate: copies of confirmed results.
-        deferred: deferrals; a result may have many.
-        parked: results that the relay parked.
-        deferred_by_reason: deferrals by reason, the most frequent first.
-        oldest_s: the greatest age of a deferred result, in seconds; None if no result was deferred or waits now.
-    """
-
-    source: str
-    received: int
+    source: str  # metrics or logs
+    received: int  # receives of results
     delivered: int
     duplicate: int
-    deferred: int
+    deferred: int  # a result may be deferred many times
     parked: int
-    deferred_by_reason: dict[str, int]
-    oldest_s: float | None
+    deferred_by_reason: dict[str, int]  # the most frequent first
+    oldest_s: float | None  # the greatest age of a deferred result; None if no result was deferred or waits now
+    throttled: bool  # whether the endpoint asked for a lower rate
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One refresh.
+    """One refresh."""
 
-    Attributes:
-        at: a UTC time.
-        intake: the state of the event source mapping, such as Enabled, or Disabled during a pause; None if unknown.
-        queues: the depths of the queues.
-        recent: the recent outcomes.
-    """
-
-    at: str
-    intake: str | None
+    at: str  # a UTC time
+    intake: str | None  # the state of the event source mapping, such as Enabled, or Disabled during a pause
     queues: Depths
     recent: Recent
 
@@ -198,14 +175,15 @@ def from_logs(stack: Stack, now: datetime) -> Recent:
         reasons[str(line.get("reason"))] += 1
         if line.get("reason") != BY_DESIGN:
             oldest_s = max(oldest_s, line.get("age_s", 0))
-    counts["received"] = counts["records"]
+    counts["received"], counts["throttled"] = counts["records"], reasons[Reason.THROTTLED]
     return _recent("logs", counts, reasons, oldest_s)
 
 
 def _recent(source: str, counts: dict[str, int], reasons: Counter[str], oldest_s: float) -> Recent:
     totals = {key: counts[key] for key in ("received", "delivered", "duplicate", "deferred", "parked")}
     by_reason = {reason: times for reason, times in reasons.most_common() if times}
-    return Recent(source, **totals, deferred_by_reason=by_reason, oldest_s=oldest_s or None)
+    throttled = counts["throttled"] > 0
+    return Recent(source, **totals, deferred_by_reason=by_reason, oldest_s=oldest_s or None, throttled=throttled)
 
 
 @contextmanager
@@ -261,4 +239,5 @@ def _rows(snapshot: Snapshot) -> list[tuple[str, str, str | None]]:
         ("deferred", f"{recent.deferred:,}" + (f" ({reasons})" if reasons else ""), None),
         ("parked", f"{recent.parked:,}", None),
         ("oldest", "none" if recent.oldest_s is None else duration(recent.oldest_s), None),
+        ("throttled", "yes" if recent.throttled else "no", "yellow" if recent.throttled else None),
     ]

@@ -28,6 +28,7 @@ COMMANDS = (
     ("dead", "replay", "--yes"),
     ("dead", "discard", "--yes"),
     ("story", "one"),
+    ("forget", "--uuid", "one"),
     ("pause",),
     ("resume",),
 )
@@ -141,6 +142,7 @@ def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay,
         (("send", "--uuid", "one", "--status", "Success"), "SendMessageBatch"),
         (("pause",), "GetEventSourceMapping"),
         (("story", "one"), "FilterLogEvents"),
+        (("forget", "--uuid", "one"), "GetItem"),
         (("watch", "--count", "1"), "GetQueueAttributes"),
     ):
         refused = operator("--stack", "relay", *command, environment=keys)

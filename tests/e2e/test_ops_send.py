@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from local.endpoint.behaviour import answer, error
-from ops import logs
+from ops import ledger, logs
 from ops.stack import Stack
-from tests.support.deployed import LIMIT_S, DeployedRelay
+from tests.support.deployed import LIMIT_S, DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, result
 
@@ -159,6 +159,53 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     relay.settled()
     assert told(deferred)[-1] == "It is confirmed."
     relay.deployment.take_all("ParkedQueueUrl")
+
+
+def test_a_forgotten_confirmation_is_sent_again(
+    relay: DeployedRelay, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that BetaTel does not have could not be sent again, or the wrong entry would be removed."""
+    (one,) = issued(relay, 1)
+    uuid, client = one["uuid"], relay.deployment.emulator.client("dynamodb")
+    forget = ("--stack", "relay", "forget", "--uuid", uuid)
+    relay.send(one)
+    relay.accepted(one)
+    relay.settled()
+    entry = relay.ledger_entry(uuid)
+    assert entry
+    unasked, tried = operator(*forget), operator(*forget, "--dry-run")
+    assert (unasked.status, tried.status) == (2, 0)
+    assert tried.out.startswith(f"The ledger of relay (eu-central-1) has {uuid}: {one['status']}, confirmed at 20")
+
+    def confirmed_again(*_: object, **__: object) -> bool:
+        later = {**entry, "confirmed_at": {"N": str(int(entry["confirmed_at"]["N"]) + 1)}}
+        client.put_item(TableName=relay.deployment.outputs["LedgerTableName"], Item=later)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "confirmed", confirmed_again)
+        late = operator(*forget)
+    assert (late.status, late.err.startswith("The entry has changed meanwhile")) == (1, True)
+    assert relay.confirmed(uuid) == one["status"]
+
+    forgotten = operator(*forget, "--yes")
+    assert (forgotten.status, forgotten.err, relay.confirmed(uuid)) == (0, "", None)
+    again = forgotten.out.strip().rpartition("flash-call-relay ")[2].split()
+    assert operator(*again).status == 0
+    wait_for(lambda: relay.endpoint.accepted.count((uuid, one["status"])) == 2, "the result, a second time")
+
+
+def test_without_an_entry_there_is_nothing_to_forget(
+    relay: DeployedRelay, function_route: DeployedRelay, operator: Operator
+) -> None:
+    """An operator who mistypes a uuid, or has no ledger, would believe that something was removed."""
+    name = relay.deployment.name
+    unknown = operator("--stack", name, "forget", "--uuid", "no-such-call", "--yes")
+    assert (unknown.status, unknown.out) == (1, "")
+    assert unknown.err.startswith(f"The ledger of {name} (eu-central-1) has no entry of no-such-call")
+    without = operator("--stack", function_route.deployment.name, "forget", "--uuid", "one", "--yes")
+    assert (without.status, without.out) == (2, "")
+    assert "has no ledger (Deduplication is false)" in without.err
 
 
 @pytest.mark.usefixtures("relay")

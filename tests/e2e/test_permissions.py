@@ -96,10 +96,19 @@ def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) ->
     assert denied["Effect"] == "Deny"
 
 
-def test_subnets_without_security_groups_are_refused_in_words(emulator: Emulator, built: Path) -> None:
+@pytest.mark.parametrize(
+    ("parameter", "value", "says"),
+    [
+        ("SubnetIds", "subnet-0a1b2c3d", "A function in a VPC needs both SubnetIds and SecurityGroupIds"),
+        ("RateLimitPerSecond", "10001", "a whole number of POSTs per second from 0"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_words(
+    emulator: Emulator, built: Path, parameter: str, value: str, says: str
+) -> None:
     """The deployment would go ahead without the VPC, or fail with a sentence that does not help."""
-    with pytest.raises(LocalError, match="A function in a VPC needs both SubnetIds and SecurityGroupIds"):
-        sam_deploy(emulator, "half-a-vpc", built, {"EventRoute": "none", "SubnetIds": "subnet-0a1b2c3d"})
+    with pytest.raises(LocalError, match=says):
+        sam_deploy(emulator, "refused", built, {"EventRoute": "none", parameter: value})
 
 
 def test_what_the_stack_stores_is_under_the_given_key(permitted: DeployedRelay) -> None:

@@ -116,7 +116,7 @@ class TestHelp:
         """A command of the docs would not exist."""
         found = {" ".join(path) for path, command in commands() if not isinstance(command, click.Group)}
         queues = {f"{place} {what}" for place in ("parked", "dead") for what in ("list", "replay", "discard")}
-        assert found == {"doctor", "watch", "send", "story", "pause", "resume", "completion"} | queues
+        assert found == {"doctor", "watch", "send", "story", "forget", "pause", "resume", "completion"} | queues
 
     def test_version_prints_the_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A bug report could not name the version."""
@@ -166,7 +166,7 @@ class TestDocs:
         """The test above would pass without reading any command."""
         seen = [words for path in DOCS for words in shown(path.read_text())]
         mentioned = {word for words in seen for word in words}
-        assert {"doctor", "send", "parked", "replay", "story", "pause", "resume"} <= mentioned
+        assert {"doctor", "send", "parked", "replay", "story", "forget", "pause", "resume"} <= mentioned
 
     @pytest.mark.parametrize(
         "words",

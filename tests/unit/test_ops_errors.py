@@ -39,6 +39,7 @@ ROLE = "arn:aws:iam::111122223333:role/operator"
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("send",): ("--uuid", "one", "--status", "Success"),
     ("story",): ("one",),
+    ("forget",): ("--uuid", "one"),
 }
 
 

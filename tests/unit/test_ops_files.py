@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -186,6 +187,14 @@ class TestJsonLines:
         assert list(lines.bad) == [2, 3, 4, 5]
         assert lines.bad[2] == "the line has no status; expected a JSON object with uuid and status"
         assert lines.bad[3].startswith("the line is not valid JSON")
+
+    @pytest.mark.parametrize("before", ["", "\n", '{"uuid": "b", "status": "Failed"}\n'])
+    def test_a_byte_order_mark_within_the_file_is_named(self, make_file: MakeFile, before: str) -> None:
+        """An operator who has joined files would look for an error that no editor shows."""
+        lines = read(make_file(b"\xef\xbb\xbf" + f'{before}\ufeff{{"uuid": "a", "status": "Success"}}\n'.encode()))
+        ((number, said),) = lines.bad.items()
+        assert number == before.count("\n") + 1
+        assert re.search("BOM|byte order mark", said)
 
     @given(st.lists(RESULTS, min_size=1, max_size=20), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\n"]))
     def test_every_file_of_json_dumps_is_read_exactly(

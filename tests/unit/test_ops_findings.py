@@ -65,6 +65,29 @@ def test_a_small_concurrency_quota_is_noted(maximum: str, unreserved: int, wante
 
 
 @pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        ({}, []),
+        ({"RateLimitPerSecond": "0", "EventRoute": "function"}, []),
+        ({"RateLimitPerSecond": "50"}, ["note   rate limit: 50 POSTs a second for each execution environment"]),
+        (
+            {"RateLimitPerSecond": "50", "MaximumConcurrency": "5"},
+            ["ok     rate limit: 50 POSTs a second, shared by 5"],
+        ),
+        (
+            {"RateLimitPerSecond": "50", "MaximumConcurrency": "5", "EventRoute": "function"},
+            ["ok     rate limit: 50 POSTs a second, shared by 5", "note   rate limit: events that go straight to the"],
+        ),
+    ],
+)
+def test_a_rate_limit_that_can_be_exceeded_is_noted(parameters: dict[str, str], wanted: list[str]) -> None:
+    """An operator would believe that BetaTel never gets more than the limit."""
+    found = [line for line in run(FakeStack(parameters), "doctor").out.splitlines() if " rate limit: " in line]
+    assert len(found) == len(wanted)
+    assert all(line.startswith(start) for line, start in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
     ("reason", "wanted", "start"),
     [
         ("User action", "note", "the relay is paused"),
@@ -128,6 +151,20 @@ def test_a_refused_secret_with_its_own_key_names_both_permissions(parameters: di
     assert f"kms:Decrypt with {KEY}" in next_step
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+@pytest.mark.parametrize(("user_id", "wanted"), [("u", "ok"), (7, "WRONG")])
+def test_a_secret_is_read_as_by_the_function(encoding: str, user_id: object, wanted: str) -> None:
+    """`doctor` would refuse a secret that the function reads, or have the operator upload the same file again."""
+    secret = json.dumps({"api_key": "k", "user_id": user_id}).encode(encoding)
+    replies: list[dict[str, str | bytes]] = [{"SecretBinary": secret}]
+    if encoding.startswith("utf-8"):
+        replies.append({"SecretString": secret.decode()})
+    for reply in replies:
+        level, says, next_step = finding(FakeStack(get_secret_value=reply), "credentials")
+        assert (level, "user_id" in says) == (wanted, True)
+        assert next_step.endswith("--secret-string file:///dev/stdin") == (wanted == "WRONG")
+
+
 def test_a_probe_without_permission_is_a_note() -> None:
     """`doctor --probe` would fail for an operator who may only read, or would not name the permission."""
     level, says, next_step = finding(FakeStack(), "probe")
@@ -161,7 +198,14 @@ def test_a_probe_that_lambda_throttles_is_wrong() -> None:
     ("answer", "wanted", "part"),
     [
         ({"http_status": 404, "is_json_object": False, "message": ""}, "WRONG", "the API is not at this path"),
+        ({"http_status": 401, "is_json_object": False, "message": ""}, "WRONG", "refuses the credentials (HTTP 401)"),
         ({"http_status": 403, "is_json_object": True, "message": "no"}, "WRONG", "refuses the credentials (HTTP 403:"),
+        (
+            {"http_status": 403, "is_json_object": False, "message": "no"},
+            "WRONG",
+            "something in front of the API refuse",
+        ),
+        ({"http_status": 429, "is_json_object": True, "message": ""}, "WRONG", "asks for a lower rate (HTTP 429)"),
         ({"http_status": 200, "is_json_object": True, "message": ""}, "note", "the endpoint answered HTTP 200 (a JSON"),
         (
             {"http_status": 200, "is_json_object": False, "message": ""},

@@ -55,7 +55,7 @@ def test_json_has_the_documented_fields(words: list[str], fields: list[str]) -> 
         (line,) = lines
         assert list(line["queues"]) == ["waiting", "hidden", "parked", "dead_lettered"]
         numbers = ["received", "delivered", "duplicate", "deferred", "parked", "deferred_by_reason", "oldest_s"]
-        assert list(line["recent"]) == ["source", *numbers]
+        assert list(line["recent"]) == ["source", *numbers, "throttled"]
         text = (ROOT / "docs" / "operating.md").read_text()
         assert all(f"`{name}`" in text for name in (*line["queues"], *line["recent"]))
     if "doctor" in words:

@@ -1,5 +1,6 @@
 """`watch` shows what CloudWatch and SQS say, and continues after a failure."""
 
+import json
 import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ VALUES = {
     "deferred": [6.0, 1.0],
     "parked": [],
     "oldest_s": [84.2, 12.0],
+    "throttled": [0.0, 1.0],
     "reason_timeout": [2.0],
     "reason_endpoint_error": [4.0, 1.0],
 }
@@ -55,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_the_numbers_are_those_of_the_metrics() -> None:
     """An operator would see wrong numbers."""
     recent = watch.from_metrics(busy_stack(get_metric_data=metrics(VALUES)), NOW)
-    assert recent == watch.Recent("metrics", 12, 3, 2, 7, 0, {"endpoint_error": 5, "timeout": 2}, 84.2)
+    assert recent == watch.Recent("metrics", 12, 3, 2, 7, 0, {"endpoint_error": 5, "timeout": 2}, 84.2, throttled=True)
 
 
 def test_the_metrics_asked_for_are_those_that_the_relay_emits() -> None:
@@ -79,14 +81,15 @@ def test_the_metrics_asked_for_are_those_that_the_relay_emits() -> None:
 def test_without_metrics_the_numbers_are_those_of_the_log_lines() -> None:
     """On the local stack, and in the first minutes, an operator would see zeros."""
     recent = watch.from_logs(busy_stack(), NOW)
-    assert recent == watch.Recent("logs", 6, 4, 1, 1, 0, {"endpoint_error": 1}, 84.2)
+    assert recent == watch.Recent("logs", 6, 4, 1, 1, 0, {"endpoint_error": 1}, 84.2, throttled=False)
 
 
-def test_an_unknown_call_is_not_the_oldest() -> None:
-    """The age would differ from the metric, which leaves these results out."""
-    line = '{"timestamp": "t", "message": "result.deferred", "reason": "unknown_call", "age_s": 700}'
+@pytest.mark.parametrize(("reason", "oldest_s", "throttled"), [("unknown_call", None, False), ("throttled", 700, True)])
+def test_a_deferral_in_the_log_counts_as_in_the_metrics(reason: str, oldest_s: int | None, throttled: bool) -> None:  # noqa: FBT001
+    """The age would not leave out unknown calls as the metric does, or an operator would not see the throttling."""
+    line = json.dumps({"timestamp": "t", "message": "result.deferred", "reason": reason, "age_s": 700})
     recent = watch.from_logs(busy_stack(filter_log_events={"events": [{"message": line}]}), NOW)
-    assert (recent.deferred_by_reason, recent.oldest_s) == ({"unknown_call": 1}, None)
+    assert (recent.deferred_by_reason, recent.oldest_s, recent.throttled) == ({reason: 1}, oldest_s, throttled)
 
 
 def test_without_a_terminal_each_refresh_is_one_line() -> None:
@@ -98,7 +101,8 @@ def test_without_a_terminal_each_refresh_is_one_line() -> None:
     for line in lines:
         assert re.fullmatch(
             r"\S+Z  waiting 1, hidden 0, parked 1, dead-lettered 1; in the last 15 minutes \(metrics\): "
-            r"received 12, delivered 3, duplicate 2, deferred 7 \(endpoint_error 5, timeout 2\), parked 0, oldest 84 s",
+            r"received 12, delivered 3, duplicate 2, deferred 7 \(endpoint_error 5, timeout 2\), parked 0, "
+            r"oldest 84 s, throttled yes",
             line,
         )
 
@@ -121,7 +125,7 @@ def test_a_pause_is_shown(mapping: Any, start: str) -> None:
 def test_an_empty_queue_has_no_oldest_result() -> None:
     """After an outage an operator would believe that a result still waits."""
     empty = busy_stack(get_metric_data=metrics(VALUES), get_queue_attributes=counts())
-    assert run(empty, "watch", "--count", "1").out.endswith("oldest none\n")
+    assert run(empty, "watch", "--count", "1").out.endswith("oldest none, throttled yes\n")
 
 
 def test_metrics_are_asked_for_once_a_minute() -> None:

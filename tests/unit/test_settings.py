@@ -9,7 +9,9 @@ from tests.support.template import defaults, environment
 
 GOOD = {name: text for name, text in environment(defaults()).items() if not name.startswith(("POWERTOOLS_", "RES_"))}
 BOUNDS = [
+    ("MAXIMUM_CONCURRENCY", 0, 1000),
     ("CONNECTIONS_PER_FUNCTION", 1, 100),
+    ("RATE_LIMIT_PER_SECOND", 0, 10_000),
     ("REQUEST_TIMEOUT_SECONDS", 1, 20),
     ("RETRY_BASE_SECONDS", 1, 900),
     ("RETRY_CAP_SECONDS", 1, 3600),

@@ -1,0 +1,87 @@
+"""The ledger of confirmed results, and `forget`, which removes an entry of it."""
+
+import shlex
+from typing import Any, NamedTuple
+
+import click
+from botocore.exceptions import ClientError
+
+from flash_call_relay.text import error_code
+from ops.errors import CommandError
+from ops.options import confirmed, dry_run_option, named, yes_option
+from ops.output import timestamp
+from ops.stack import Stack
+
+
+class Entry(NamedTuple):
+    """A confirmed result."""
+
+    status: str
+    confirmed_at: str  # whole seconds since the epoch
+
+    def __str__(self) -> str:
+        return f"{self.status}, confirmed at {timestamp(float(self.confirmed_at))}"
+
+
+class Ledger:
+    """The ledger of a stack. It is empty if the stack has none."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.table = stack.outputs.get("LedgerTableName")
+        self._dynamodb: Any = stack.client("dynamodb")
+
+    def entry(self, uuid: str) -> Entry | None:
+        """Return the entry of a call."""
+        if not self.table:
+            return None
+        reply = self._dynamodb.get_item(TableName=self.table, Key={"uuid": {"S": uuid}}, ConsistentRead=True)
+        item = reply.get("Item")
+        return Entry(item["status"]["S"], item["confirmed_at"]["N"]) if item else None
+
+    def remove(self, uuid: str, condition: str, **values: dict[str, str]) -> bool:
+        """Remove the entry of a call if it meets the condition; return whether it did."""
+        if not self.table:
+            return False
+        try:
+            self._dynamodb.delete_item(
+                TableName=self.table,
+                Key={"uuid": {"S": uuid}},
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+
+@click.command()
+@click.option("--uuid", required=True, callback=named, help="The call, as BetaTel named it.")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
+    """Forget that a result is confirmed, so that it can be sent again.
+
+    For a confirmation that was none. The command removes the call's entry from the ledger, and sends nothing itself.
+    Exit status 1 if there is no entry.
+    """
+    ledger = Ledger(stack)
+    if not ledger.table:
+        raise CommandError(f"{stack.label} has no ledger (Deduplication is false): the relay sends every result.")
+    entry = ledger.entry(uuid)
+    if not entry:
+        click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
+        return 1
+    click.echo(f"The ledger of {stack.label} has {uuid}: {entry}.")
+    if not confirmed("Remove this entry?", dry_run=dry_run, yes=yes):
+        return 0
+    same, values = "#status = :status AND confirmed_at = :at", {"status": {"S": entry.status}}
+    if not ledger.remove(uuid, same, **values, at={"N": entry.confirmed_at}):
+        click.echo("The entry has changed meanwhile, so nothing was removed: repeat the command.", err=True)
+        return 1
+    again = stack.command(f"send --uuid {shlex.quote(uuid)} --status {entry.status}")
+    click.echo(f"Removed. To send the result again: {again}")
+    return 0
