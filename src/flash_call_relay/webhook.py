@@ -70,16 +70,16 @@ class Webhook:
         return reply.parse(response.status, response.headers, body, credentials)
 
 
-_CUT, _NOT_HTTP = "the reply is cut short", "the reply is not HTTP"
+_NOT_HTTP = "the reply is not HTTP"
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
     (TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
     (ssl.SSLError, Reason.TLS_FAILED, "TLS failed"),
     (UnfitReplyError, Reason.BAD_REPLY, ""),  # its own words
+    (urllib3.exceptions.DecodeError, Reason.BAD_REPLY, "the reply has too many codings"),
     (http.client.RemoteDisconnected, Reason.BAD_REPLY, "no reply"),
-    (urllib3.exceptions.InvalidChunkLength, Reason.BAD_REPLY, _NOT_HTTP),
-    (http.client.IncompleteRead, Reason.BAD_REPLY, _CUT),
+    (http.client.IncompleteRead, Reason.BAD_REPLY, "the reply is cut short"),
     (http.client.BadStatusLine, Reason.BAD_REPLY, _NOT_HTTP),
-    (http.client.HTTPException, Reason.BAD_REPLY, "too many headers, or too long ones"),
+    (http.client.HTTPException, Reason.BAD_REPLY, "too many headers, or too long a line"),
     (OSError, Reason.CONNECTION_FAILED, "no connection"),
     (Exception, Reason.BAD_REPLY, _NOT_HTTP),  # wrong sizes and lengths
 )

@@ -18,8 +18,8 @@ import pytest
 import trustme
 import urllib3
 
-from flash_call_relay import connections
-from flash_call_relay.models import FlashCallResult, Judgement, Reason, Reply
+from flash_call_relay import connections, gate
+from flash_call_relay.models import FlashCallResult, Reason, Reply
 from flash_call_relay.policy import judge
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import (
@@ -31,6 +31,7 @@ from local.endpoint.behaviour import (
     drip_body,
     drip_headers,
     end_kept,
+    error,
     gzip_bomb,
     half_reply,
     hang,
@@ -42,6 +43,7 @@ from local.endpoint.behaviour import (
     status_line,
 )
 from local.endpoint.standin import StandIn
+from tests.support.payloads import result
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, InProcessRelay
 from tests.support.template import default_settings
 
@@ -64,9 +66,9 @@ def client(url: str, timeout_s: int = 20, connections: int = 1, **environ: str) 
     )
 
 
-def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply | Judgement]:
+def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply]:
     """Make attempts side by side; an endless attempt fails the test instead of stopping it."""
-    said: queue.SimpleQueue[tuple[str, Reply | Judgement]] = queue.SimpleQueue()
+    said: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
 
     def post_one(uuid: str) -> None:
         said.put((uuid, webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS)))
@@ -77,7 +79,7 @@ def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply | Judgem
     return dict(said.get(timeout=60) for _ in threads)
 
 
-def post(webhook: Webhook) -> Reply | Judgement:
+def post(webhook: Webhook) -> Reply:
     """Make one attempt."""
     return post_all(webhook, [UUID])[UUID]
 
@@ -100,53 +102,65 @@ def gzipped(layers: int) -> bytes:
     return b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s" % (b", ".join([b"gzip"] * layers), len(body), body)
 
 
-def assert_failed(said: Reply | Judgement, *reasons: Reason) -> None:
-    """Check that an attempt failed for one of these reasons, with a detail that is fit for the log."""
-    assert isinstance(said, Judgement)
-    assert said.reason in reasons
-    assert said.duration_ms is not None
-    assert not [word for word in (KEY, USER, "SSH", "hunter2") if word in said.detail]
+def assert_failed(said: Reply, *reasons: Reason, words: str = "") -> None:
+    """Check that an attempt failed for one of these reasons, in these words, which are fit for the log."""
+    assert said.failure in reasons
+    assert words in said.message
+    assert not [word for word in (KEY, USER, "SSH", "hunter2") if word in said.message]
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 BAD_REPLIES = {
-    "closed early": close_early(),
-    "lost reply": lost(),
-    "half a reply": half_reply(),
-    "not HTTP": not_http(),
-    "100 and no final reply": status_line(100),
-    "150 and no final reply": status_line(150),
-    # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
-    "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS % (22, b"")),
-    "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS % (22, b"")),
-    "10 MB": huge(),
-    "64 KiB and a byte": huge(64 * 1024 + 1),
-    "gzip bomb": gzip_bomb(),
-    "six layers of gzip": ok(gzipped(6)),
-    "no gzip": answer(200, b"no gzip", GZIP),
-    "much that is no gzip": answer(200, b"no gzip" * 10_000, GZIP),
-    "header of 70 kB": answer(200, b"{}", {"x": "y" * 70_000}),
-    "101 headers": answer(200, b"{}", {f"x-{number}": "y" for number in range(101)}),
-    "3 MB of headers": ok(b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50))),
-    "no chunks": ok(CHUNKED + b"not chunks\r\n"),
-    "negative chunk": ok(CHUNKED + b"-1\r\n" + b" " * 400_000),
-    "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
-    "endless chunk extension": ok(CHUNKED + b"1;" + b"x" * 400_000),
-    "cut in a chunk": ok(CHUNKED + b"3\r\n{}", Act.CLOSE),
-    "cut after a chunk": ok(CHUNKED + b"2\r\n{}", Act.CLOSE),
-    "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
-    "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
-    "10 TB": ok(b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000),
+    "no reply": {
+        "100 and no final reply": status_line(100),
+        "closed early": close_early(),
+        "lost reply": lost(),
+    },
+    "an interim reply": {
+        "150 and no final reply": status_line(150),
+        # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
+        "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS % (22, b"")),
+        "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS % (22, b"")),
+    },
+    "the reply is cut short": {
+        "no chunks": ok(CHUNKED + b"not chunks\r\n"),
+        "half a reply": half_reply(),
+        "cut in a chunk": ok(CHUNKED + b"3\r\n{}", Act.CLOSE),
+        "cut after a chunk": ok(CHUNKED + b"2\r\n{}", Act.CLOSE),
+    },
+    "the reply is too large": {
+        "10 MB": huge(),
+        "64 KiB and a byte": huge(64 * 1024 + 1),
+        "gzip bomb": gzip_bomb(),
+        "much that is no gzip": answer(200, b"no gzip" * 10_000, GZIP),
+        "3 MB of headers": ok(b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50))),
+        "negative chunk": ok(CHUNKED + b"-1\r\n" + b" " * 400_000),
+        "10 TB": ok(b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000),
+    },
+    "the reply has too many codings": {"six layers of gzip": ok(gzipped(6))},
+    "too many headers, or too long a line": {
+        "endless chunk extension": ok(CHUNKED + b"1;" + b"x" * 400_000),
+        "header of 70 kB": answer(200, b"{}", {"x": "y" * 70_000}),
+        "101 headers": answer(200, b"{}", {f"x-{number}": "y" for number in range(101)}),
+    },
+    "the reply is not HTTP": {
+        "not HTTP": not_http(),
+        "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
+        "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
+        "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
+    },
 }
+SITUATIONS = {situation: (words, way) for words, ways in BAD_REPLIES.items() for situation, way in ways.items()}
 
 
-@pytest.mark.parametrize("situation", BAD_REPLIES)
+@pytest.mark.parametrize("situation", SITUATIONS)
 def test_a_bad_reply_is_named_and_costs_one_attempt(standin: StandIn, situation: str) -> None:
     """A reply would confirm a result that it does not, fill the memory, or answer the next result."""
+    words, behaviour = SITUATIONS[situation]
     webhook = client(standin.url)
     assert post(webhook) == CONFIRMED  # so that the failure happens on a reused connection
-    standin.override(BAD_REPLIES[situation])  # also on the new connection
-    assert_failed(post(webhook), Reason.BAD_REPLY)
+    standin.override(behaviour)  # also on the new connection
+    assert_failed(post(webhook), Reason.BAD_REPLY, words=words)
     standin.heal()
     assert post(webhook) == CONFIRMED
 
@@ -190,8 +204,7 @@ def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
     for uuid, behaviour in SLOW.items():
         standin.misbehave(uuid, behaviour)
     for uuid, said in post_all(webhook, SLOW).items():
-        assert isinstance(said, Judgement), uuid
-        assert said.reason is Reason.TIMEOUT, uuid
+        assert said.failure is Reason.TIMEOUT, uuid
 
 
 LABELS = ("br", "UTF-8", "none", "identity, gzip", "text")
@@ -221,6 +234,7 @@ READ = {
     "cut before the last chunk": (ok(b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0", Act.CLOSE), 200, {}),
     "chunk size with a prefix": (ok(CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n"), 200, {}),
     **{f"plain, labelled {label}": (answer(200, OK, {"Content-Encoding": label}), 200, OK) for label in LABELS},
+    "no gzip": (answer(200, b"no gzip", GZIP), 200, None),
     "brotli": (answer(200, BROTLI, {"Content-Encoding": "br"}), 200, None),
     "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
     "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
@@ -237,7 +251,6 @@ def test_a_reply_is_read_and_the_next_attempt_gets_its_own(standin: StandIn, sit
     webhook = client(standin.url)
     standin.misbehave(UUID, behaviour)
     said = post(webhook)
-    assert isinstance(said, Reply)
     assert (said.http_status, said.json_object) == (status, json_object)
     assert post(webhook) == CONFIRMED
 
@@ -252,7 +265,6 @@ def test_the_status_line_confirms_with_confirmation_by_http_status(standin: Stan
     webhook, settings = client(standin.url, CONFIRMATION="http-status"), default_settings(CONFIRMATION="http-status")
     standin.misbehave(UUID, behaviour)
     said = post(webhook)
-    assert isinstance(said, Reply)
     assert judge(settings, SUCCESS, said).reason is None
     assert post(webhook) == CONFIRMED
 
@@ -278,9 +290,22 @@ def test_a_kept_connection_that_dies_costs_no_result(
             standin.end_connections(how)
         uuids = [f"call-{batch}-{number}" for number in range(10)]
         standin.issue(*uuids)
-        assert relay.invoke_with(relay.send(*({"uuid": uuid, "status": "Success"} for uuid in uuids))) == []
+        assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     assert relay.outcomes() == [("delivered", None)] * 30
     assert relay.lines("endpoint.") == []
+
+
+def test_a_trial_takes_a_new_connection(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many dead connections, each trial would take another one of them, and the gate would stay closed."""
+    monkeypatch.setattr(gate, "BLOCK_S", 0.0)  # as if the time had passed
+    relay.configure(CONNECTIONS_PER_FUNCTION="1")
+    relay.endpoint.override(error(500))
+    relay.invoke_with(relay.send(*(result(f"call-{number}") for number in range(5))))
+    assert relay.endpoint.connections == 1
+    relay.endpoint.heal()
+    relay.endpoint.issue("trial")
+    assert relay.invoke_with(relay.send(result("trial"))) == []
+    assert relay.endpoint.connections == 2
 
 
 @pytest.fixture
@@ -308,7 +333,7 @@ def test_an_idle_connection_on_which_something_came_is_replaced(
     """After each quiet minute the first attempt would fail, or a result would be confirmed by another's reply."""
     webhook = client(standin.url)
     standin.misbehave(UUID, behaviour)
-    assert isinstance(post(webhook), Reply)
+    post(webhook)
     readable()
     assert post(webhook) == CONFIRMED
     assert standin.connections == 2
@@ -414,8 +439,7 @@ def test_a_failing_resolver_is_connection_failed(standin: StandIn, monkeypatch: 
     with monkeypatch.context() as outage:
         outage.setattr(socket, "getaddrinfo", refuse)
         said = post(webhook)
-    assert_failed(said, Reason.CONNECTION_FAILED)
-    assert "not known" in getattr(said, "detail", "")
+    assert_failed(said, Reason.CONNECTION_FAILED, words="not known")
     assert post(webhook) == CONFIRMED
 
 
@@ -479,8 +503,7 @@ def test_an_untrusted_server_gets_no_request(
             url = bad.url.replace("http://", "https://")
             said = post(client(url))
             assert bad.requests == []
-    assert_failed(said, reason)
-    assert words in getattr(said, "detail", "")
+    assert_failed(said, reason, words=words)
     with StandIn(api_key=KEY, user_id=USER, tls=certificate(known, "127.0.0.1")) as good:
         good.issue(UUID)
         assert post(client(good.url)) == CONFIRMED

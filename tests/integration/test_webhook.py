@@ -149,7 +149,6 @@ def test_a_body_is_an_api_reply_only_if_it_is_a_json_object(
     """A proxy's page would count as a confirmation, or an odd reply would spoil the next one."""
     standin.misbehave(UUID, behaviour)
     said = webhook.post(SUCCESS, CREDENTIALS)
-    assert isinstance(said, Reply)
     assert (said.http_status, said.json_object, said.message) == (
         expected.http_status,
         expected.json_object,
@@ -164,7 +163,6 @@ def test_an_unassigned_http_status_is_reported_unchanged(standin: StandIn, webho
     """An engineer could not see a broken proxy's status, or the relay would take it for a success."""
     standin.misbehave(UUID, status_line(status))
     said = webhook.post(SUCCESS, CREDENTIALS)
-    assert isinstance(said, Reply)
     assert said.http_status == status
 
 
@@ -175,7 +173,6 @@ def test_a_redirect_is_not_followed(standin: StandIn, webhook: Webhook, status: 
         standin.misbehave(UUID, redirect(status, other.url))
         said = webhook.post(SUCCESS, CREDENTIALS)
         assert (other.connections, other.requests) == (0, [])
-    assert isinstance(said, Reply)
     assert (said.http_status, said.json_object) == (status, None)
     assert len(standin.requests) == 1
     assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
@@ -202,7 +199,6 @@ def test_an_echo_that_becomes_the_key_when_made_printable_is_masked(standin: Sta
     standin.misbehave(UUID, answer(400, {"message": words}))
     odd = Credentials("a key of ours", r"na\xe9ve")
     said = Webhook(webhook_settings(standin.url)).post(SUCCESS, odd)
-    assert isinstance(said, Reply)
     assert "***" in said.message
     assert not [secret for secret in (odd.api_key, odd.user_id) if secret in said.message.lower()]
 
@@ -257,7 +253,6 @@ def test_echoed_credentials_are_masked(standin: StandIn, webhook: Webhook, words
     standin.misbehave(UUID, answer(400, {"message": words}), echo_headers())
     for shown in ("***", "Bad headers"):
         said = webhook.post(SUCCESS, CREDENTIALS)
-        assert isinstance(said, Reply)
         assert shown in said.message
         assert not [half for half in ("hunter2", "key-4f", "user-93") if half in said.message.lower()]
         assert len(said.message) <= 120
@@ -270,6 +265,5 @@ def test_a_long_message_is_searched_for_a_long_key_in_time(standin: StandIn) -> 
     standin.misbehave(UUID, answer(400, {"message": "key" * 20_000}))
     began = time.thread_time()  # of this thread's work only, however busy the machine is
     said = Webhook(webhook_settings(standin.url)).post(SUCCESS, Credentials(long_key, USER))
-    assert isinstance(said, Reply)
     assert said.message.startswith("keykey")
     assert time.thread_time() - began < 1
