@@ -93,7 +93,7 @@ class CredentialsStore:
         now, fault = self._clock(), ""
         try:
             secret = self._client.get_secret_value(SecretId=self._secret_id)
-            self._good = parse(secret.get("SecretString") or secret.get("SecretBinary") or "")
+            self._good = parse(secret.get("SecretString") or secret.get("SecretBinary"))
         except ClientError as error:
             fault = f"Secrets Manager answers {error_code(error)}"
         except BotoCoreError as error:
@@ -105,14 +105,14 @@ class CredentialsStore:
             self._fault = self._new_fault = fault
 
 
-def parse(secret: str | bytes) -> Credentials:
+def parse(secret: str | bytes | None) -> Credentials:
     """Read the secret: text, or the bytes of text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
         CredentialsUnavailableError: if the secret is not as expected. The message does not show it.
     """
     try:
-        document = decode_json(secret.removeprefix("\ufeff") if isinstance(secret, str) else secret)
+        document = decode_json(secret.removeprefix("\ufeff") if isinstance(secret, str) else secret or "")
     except InvalidJSONError:
         raise CredentialsUnavailableError(f"the secret is empty or holds no JSON; {EXPECTED}") from None
     for key in ("api_key", "user_id"):

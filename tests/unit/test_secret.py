@@ -39,12 +39,13 @@ MALFORMED = {
     "space before api_key": (json.dumps({"api_key": f" {KEY}", "user_id": USER}), "api_key must be printable ASCII"),
     "not ASCII": (json.dumps({"api_key": KEY, "user_id": USER + "\xe9"}), "user_id must be printable ASCII"),
     "empty": ("", "no JSON"),
+    "no value": (None, "no JSON"),
     "not Unicode": (b"\xff" + MARK.encode(), "no JSON"),
 }
 
 
 @pytest.mark.parametrize(("secret", "words"), MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_secret_has_a_reason_that_does_not_show_it(secret: str | bytes, words: str) -> None:
+def test_a_malformed_secret_has_a_reason_that_does_not_show_it(secret: str | bytes | None, words: str) -> None:
     """An engineer could not find a typing error in the secret, or the log would show the secret."""
     with pytest.raises(CredentialsUnavailableError, match=words) as error:
         parse(secret)
