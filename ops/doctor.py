@@ -282,7 +282,7 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
     counts = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
     ago_s = (now - datetime.fromisoformat(max(line["timestamp"] for line in lines))).total_seconds()
     # A result that was deferred without an attempt shows nothing of the endpoint's answer.
-    latest = max(lines, key=lambda line: (line.get("reason") != Reason.ENDPOINT_FAILING, line["timestamp"]))
+    latest = max(lines, key=lambda line: ("duration_ms" in line, line["timestamp"]))
     step = f"story {shlex.quote(str(latest.get('uuid')))}" if probe else "doctor --probe"
     yield Finding(NOTE, f"in the last 15 minutes: {counts}; the latest {duration(ago_s)} ago", stack.command(step))
 

@@ -27,24 +27,16 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the parked or the dead-letter queue.
-
-    Attributes:
-        attributes: the message attributes, as text.
-        sent_at: when the message was sent, in seconds since the epoch; SQS's redrive does not change it.
-        reason: a `Reason`, or a `DeadReason` on the dead-letter queue.
-        bodies: the bodies inside: several for a batch that Lambda's asynchronous invocation dead-lettered, else one.
-        contents: the result in each body.
-    """
+    """One message of the parked or the dead-letter queue."""
 
     message_id: str
     receipt_handle: str
     body: str
-    attributes: Mapping[str, str]
-    sent_at: float
-    reason: str
-    bodies: tuple[str, ...]
-    contents: tuple[FlashCallResult | NoResult, ...]
+    attributes: Mapping[str, str]  # the message attributes, as text
+    sent_at: float  # in seconds since the epoch; SQS's redrive does not change it
+    reason: str  # a `Reason`, or a `DeadReason` on the dead-letter queue
+    bodies: tuple[str, ...]  # several for a batch that Lambda's asynchronous invocation dead-lettered, else one
+    contents: tuple[FlashCallResult | NoResult, ...]  # of each body
 
     @classmethod
     def of(cls, received: Mapping[str, Any], *, dead: bool) -> "Message":
@@ -146,22 +138,16 @@ def _replay_body(body: str, content: FlashCallResult | NoResult, status: Status 
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on messages. A message matches if it meets each condition that is not empty.
-
-    Attributes:
-        since: sent at this time or later, in seconds since the epoch.
-        until: sent before this time, in seconds since the epoch.
-        limit: the largest number of messages, oldest first; 0: no limit.
-    """
+    """Conditions on messages. A message matches if it meets each condition that is not empty."""
 
     reasons: tuple[str, ...] = ()
     statuses: tuple[str, ...] = ()
     http_statuses: tuple[int, ...] = ()
     uuids: tuple[str, ...] = ()
     message_ids: tuple[str, ...] = ()
-    since: float | None = None
-    until: float | None = None
-    limit: int = 0
+    since: float | None = None  # sent at this time or later, in seconds since the epoch
+    until: float | None = None  # sent before this time
+    limit: int = 0  # the largest number of messages, oldest first; 0: no limit
 
     def select(self, messages: Iterable[Message]) -> list[Message]:
         """Return the messages that match, oldest first."""
@@ -183,27 +169,16 @@ class Filter:
 
 @dataclass(frozen=True)
 class Selection:
-    """The messages of a queue that a command lists, replays or discards.
+    """The messages of a queue that a command lists, replays or discards."""
 
-    Attributes:
-        where: the queue, in words.
-        messages: the messages that match, oldest first.
-        filter: the filter that selected them.
-        found: number of messages that SQS returned, matching or not.
-        hidden: approximate number of messages that another receiver holds.
-        beyond: approximate number of messages that SQS returns only after the found ones are gone.
-        began: when the search began, in seconds since the epoch.
-        retention_s: how long the queue keeps a message, in seconds.
-    """
-
-    where: str
-    messages: list[Message]
-    filter: Filter
-    found: int
-    hidden: int
-    beyond: int
-    began: float
-    retention_s: int
+    where: str  # the queue, in words
+    messages: list[Message]  # those that match, oldest first
+    filter: Filter  # that selected them
+    found: int  # messages that SQS returned, matching or not
+    hidden: int  # about as many messages another receiver holds
+    beyond: int  # about as many SQS returns only after the found ones are gone
+    began: float  # when the search began, in seconds since the epoch
+    retention_s: int  # how long the queue keeps a message
 
     @cached_property
     def _ids(self) -> set[str]:

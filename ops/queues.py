@@ -33,19 +33,12 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Depth:
-    """The numbers that SQS reports for a queue. It calls the counts approximate.
+    """The numbers that SQS reports for a queue. It calls the counts approximate."""
 
-    Attributes:
-        visible: messages that SQS would return now.
-        hidden: messages in flight.
-        delayed: messages whose delay is not over.
-        retention_s: how long the queue keeps a message, in seconds.
-    """
-
-    visible: int
-    hidden: int
-    delayed: int
-    retention_s: int
+    visible: int  # messages that SQS would return now
+    hidden: int  # in flight
+    delayed: int  # their delay is not over
+    retention_s: int  # how long the queue keeps a message
 
     @property
     def total(self) -> int:
@@ -251,19 +244,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class QueueKind:
-    """One of the two queues that need a person, in any stack.
+    """One of the two queues that need a person, in any stack."""
 
-    Attributes:
-        group: its command group.
-        title: its name in sentences.
-        output: the stack output with its URL.
-        reasons: the reasons that its messages can have.
-    """
-
-    group: str
-    title: str
-    output: str
-    reasons: tuple[str, ...]
+    group: str  # of commands
+    title: str  # its name in sentences
+    output: str  # the stack output with its URL
+    reasons: tuple[str, ...]  # that its messages can have
 
     @property
     def section(self) -> str:

@@ -57,14 +57,10 @@ def replay_command(kind: QueueKind) -> click.Command:
 
 
 class Sender:
-    """Sends messages to the result queue, from several threads.
-
-    Attributes:
-        refused: the faults of the messages that SQS did not take, by message id.
-    """
+    """Sends messages to the result queue, from several threads."""
 
     def __init__(self, stack: Stack, set_status: Status | None) -> None:
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, str] = {}  # the faults of the messages that SQS did not take, by message id
         self._set_status = set_status
         self._results = Queue.of(stack, "ResultQueueUrl")
         self._ledger = Ledger(stack)

@@ -105,7 +105,9 @@ def _deployed(
         deployment.shorten_visibility(VISIBILITY_S)
         if fill_secret:
             deployment.fill_secret(api_key, user_id)
-        yield DeployedRelay(deployment, endpoint, api_key, user_id)
+        relay = DeployedRelay(deployment, endpoint, api_key, user_id)
+        relay.active()
+        yield relay
 
 
 @pytest.fixture(autouse=True)

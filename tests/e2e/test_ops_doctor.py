@@ -155,11 +155,10 @@ def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
 @contextmanager
 def nobody_listening(relay: DeployedRelay) -> Iterator[None]:
     """Point the function at a port without a server."""
-    function, client = relay.deployment.outputs["FunctionName"], relay.deployment.emulator.client("lambda")
     with held_port() as port, relay.reconfigured(WEBHOOK_URL=f"http://127.0.0.1:{port}/webhook"):
-        wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the change")
+        relay.active()
         yield
-    wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the way back")
+    relay.active()
 
 
 @pytest.mark.parametrize(

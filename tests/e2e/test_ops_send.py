@@ -206,11 +206,3 @@ def test_without_an_entry_there_is_nothing_to_forget(
     without = operator("--stack", function_route.deployment.name, "forget", "--uuid", "one", "--yes")
     assert (without.status, without.out) == (2, "")
     assert "has no ledger (Deduplication is false)" in without.err
-
-
-@pytest.mark.usefixtures("relay")
-def test_an_unknown_call_has_no_story(operator: Operator) -> None:
-    """A script could not distinguish an unknown result from a known one."""
-    unknown = operator("--stack", "relay", "story", "no-such-call")
-    assert (unknown.status, unknown.err) == (1, "")
-    assert unknown.out.startswith("Nothing is known of no-such-call in relay (eu-central-1) since ")

@@ -112,6 +112,11 @@ class DeployedRelay:
             FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
         )
 
+    def active(self) -> None:
+        """Wait until the function's last change has taken effect."""
+        function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
+        wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the function")
+
     def role_policy(self) -> dict[str, Any]:
         """Return the policy that the template gives to the function's role."""
         iam = self.deployment.emulator.client("iam")

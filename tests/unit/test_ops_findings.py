@@ -248,17 +248,18 @@ def test_the_deferred_results_have_the_time_and_the_story_of_the_latest() -> Non
     """After `doctor --probe` an operator would not know whether the fault is over, or which result to look at."""
     now = datetime.now(UTC)
     lines = [
-        {"uuid": uuid, "reason": reason, "timestamp": (now - timedelta(seconds=age_s)).isoformat()}
-        for uuid, reason, age_s in (
-            ("a", "unconfirmed", 400),
-            ("b c", "unconfirmed", 300),
-            ("d", "endpoint_failing", 185),
+        {"uuid": uuid, "reason": reason, "timestamp": (now - timedelta(seconds=age_s)).isoformat(), **attempt}
+        for uuid, reason, age_s, attempt in (
+            ("a", "throttled", 400, {"duration_ms": 1.5}),
+            ("b c", "throttled", 300, {"duration_ms": 1.5}),
+            ("d", "throttled", 185, {}),
+            ("e", "endpoint_failing", 184, {}),
         )
     ]
     events = [{"message": json.dumps({"message": "result.deferred", **line})} for line in lines]
     level, says, next_step = finding(FakeStack(filter_log_events={"events": events}), "deferred")
     assert (level, next_step) == ("note", "flash-call-relay --stack a-stack story 'b c'")
-    assert says == "in the last 15 minutes: unconfirmed 2, endpoint_failing 1; the latest 3 min ago"
+    assert says == "in the last 15 minutes: throttled 3, endpoint_failing 1; the latest 3 min ago"
 
 
 def test_variables_that_the_key_hides_are_a_note() -> None:

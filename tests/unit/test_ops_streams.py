@@ -74,12 +74,13 @@ def test_json_of_a_story_has_the_facts() -> None:
     assert lines[2]["fields"]["reason"] == "endpoint_error"
 
 
-def test_json_of_an_unknown_story_is_empty() -> None:
-    """A script would read a sentence as JSON."""
+def test_an_unknown_story_has_status_1_and_no_json() -> None:
+    """A script could not distinguish an unknown result from a known one, or would read a sentence as JSON."""
     nothing = busy_stack(filter_log_events={"events": []}, receive_message={})
-    ended = run(nothing, "story", "unknown", "--json")
-    assert (ended.status, ended.out) == (1, "")
-    assert ended.err.startswith("Nothing is known of unknown")
+    plain, as_json = run(nothing, "story", "unknown"), run(nothing, "story", "unknown", "--json")
+    assert (plain.status, plain.err, as_json.status, as_json.out) == (1, "", 1, "")
+    for said in (plain.out, as_json.err):
+        assert said.startswith("Nothing is known of unknown in a-stack (eu-central-1) since ")
 
 
 ON_A_BUSY_STACK = """
