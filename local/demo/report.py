@@ -55,13 +55,15 @@ def _story(run: Run, log: Sequence[dict[str, Any]]) -> Table:
 
 def _events(run: Run, log: Sequence[dict[str, Any]]) -> str:
     environments = sum(line.get("message") == "endpoint.failing" for line in log)
-    answers = Counter(request.answer for request in run.endpoint.requests)
+    refused = sum(request.answer == 401 for request in run.endpoint.requests)
+    rotated = (request.at - run.rotated_at for request in run.endpoint.requests if request.answer == 200)
+    took_s = min(after_s for after_s in rotated if after_s >= 0)
     late = [str(request.answer) for request in run.endpoint.requests if request.uuid == run.scenario.known_later.uuid]
     spared = sum(line.get("reason") == "endpoint_failing" for line in log)
     return (
         f"The late call: the endpoint answered {', then '.join(late)}.\n"
         f"The outage: {environments} execution environments noticed it and held back {spared} attempts.\n"
-        f"The rotation: the endpoint refused the old key {answers[401]} times; the relay repeated with the new key.\n"
+        f"The rotation: the endpoint took the new key after {took_s:.1f} s, and refused the old one {refused} times.\n"
     )
 
 

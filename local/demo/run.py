@@ -33,6 +33,7 @@ class Run:
 
     Attributes:
         sent_at: when the first result was sent, in seconds since the epoch.
+        rotated_at: when the endpoint's key was rotated, in seconds since the epoch.
     """
 
     deployment: Deployment
@@ -41,6 +42,7 @@ class Run:
     console: Console
     say: Callable[[str], None]
     sent_at: float = field(default=0, init=False)
+    rotated_at: float = field(default=0, init=False)
 
     def send_all(self) -> None:
         """Send all results while the endpoint misbehaves, and wait until each is delivered or parked."""
@@ -56,6 +58,7 @@ class Run:
             self._watch(lambda: self._delivered(during_outage) > 0, LIMIT_S, show)
             self.say("the relay sends again; now the key is rotated, and the endpoint refuses the old one")
             api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+            self.rotated_at = time.time()
             self.endpoint.rotate(api_key, user_id)
             self.deployment.fill_secret(api_key, user_id)
             self._send(*after_rotation)

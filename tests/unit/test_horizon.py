@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from flash_call_relay import policy
 from flash_call_relay.gate import BLOCK_S
+from flash_call_relay.models import Deferred, FlashCallResult, Judgement, Reason, Record
 from flash_call_relay.reply import MAX_RETRY_AFTER_S
 from flash_call_relay.settings import Settings
 from tests.support.template import default_settings, defaults, template
 
 PARAMETERS = template()["Parameters"]
 SETTINGS = default_settings()
+RESULT = FlashCallResult("call", "Success")
 RESULT_QUEUE = template()["Resources"]["ResultQueue"]["Properties"]
 FUNCTION_TIMEOUT_S = template()["Resources"]["RelayFunction"]["Properties"]["Timeout"]
 
@@ -79,17 +81,22 @@ def test_a_day_of_outage_uses_192_receives_and_284_at_worst() -> None:
     settings=STACKS,
     jitters=st.lists(st.sampled_from([*policy.JITTER, 1.0]), min_size=1, max_size=7),
     hides=st.lists(st.booleans(), min_size=1, max_size=11),
+    waits_s=st.lists(st.none() | st.floats(0, MAX_RETRY_AFTER_S), min_size=1, max_size=5),
     works_s=st.sampled_from([0, 1, FUNCTION_TIMEOUT_S]),
 )
 def test_no_sequence_of_receives_in_any_allowed_stack_runs_out_before_the_computed_time(
-    settings: Settings, jitters: list[float], hides: list[bool], works_s: int
+    settings: Settings, jitters: list[float], hides: list[bool], waits_s: list[float | None], works_s: int
 ) -> None:
-    """Failed hides, kills and throttles in some order would use up the receives without a warning."""
-    age_s = 0.0
+    """Failed hides, kills and requests to wait in some order would use up the receives without a warning."""
+    age_s, never = 0.0, replace(settings, retry_horizon_seconds=10**9)
     for receive in range(1, settings.max_receive_count):
-        delay_s = policy.schedule_s(settings, receive, age_s, jitters[receive % len(jitters)])
+        held = Judgement(Reason.THROTTLED, "held", wait_s=waits_s[receive % len(waits_s)])
+        record, jitter = Record("id", "handle", "body", 0.0, receive, RESULT), jitters[receive % len(jitters)]
+        outcome = policy.decide(never, record, RESULT, held, now=age_s, jitter=jitter)
+        assert isinstance(outcome, Deferred)
+        assert outcome.retry_in_s is not None
         hidden = hides[receive % len(hides)]
-        age_s += works_s + (delay_s if hidden else settings.visibility_timeout_seconds)
+        age_s += works_s + (outcome.retry_in_s if hidden else settings.visibility_timeout_seconds)
     # The function warns at its start if this time is below the horizon.
     assert age_s >= policy.earliest_exhaustion_s(settings)
 
