@@ -1,5 +1,6 @@
 """Read what a reply says: its JSON object, a message without credentials, and the wait that it asks for."""
 
+import contextlib
 import functools
 import io
 import math
@@ -27,12 +28,13 @@ def read_body(response: urllib3.HTTPResponse) -> bytes:
 
     Raises:
         UnfitReplyError: the body is larger than `MAX_BYTES`.
+        urllib3.exceptions.HTTPError, http.client.HTTPException: it is not whole.
     """
     raw = response.read(MAX_BYTES + 1, decode_content=False)
-    try:
-        body = urllib3.HTTPResponse(io.BytesIO(raw), response.headers, preload_content=False).read(MAX_BYTES + 1)
-    except urllib3.exceptions.DecodeError:
-        body = raw
+    body = raw = raw + response.read(1, decode_content=False)  # urllib3 reports a cut body at its end only
+    if "Content-Encoding" in response.headers:
+        with contextlib.suppress(urllib3.exceptions.DecodeError):
+            body = urllib3.HTTPResponse(io.BytesIO(raw), response.headers, preload_content=False).read(MAX_BYTES + 1)
     if max(len(raw), len(body)) > MAX_BYTES:
         raise UnfitReplyError("the reply is too large")
     return body
