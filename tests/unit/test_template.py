@@ -279,7 +279,7 @@ def test_the_template_accepts_only_ids_that_can_exist(name: str, value: str, tak
 UNUSED = (
     "cloudformation:SetStackPolicy|cloudformation:UpdateTerminationProtection",
     r"dynamodb:(Associate|Create)TableReplica|dynamodb:\w*Item|dynamodb:(Query|Scan)|iam:CreateServiceLinkedRole",
-    "dynamodb:(ImportTable|DescribeImport)|s3:GetObjectMetadata|logs:(CreateLogStream|PutLogEvents|DescribeLogStreams)",
+    "dynamodb:(ImportTable|DescribeImport)|s3:(GetObjectMetadata|ListBucket)|logs:(CreateLogStream|PutLogEvents|DescribeLogStreams)",
     r"dynamodb:(Enable|Disable|Update)Kinesis\w+|kinesis:\w+",
     "dynamodb:(Put|Delete)ResourcePolicy|dynamodb:Update(ContinuousBackups|ContributorInsights)",
     r"iam:(Attach|Detach)\w+",
@@ -331,6 +331,19 @@ def test_the_deployers_policy_does_not_reach_itself() -> None:
             for resource in texts(one["Resource"]):
                 assert not fnmatch("arn:aws:iam::111122223333:policy/flash-call-relay-deployer", resource)
                 assert not fnmatch("arn:aws:iam::111122223333:role/flash-call-relay-deployer", resource)
+
+
+def test_the_deployers_policy_reaches_the_relays_packages_only() -> None:
+    """The role could exchange another team's package: `sam deploy` takes a key that exists without looking into it."""
+    policy = json.loads((ROOT / "docs" / "deployer-policy.json").read_text())["Statement"]
+    (package,) = [one for one in policy if any(action.startswith("s3:") for action in texts(one["Action"]))]
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    ours = [config[stage]["deploy"]["parameters"]["s3_prefix"] + "/" for stage in ("default", "prod")]
+    for prefix in (*ours, "", "payments/", "flash-call/"):
+        for name in ("1d2e3f", "1d2e3f.template"):  # the package, and a template
+            key = f"arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-1a2b3c/{prefix}{name}"
+            assert fnmatch(key, package["Resource"]) is (prefix in ours), key
+    assert package["Condition"] == {"StringEquals": {"aws:ResourceAccount": "111122223333"}}, "nor another account's"
 
 
 @pytest.mark.parametrize("page", ["deployer-policy.json", "operating.md"])
