@@ -281,7 +281,7 @@ UNUSED = (
     r"dynamodb:(Associate|Create)TableReplica|dynamodb:\w*Item|dynamodb:(Query|Scan)|iam:CreateServiceLinkedRole",
     "dynamodb:(ImportTable|DescribeImport)|s3:(GetObjectMetadata|ListBucket)|logs:(CreateLogStream|PutLogEvents|DescribeLogStreams)",
     r"dynamodb:(Enable|Disable|Update)Kinesis\w+|kinesis:\w+",
-    "dynamodb:(Put|Delete)ResourcePolicy|dynamodb:Update(ContinuousBackups|ContributorInsights)",
+    "dynamodb:(Put|Delete)ResourcePolicy|dynamodb:UpdateContributorInsights",
     r"iam:(Attach|Detach)\w+",
     r"kms:\w+",
     r"lambda:(Put|Pass)\w+|lambda:DeleteFunction(CodeSigningConfig|Concurrency)|lambda:GetLayerVersion",
