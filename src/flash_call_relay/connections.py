@@ -113,8 +113,10 @@ class Connections:
             yield connection
         except BaseException as error:
             connection.close()  # the rest of this reply must not answer the next request
-            if reused and not sock.received and not isinstance(error, TimeoutError):
-                raise StaleConnectionError from error
+            if reused and not sock.received:
+                self._close_idle()  # what ended this connection may have ended the others, too
+                if not isinstance(error, TimeoutError):
+                    raise StaleConnectionError from error
             raise
         self._idle.append((connection, wall_clock()))
 
@@ -122,10 +124,17 @@ class Connections:
         with contextlib.suppress(IndexError):
             while True:
                 connection, used_at = self._idle.pop()
-                if _has_nothing_unread(connection) and 0 <= wall_clock() - used_at <= MAX_IDLE_S:
+                sock, is_recent = connection.sock, 0 <= wall_clock() - used_at <= MAX_IDLE_S
+                has_unread = isinstance(sock, ssl.SSLSocket) and sock.pending()  # it would be taken for the next reply
+                if connection.is_connected and is_recent and not has_unread:
                     return connection
                 connection.close()
         return None
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
 
     def _connect(self, deadline: Deadline) -> HTTPConnection:
         """Connect in another thread: no time-out bounds the look-up of the name, all addresses and the handshake."""
@@ -138,9 +147,3 @@ class Connections:
             connecting.add_done_callback(lambda _: connection.close())  # even if it connects later
             raise
         return connection
-
-
-def _has_nothing_unread(connection: HTTPConnection) -> bool:
-    """Return whether the connection is open, and nothing on it would be taken for the next reply."""
-    sock = connection.sock
-    return connection.is_connected and not (isinstance(sock, ssl.SSLSocket) and sock.pending())

@@ -85,9 +85,8 @@ class CredentialsStore:
 
     def new_fault(self) -> str:
         """Return why the secret cannot be read, once; empty if it can be, or if that was returned before."""
-        with self._lock:
-            fault, self._new_fault = self._new_fault, ""
-            return fault
+        fault, self._new_fault = self._new_fault, ""  # without the lock, which a slow fetch holds
+        return fault
 
     def _fetch(self) -> None:
         now, fault = self._clock(), ""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from flash_call_relay import models, policy, telemetry
 from flash_call_relay.budget import SETTLE_S, Deadline
+from flash_call_relay.connections import StaleConnectionError
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import OUT_OF_TIME, Gate
 from flash_call_relay.models import Confirmed, Deferred, FlashCallResult, Judgement, Processed, Reason, Record
@@ -111,12 +112,18 @@ class Delivery:
         return judgement
 
     def _attempt(self, result: FlashCallResult, credentials: Credentials, last_moment: Deadline) -> Judgement:
-        permit = self._gate.admit(credentials, last_moment)
-        if isinstance(permit, Judgement):
-            return permit
-        reply = self._webhook.post(result, credentials, kept=not permit.is_trial)
+        is_trial = self._gate.admit(credentials, last_moment)
+        if isinstance(is_trial, Judgement):
+            return is_trial
+        deadline = Deadline.after(self._settings.request_timeout_seconds)
+        try:
+            reply = self._webhook.post(result, credentials, deadline, kept=not is_trial)
+        except StaleConnectionError:
+            if blocked := self._gate.blocked(credentials):
+                return blocked
+            reply = self._webhook.post(result, credentials, deadline, kept=False)
         judgement = policy.judge(self._settings, result, reply)
-        self._gate.learn(permit, judgement)
+        self._gate.learn(judgement, credentials, is_trial=is_trial)
         telemetry.log_attempt(result, judgement)
         return judgement
 

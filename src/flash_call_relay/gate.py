@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
@@ -19,13 +18,6 @@ FAILING = Judgement(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
 OUT_OF_TIME = Judgement(Reason.OUT_OF_TIME, "the function's time is over")
 OVER_THE_LIMIT = Judgement(Reason.THROTTLED, "not asked in time: RateLimitPerSecond")
 THROTTLED = "not asked: the endpoint asked to wait"
-
-
-class Permit(NamedTuple):
-    """Leave to make one attempt."""
-
-    credentials: Credentials
-    is_trial: bool  # it decides whether the gate opens
 
 
 class Gate:
@@ -70,8 +62,10 @@ class Gate:
                 return FAILING
             return None
 
-    def admit(self, credentials: Credentials, end: Deadline) -> Permit | Judgement:
-        """Admit one attempt, or return why not. Each admitted attempt must report its end to `learn`.
+    def admit(self, credentials: Credentials, end: Deadline) -> bool | Judgement:
+        """Admit one attempt and return whether it is a trial, or return why not.
+
+        Each admitted attempt must report its end to `learn`.
 
         While the endpoint or the credentials are in doubt, waits for the trial that is under way, `timeout_s` at most.
         Then waits for this attempt's turn. The attempt must be over at `end`.
@@ -79,7 +73,8 @@ class Gate:
         with self._changed:
             while True:
                 if self._is_doubtful(credentials) and self._trial_until is not None:
-                    self._changed.wait_for(lambda: self._trial_until is None, self._trial_until - self._clock())
+                    left_s = min(self._trial_until - self._clock(), end.left_s)
+                    self._changed.wait_for(lambda: self._trial_until is None, left_s)
                 if blocked := self.blocked(credentials):
                     return blocked
                 self._turn_at = min(self._turn_at, self._clock() + self._interval_s)  # if the clock was put back
@@ -91,33 +86,35 @@ class Gate:
                 self._changed.wait(turn_in_s)
             self._turn_at = self._clock() + self._interval_s
             if is_trial := self._is_doubtful(credentials):
-                # If the trial never reports its end, the gate admits another one at this time.
-                self._trial_until = self._clock() + self._timeout_s
-            return Permit(credentials, is_trial)
+                # If the trial never reports its end, the gate admits another one at this time. A second longer, because
+                # an attempt that times out ends a moment later.
+                self._trial_until = self._clock() + self._timeout_s + 1
+            return is_trial
 
-    def learn(self, permit: Permit, judgement: Judgement) -> None:
-        """Record how an admitted attempt ended."""
+    def learn(self, judgement: Judgement, credentials: Credentials, *, is_trial: bool) -> None:
+        """Record how an admitted attempt ended, and which credentials it used."""
         reason = judgement.reason
+        fails = reason is not None and reason.against_endpoint
         with self._changed:
-            if permit.is_trial:
+            if is_trial:
                 self._trial_until = None
                 self._changed.notify_all()
-            if judgement.asks_to_wait:
-                self._hold(judgement.wait_s, goes_on=permit.is_trial)
-            elif permit.is_trial and self._held_until is not None and self._held_until <= self._clock():
+            if judgement.asks_to_wait or (is_trial and fails and self._held_until is not None):
+                self._hold(judgement.wait_s, goes_on=is_trial)
+            elif is_trial and self._held_until is not None and self._held_until <= self._clock():
                 self._held_until = None
                 self._events.append(GateEvent.ENDPOINT_THROTTLING_ENDED)
-            if reason and reason.against_endpoint:
-                self._count_failure(was_trial=permit.is_trial)
+            if fails:
+                self._count_failure(was_trial=is_trial)
             elif not judgement.asks_to_wait:
                 self._failures = 0
                 if self._failing_until is not None:
                     self._failing_until = None
                     self._events.append(GateEvent.ENDPOINT_RECOVERED)
             if reason is None or reason.proves_credentials:
-                self._accept(permit.credentials)
+                self._accept(credentials)
             elif reason is Reason.CREDENTIALS_REJECTED:
-                self._refuse(permit.credentials)
+                self._refuse(credentials)
 
     @property
     def failing(self) -> bool:

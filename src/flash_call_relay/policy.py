@@ -27,7 +27,7 @@ def _failure(settings: Settings, result: FlashCallResult, reply: Reply) -> Reaso
     status, is_object = reply.http_status or 0, reply.json_object is not None
     if 200 <= status < 300 and settings.confirmation == "http-status":
         return None
-    if reply.failure and status != 429:
+    if reply.failure and status not in (401, 429):  # these two need no body
         return reply.failure
     match status:
         case _ if 200 <= status < 300:

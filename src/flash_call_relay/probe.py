@@ -21,8 +21,9 @@ def probe(call: str, settings: Settings, credentials: CredentialsStore, *, deadl
         fresh = credentials.fresh().current()
     except CredentialsUnavailableError as error:
         return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": printable(str(error))}
-    answer = Webhook(settings).post(FlashCallResult(call, "Failed"), fresh)
-    if answer.failure:
+    attempt = Deadline.after(settings.request_timeout_seconds)
+    answer = Webhook(settings).post(FlashCallResult(call, "Failed"), fresh, attempt, kept=False)
+    if answer.failure and answer.http_status is None:
         return {"reason": answer.failure, "detail": answer.message}
     is_object = answer.json_object is not None
     return {"http_status": answer.http_status, "is_json_object": is_object, "message": answer.message}

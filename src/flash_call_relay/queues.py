@@ -39,7 +39,7 @@ class Queues:
                 parks[record.message_id] = _parked(record, outcome)
             elif isinstance(outcome, Deferred) and record.receipt_handle is None:
                 delay_s = min(outcome.retry_in_s or 0, MAX_DELAY_S)
-                requeues[record.message_id] = {"MessageBody": _to_requeue(record), "DelaySeconds": delay_s}
+                requeues[record.message_id] = {"MessageBody": _body(record, MAX_RESULT_BYTES), "DelaySeconds": delay_s}
             elif isinstance(outcome, Deferred) and outcome.retry_in_s is not None:
                 hide = {"ReceiptHandle": record.receipt_handle, "VisibilityTimeout": outcome.retry_in_s}
                 hides[record.message_id] = hide
@@ -75,17 +75,20 @@ def _in_batches(  # noqa: PLR0913
     return failures
 
 
-def _to_requeue(record: Record) -> str:
-    """Return the body of an event that joins the result queue: the event, or its result if the event is too large."""
+def _body(record: Record, limit: int) -> str:
+    """Return the body; of one that is too large, its result, or else as much as SQS takes.
+
+    Only an event's body can be too large. It is ASCII, so its length is that of its bytes.
+    """
     result = record.content
-    if isinstance(result, FlashCallResult) and len(record.body) > MAX_RESULT_BYTES:  # the body is ASCII
+    if isinstance(result, FlashCallResult) and len(record.body) > limit:
         return json.dumps({"uuid": result.uuid, "status": result.status})
-    return record.body
+    return record.body[:limit]
 
 
 def _parked(record: Record, parked: Parked) -> dict[str, Any]:
-    sent_at, cut = datetime.fromtimestamp(record.sent_at, UTC), ""
-    if len(record.body) > MAX_PARKED_BYTES:  # only an event's, which is ASCII
+    sent_at, body, cut = datetime.fromtimestamp(record.sent_at, UTC), _body(record, MAX_PARKED_BYTES), ""
+    if body != record.body:
         cut = f"the body is cut, it had {len(record.body)} bytes; "
     values = {
         "reason": str(parked.reason),
@@ -100,4 +103,4 @@ def _parked(record: Record, parked: Parked) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
-    return {"MessageBody": record.body[:MAX_PARKED_BYTES], "MessageAttributes": attributes}
+    return {"MessageBody": body, "MessageAttributes": attributes}

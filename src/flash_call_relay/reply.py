@@ -1,7 +1,6 @@
 """Read what a reply says: its JSON object, a message without credentials, and the wait that it asks for."""
 
 import contextlib
-import functools
 import io
 import math
 import re
@@ -30,11 +29,13 @@ def read_body(response: urllib3.HTTPResponse) -> bytes:
         UnfitReplyError: the body is larger than `MAX_BYTES`.
         urllib3.exceptions.HTTPError, http.client.HTTPException: it is not whole.
     """
-    raw = response.read(MAX_BYTES + 1, decode_content=False)
-    body = raw = raw + response.read(1, decode_content=False)  # urllib3 reports a cut body at its end only
-    if "Content-Encoding" in response.headers:
+    body = raw = response.read(MAX_BYTES + 1, decode_content=False)
+    if len(raw) <= MAX_BYTES:
+        response.read(1, decode_content=False)  # only at its end urllib3 reports a body that is cut short
+    if coding := response.headers.get("Content-Encoding"):
+        coded = urllib3.HTTPResponse(io.BytesIO(raw), {"Content-Encoding": coding}, preload_content=False)
         with contextlib.suppress(urllib3.exceptions.DecodeError):
-            body = urllib3.HTTPResponse(io.BytesIO(raw), response.headers, preload_content=False).read(MAX_BYTES + 1)
+            body = coded.read(MAX_BYTES + 1)
     if max(len(raw), len(body)) > MAX_BYTES:
         raise UnfitReplyError("the reply is too large")
     return body
@@ -43,10 +44,12 @@ def read_body(response: urllib3.HTTPResponse) -> bytes:
 def parse(http_status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials) -> Reply:
     """Return what a whole reply says."""
     json_object, wait_s = _json_object(body), retry_after_s(headers.get("Retry-After"), time.time())
-    unread = {"Retry-After": wait_s is None, "Content-Encoding": json_object is None}
-    notes = [f"({name}: {headers[name]})" for name, is_unread in unread.items() if is_unread and name in headers]
-    message = _masked(" ".join([*notes, _message(json_object, body)]), credentials)
-    return Reply(http_status, json_object, message, wait_s=wait_s)
+    message = _message(json_object, body)
+    useless = {"Retry-After": wait_s is None, "Content-Encoding": json_object is None and not message}
+    notes = [
+        f"({name}: {headers[name][:40]})" for name, is_useless in useless.items() if is_useless and name in headers
+    ]
+    return Reply(http_status, json_object, _masked(" ".join([*notes, message]), credentials), wait_s=wait_s)
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:
@@ -90,19 +93,12 @@ def _masked(text: str, credentials: Credentials) -> str:
     """Return text that the endpoint sent, printable and free of credentials, 120 characters at most."""
     if not text:
         return ""
-    echo, runs = _echoes(credentials)
-    # Made printable first, because a line break becomes a space, and a credential may hold a space.
-    shown = echo.sub("***", printable(text, limit=MAX_BYTES))
-    parts = (shown[start : start + ECHO_RUN].lower() for start in range(len(shown) - ECHO_RUN + 1))
-    return printable(shown, 120) if runs.isdisjoint(parts) else "(withheld)"
-
-
-@functools.lru_cache(maxsize=4)
-def _echoes(credentials: Credentials) -> tuple[re.Pattern[str], frozenset[str]]:
-    """Return a pattern for whole credentials, and each six characters in a row of them, in lower case.
-
-    The six characters find an echo that is cut short or encoded. A pattern of them would take seconds for a long reply.
-    """
     values = sorted((credentials.api_key, credentials.user_id), key=len, reverse=True)
-    runs = {value[start : start + ECHO_RUN].lower() for value in values for start in range(len(value) - ECHO_RUN + 1)}
-    return re.compile("|".join(map(re.escape, values)), re.IGNORECASE), frozenset(runs)
+    # Made printable first, because a line break becomes a space, and a credential may hold a space.
+    shown = re.sub("|".join(map(re.escape, values)), "***", printable(text, limit=MAX_BYTES), flags=re.IGNORECASE)
+    # Six characters in a row of a credential are an echo that is cut short or encoded. A pattern would take seconds.
+    return printable(shown, 120) if _runs(*values).isdisjoint(_runs(shown)) else "(withheld)"
+
+
+def _runs(*texts: str) -> set[str]:
+    return {text[at : at + ECHO_RUN].lower() for text in texts for at in range(len(text) - ECHO_RUN + 1)}

@@ -17,16 +17,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from flash_call_relay import models, policy
-from flash_call_relay.models import (
-    Deferred,
-    Delivered,
-    FlashCallResult,
-    GateEvent,
-    Judgement,
-    Parked,
-    Processed,
-    Reason,
-)
+from flash_call_relay.models import Deferred, Delivered, FlashCallResult, GateEvent, Parked, Processed, Reason
 from flash_call_relay.settings import Settings
 
 NAMESPACE = "FlashCallRelay"
@@ -73,7 +64,7 @@ def warn_if_receives_run_out(settings: Settings) -> None:
 
 
 @_harmless()
-def log_attempt(result: FlashCallResult, judgement: Judgement) -> None:
+def log_attempt(result: FlashCallResult, judgement: models.Judgement) -> None:
     """Log an attempt at the level DEBUG, in one field, because queries count attempts by the fields of an outcome."""
     attempt = {"reason": judgement.reason, "detail": judgement.detail, "duration_ms": judgement.duration_ms}
     logger.debug("attempt.ended", extra={"uuid": result.uuid, "status": result.status, "attempt": attempt})
@@ -161,6 +152,7 @@ class Invocation:
             for one in self._processed
             if isinstance(one.outcome, Deferred) and one.outcome.reason is not Reason.UNKNOWN_CALL
         ]
+        asked_to_wait = {one.outcome.http_status for one in self._processed if isinstance(one.outcome, Deferred)}
         confirmed = [round(one.age_s, 1) for one in delivered]
         counts = {
             "ResultsReceived": len(self._processed),
@@ -171,7 +163,7 @@ class Invocation:
             "ConflictingResults": reasons[Reason.CONFLICTING_STATUS, "ResultsParked"] + self._clashes,
             "CredentialsRejected": reasons[Reason.CREDENTIALS_REJECTED, "ResultsDeferred"],
             "EndpointFailing": int(failing or reasons[Reason.ENDPOINT_FAILING, "ResultsDeferred"] > 0),
-            "Throttled": int(throttling or reasons[Reason.THROTTLED, "ResultsDeferred"] > 0),
+            "Throttled": int(throttling or 429 in asked_to_wait),
             "LedgerErrors": int(self._faults > 0),
             "ConfirmedLate": sum(age_s >= late_after_s > 0 for age_s in confirmed),
             "OutcomeEventsFailed": self._unpublished,

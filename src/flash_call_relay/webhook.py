@@ -10,7 +10,7 @@ import urllib3
 
 from flash_call_relay import __version__, reply
 from flash_call_relay.budget import Deadline
-from flash_call_relay.connections import Connections, StaleConnectionError, UnfitReplyError
+from flash_call_relay.connections import Connections, UnfitReplyError
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reason, Reply
 from flash_call_relay.settings import Settings
@@ -23,25 +23,19 @@ class Webhook:
     """The endpoint. Any number of threads may call `post`; each attempt has a connection to itself."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeout_s = settings.request_timeout_seconds
         url = urllib3.util.parse_url(settings.webhook_url)
         self._path = url.request_uri
-        self._connections = Connections(url, self._timeout_s, settings.connections_per_function)
+        self._connections = Connections(url, settings.request_timeout_seconds, settings.connections_per_function)
 
-    def post(self, result: FlashCallResult, credentials: Credentials, *, kept: bool = True) -> Reply:
-        """Make one attempt, of `RequestTimeoutSeconds` at most; if `kept`, on a connection that is open already.
+    def post(self, result: FlashCallResult, credentials: Credentials, deadline: Deadline, *, kept: bool) -> Reply:
+        """Make one attempt, until `deadline` at most; if `kept`, on a connection that is open already.
 
         A failure of the endpoint or the network raises nothing.
+
+        Raises:
+            StaleConnectionError: the connection was open before, and has died. This says nothing of the endpoint.
         """
         began = time.monotonic()
-        deadline = Deadline(began + self._timeout_s)
-        try:
-            said = self._post(result, credentials, deadline, kept=kept)
-        except StaleConnectionError:  # the server ended an idle connection, which says nothing of its health
-            said = self._post(result, credentials, deadline, kept=False)
-        return replace(said, duration_ms=(time.monotonic() - began) * 1000)
-
-    def _post(self, result: FlashCallResult, credentials: Credentials, deadline: Deadline, *, kept: bool) -> Reply:
         document = json.dumps({"uuid": result.uuid, "status": result.status})
         headers = {
             "Content-Type": "application/json",
@@ -60,17 +54,14 @@ class Webhook:
                 if response.status < 200:
                     raise UnfitReplyError("an interim reply")
                 head = response
-                body = reply.read_body(response)
+                said = reply.parse(response.status, response.headers, reply.read_body(response), credentials)
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, ValueError, OverflowError) as error:
             failure, message = _failure(error)
-            if head is None:
-                return Reply(None, message=message, failure=failure)
-            wait_s = reply.retry_after_s(head.headers.get("Retry-After"), time.time())
-            return Reply(head.status, message=message, failure=failure, wait_s=wait_s)
-        return reply.parse(response.status, response.headers, body, credentials)
+            wait_s = reply.retry_after_s(head.headers.get("Retry-After"), time.time()) if head else None
+            said = Reply(head.status if head else None, message=message, failure=failure, wait_s=wait_s)
+        return replace(said, duration_ms=(time.monotonic() - began) * 1000)
 
 
-_NOT_HTTP = "the reply is not HTTP"
 _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
     (TimeoutError, Reason.TIMEOUT, "no whole answer in time"),
     (ssl.SSLError, Reason.TLS_FAILED, "TLS failed"),
@@ -78,10 +69,10 @@ _FAILURES: tuple[tuple[type[Exception], Reason, str], ...] = (
     (urllib3.exceptions.DecodeError, Reason.BAD_REPLY, "the reply has too many codings"),
     (http.client.RemoteDisconnected, Reason.BAD_REPLY, "no reply"),
     (http.client.IncompleteRead, Reason.BAD_REPLY, "the reply is cut short"),
-    (http.client.BadStatusLine, Reason.BAD_REPLY, _NOT_HTTP),
+    (http.client.BadStatusLine, Reason.BAD_REPLY, "the reply is not HTTP"),
     (http.client.HTTPException, Reason.BAD_REPLY, "too many headers, or too long a line"),
     (OSError, Reason.CONNECTION_FAILED, "no connection"),
-    (Exception, Reason.BAD_REPLY, _NOT_HTTP),  # wrong sizes and lengths
+    (Exception, Reason.BAD_REPLY, "the reply is not HTTP"),  # wrong sizes and lengths
 )
 
 

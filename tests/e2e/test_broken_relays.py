@@ -82,9 +82,9 @@ Connections.borrow = lambda self, _deadline, **options: _borrow(self, Deadline.a
         CREDENTIALS,
         webhook="""
 _post = Webhook.post
-def _post_and_tell(self, result, credentials, **options):
+def _post_and_tell(self, result, credentials, *further, **options):
     print(credentials.api_key)
-    return _post(self, result, credentials, **options)
+    return _post(self, result, credentials, *further, **options)
 Webhook.post = _post_and_tell
 """,
     ),
@@ -96,9 +96,9 @@ def _read_and_note(response):
     _seen.location = response.headers.get("Location")
     return _read_body(response)
 reply.read_body = _read_and_note
-def _post_and_follow(self, result, credentials, **options):
+def _post_and_follow(self, result, credentials, *further, **options):
     _seen.location = None
-    answer = _post(self, result, credentials, **options)
+    answer = _post(self, result, credentials, *further, **options)
     if _seen.location:
         urllib3.request("POST", _seen.location, headers={"x-api-key": credentials.api_key})
     return answer

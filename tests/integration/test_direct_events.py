@@ -43,8 +43,7 @@ def test_a_deferred_event_that_is_too_large_for_the_queue_joins_it_as_its_result
 @pytest.mark.parametrize("characters", [150_000, 200_000], ids=["900 kB", "1.2 MB"])
 def test_a_parked_event_is_cut_only_where_sqs_takes_no_more(relay: InProcessRelay, event: Any, characters: int) -> None:
     """SQS would refuse a large event that needs a person, and it would be lost, or cut without a word."""
-    event["detail"]["note"] = "\N{CYRILLIC SMALL LETTER A}" * characters
-    relay.endpoint.misbehave(UUID, error(400))
+    event["detail"] = {"note": "\N{CYRILLIC SMALL LETTER A}" * characters}
     assert relay.invoke(event) == []
     (asked,) = relay.calls_of("SendMessageBatch")
     body, words = asked["Entries"][0]["MessageBody"], asked["Entries"][0]["MessageAttributes"]["detail"]["StringValue"]
@@ -53,6 +52,16 @@ def test_a_parked_event_is_cut_only_where_sqs_takes_no_more(relay: InProcessRela
     assert (len(body) < len(json.dumps(event)), words.startswith("the body is cut")) == (is_cut, is_cut)
     attributes = asked["Entries"][0]["MessageAttributes"].items()
     assert len(body) + sum(len(name + one["DataType"] + one["StringValue"]) for name, one in attributes) <= 2**20
+
+
+def test_a_parked_event_that_is_too_large_for_sqs_is_parked_as_its_result(relay: InProcessRelay, event: Any) -> None:
+    """A result that was refused would be cut before its uuid, and nobody could send it again."""
+    event["detail"] = {"note": "\N{CYRILLIC SMALL LETTER A}" * 200_000, **event["detail"]}
+    relay.endpoint.misbehave(UUID, error(400))
+    assert relay.invoke(event) == []
+    (asked,) = relay.calls_of("SendMessageBatch")
+    assert json.loads(asked["Entries"][0]["MessageBody"]) == {"uuid": UUID, "status": "Success"}
+    assert "the body is cut" in asked["Entries"][0]["MessageAttributes"]["detail"]["StringValue"]
 
 
 @pytest.mark.parametrize(("base", "least", "most"), [(500, 400, 600), (900, 720, 900)], ids=["500 s", "900 s"])

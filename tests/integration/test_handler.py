@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from flash_call_relay import budget, credentials, handler
-from flash_call_relay.credentials import Credentials
 from flash_call_relay.events import UnsupportedEventError
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
@@ -184,12 +183,12 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(
     for module in (budget, concurrent.futures._base):
         monkeypatch.setattr(module, "time", clock)
 
-    def hang_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
+    def hang_for_one(webhook: Webhook, sent: FlashCallResult, *further: Any, **options: Any) -> Any:
         nonlocal passed_s
         if sent.uuid == "stuck":
             begun.set()
             return over.wait(PATIENCE_S)
-        answer = post(webhook, sent, credentials, **options)
+        answer = post(webhook, sent, *further, **options)
         begun.wait(PATIENCE_S)
         passed_s = Context().remaining_ms / 1000 - budget.SETTLE_S  # the time for attempts is over
         return answer

@@ -18,7 +18,7 @@ import pytest
 import trustme
 import urllib3
 
-from flash_call_relay import connections, gate
+from flash_call_relay import connections, gate, handler
 from flash_call_relay.models import FlashCallResult, Reason, Reply
 from flash_call_relay.policy import judge
 from flash_call_relay.webhook import Webhook
@@ -26,6 +26,7 @@ from local.endpoint.behaviour import (
     Act,
     Behaviour,
     Step,
+    after,
     answer,
     close_early,
     drip_body,
@@ -36,6 +37,7 @@ from local.endpoint.behaviour import (
     half_reply,
     hang,
     huge,
+    late,
     lost,
     not_http,
     reset,
@@ -45,6 +47,7 @@ from local.endpoint.behaviour import (
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
 from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, InProcessRelay
+from tests.support.relay import post as attempt
 from tests.support.template import default_settings
 
 GZIP = {"Content-Encoding": "gzip"}
@@ -66,12 +69,12 @@ def client(url: str, timeout_s: int = 20, connections: int = 1, **environ: str) 
     )
 
 
-def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply]:
+def post_all(webhook: Webhook, uuids: Iterable[str], timeout_s: float = 20) -> dict[str, Reply]:
     """Make attempts side by side; an endless attempt fails the test instead of stopping it."""
     said: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
 
     def post_one(uuid: str) -> None:
-        said.put((uuid, webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS)))
+        said.put((uuid, attempt(webhook, FlashCallResult(uuid, "Success"), CREDENTIALS, timeout_s)))
 
     threads = [threading.Thread(target=post_one, args=(uuid,), daemon=True) for uuid in uuids]
     for thread in threads:
@@ -79,9 +82,9 @@ def post_all(webhook: Webhook, uuids: Iterable[str]) -> dict[str, Reply]:
     return dict(said.get(timeout=60) for _ in threads)
 
 
-def post(webhook: Webhook) -> Reply:
+def post(webhook: Webhook, timeout_s: float = 20) -> Reply:
     """Make one attempt."""
-    return post_all(webhook, [UUID])[UUID]
+    return post_all(webhook, [UUID], timeout_s)[UUID]
 
 
 def raw(*steps: Step) -> Behaviour:
@@ -203,7 +206,7 @@ def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
     webhook = client(standin.url, timeout_s=1, connections=len(SLOW))
     for uuid, behaviour in SLOW.items():
         standin.misbehave(uuid, behaviour)
-    for uuid, said in post_all(webhook, SLOW).items():
+    for uuid, said in post_all(webhook, SLOW, timeout_s=1).items():
         assert said.failure is Reason.TIMEOUT, uuid
 
 
@@ -293,6 +296,36 @@ def test_a_kept_connection_that_dies_costs_no_result(
         assert relay.invoke_with(relay.send(*map(result, uuids))) == []
     assert relay.outcomes() == [("delivered", None)] * 30
     assert relay.lines("endpoint.") == []
+
+
+def test_kept_connections_that_fell_silent_cost_one_attempt_each_at_most(standin: StandIn) -> None:
+    """A NAT gateway that forgets connections would close the gate again and again, a time-out after the other."""
+    webhook = client(standin.url, connections=4)
+    uuids = [f"call-{number}" for number in range(4)]
+    standin.issue(*uuids)
+    standin.override(after(lambda: len(standin.requests) >= 4, late(0)))  # so that each gets its own connection
+    assert {said.http_status for said in post_all(webhook, uuids).values()} == {200}
+    standin.override(hang())
+    assert_failed(post(webhook, 1), Reason.TIMEOUT)
+    assert standin.connections == 4
+    standin.heal()
+    assert post(webhook) == CONFIRMED
+    assert standin.connections == 5
+
+
+def test_a_repetition_heeds_a_request_to_wait(relay: InProcessRelay) -> None:
+    """A result would be sent inside a `Retry-After` that the relay has heard, because its connection had died."""
+    relay.configure(CONNECTIONS_PER_FUNCTION="2")
+    first, second = relay.issue_calls(2)
+    relay.endpoint.override(after(lambda: len(relay.endpoint.requests) >= 2, late(0)))
+    relay.invoke_with(relay.send(result(first), result(second)))  # two connections are kept
+    relay.endpoint.heal()
+    relay.endpoint.misbehave("throttled", error(429, retry_after=120))
+    dies = after(lambda: handler.wire().gate.throttling, close_early())
+    relay.endpoint.misbehave("dies", dies)
+    assert len(relay.invoke_with(relay.send(result("throttled"), result("dies")))) == 2
+    assert [request.uuid for request in relay.endpoint.requests[2:]].count("dies") == 1
+    assert {line["reason"] for line in relay.lines("result.deferred")} == {"throttled"}
 
 
 def test_a_trial_takes_a_new_connection(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +436,7 @@ def server(greeting: Iterable[bytes]) -> Iterator[str]:
 def test_a_handshake_that_does_not_end_times_out(greeting: Iterable[bytes]) -> None:
     """A server that accepts connections and is stuck would hold a thread for ever."""
     with server(greeting) as url:
-        assert_failed(post(client(url, timeout_s=1)), Reason.TIMEOUT)
+        assert_failed(post(client(url, timeout_s=1), 1), Reason.TIMEOUT)
 
 
 def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
@@ -419,7 +452,7 @@ def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
     webhook = client(standin.url, timeout_s=1)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", slow)
-        assert_failed(post(webhook), Reason.TIMEOUT)
+        assert_failed(post(webhook, 1), Reason.TIMEOUT)
         go_on.set()
         # The late connection is closed unsent: the stand-in sees it begin and end.
         standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the late connection")
@@ -457,10 +490,10 @@ def test_a_dead_address_is_followed_by_the_next_one(
             waiting.enter_context(socket.create_connection(dead.getsockname()))
         addresses = [(*good[:4], dead.getsockname()), good]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-        assert post(client(standin.url, timeout_s=4)) == CONFIRMED
+        assert post(client(standin.url, timeout_s=4), 4) == CONFIRMED
         addresses.pop()
         reason = Reason.TIMEOUT if is_silent else Reason.CONNECTION_FAILED
-        assert_failed(post(client(standin.url, timeout_s=1)), reason)
+        assert_failed(post(client(standin.url, timeout_s=1), 1), reason)
 
 
 def certificate(authority: trustme.CA, *names: str, not_after: datetime | None = None) -> ssl.SSLContext:

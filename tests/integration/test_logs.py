@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from flash_call_relay import telemetry
-from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Deferred, Delivered, FlashCallResult, Processed, Reason, Record
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error
@@ -108,10 +107,10 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay, monke
     """A killed function would leave no log of its whole batch."""
     post, over = Webhook.post, threading.Event()
 
-    def wait_for_one(webhook: Webhook, sent: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
+    def wait_for_one(webhook: Webhook, sent: FlashCallResult, *further: Any, **options: Any) -> Any:
         if sent.uuid == "slow":
             over.wait(2 * PATIENCE_S)
-        return post(webhook, sent, credentials, **options)
+        return post(webhook, sent, *further, **options)
 
     monkeypatch.setattr(Webhook, "post", wait_for_one)
     relay.endpoint.issue("slow", "prompt")

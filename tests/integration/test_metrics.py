@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from flash_call_relay import gate
-from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import error
@@ -212,11 +211,11 @@ def test_a_clash_in_the_ledger_counts_as_a_conflicting_result(
     relay.endpoint.issue("call", "other")
     post = Webhook.post
 
-    def overtaken(webhook: Webhook, asked: FlashCallResult, credentials: Credentials, **options: Any) -> Any:
+    def overtaken(webhook: Webhook, asked: FlashCallResult, *further: Any, **options: Any) -> Any:
         if asked.uuid == "call":  # another invocation writes after this one has read
             item = {"uuid": {"S": "call"}, "status": {"S": "Failed"}, "confirmed_at": {"N": "1"}}
             relay.dynamodb.put_item(TableName=relay.name, Item=item)
-        return post(webhook, asked, credentials, **options)
+        return post(webhook, asked, *further, **options)
 
     monkeypatch.setattr(Webhook, "post", overtaken)
     relay.invoke_with(relay.send(result("call"), result("other"), result("other", "Failed")))

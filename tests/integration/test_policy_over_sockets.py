@@ -10,7 +10,7 @@ from flash_call_relay.models import Deferred, Delivered, Outcome, Parked, Reason
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import Behaviour, answer, error, redirect
 from local.endpoint.standin import StandIn
-from tests.support.relay import CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+from tests.support.relay import CREDENTIALS, KEY, SUCCESS, USER, UUID, post, webhook_settings
 
 SETTINGS = webhook_settings("http://127.0.0.1/")
 CONFIRMED = Delivered(200)
@@ -34,7 +34,7 @@ def outcome_of(behaviour: Behaviour, endpoint: StandIn, webhook: Webhook, age_s:
     endpoint.misbehave(UUID, behaviour)
     now = time.time()
     record = Record("id", "handle", "body", now - age_s, 1, SUCCESS)
-    judgement = policy.judge(SETTINGS, SUCCESS, webhook.post(SUCCESS, CREDENTIALS))
+    judgement = policy.judge(SETTINGS, SUCCESS, post(webhook, SUCCESS, CREDENTIALS))
     return policy.decide(SETTINGS, record, SUCCESS, judgement, now=now, jitter=1.0)
 
 

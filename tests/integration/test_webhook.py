@@ -15,7 +15,7 @@ from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.webhook import Webhook
 from local.endpoint.behaviour import Behaviour, answer, echo_headers, error, redirect, status_line
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, webhook_settings
+from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, SUCCESS, USER, UUID, post, webhook_settings
 
 over_http = pytest.mark.parametrize("standin", ["http"], indirect=True)  # TLS does not matter for these
 
@@ -29,7 +29,7 @@ def webhook(standin: StandIn) -> Webhook:
 @pytest.mark.parametrize("status", ["Success", "Failed"])
 def test_the_request_has_the_documented_path_headers_and_body(standin: StandIn, webhook: Webhook, status: Any) -> None:
     """BetaTel would refuse every result, or learn more than it should."""
-    webhook.post(FlashCallResult(UUID, status), CREDENTIALS)
+    post(webhook, FlashCallResult(UUID, status), CREDENTIALS)
     (request,) = standin.requests
     assert (request.method, request.path) == ("POST", WEBHOOK_PATH)
     assert dict(request.headers) == {
@@ -48,7 +48,7 @@ def test_the_request_has_the_documented_path_headers_and_body(standin: StandIn, 
 
 def test_the_query_of_the_configured_url_is_sent(standin: StandIn) -> None:
     """The relay could not use an endpoint that needs a query parameter."""
-    Webhook(webhook_settings(standin.url + "?tenant=a%20b")).post(SUCCESS, CREDENTIALS)
+    post(Webhook(webhook_settings(standin.url + "?tenant=a%20b")), SUCCESS, CREDENTIALS)
     assert standin.requests[0].path == WEBHOOK_PATH + "?tenant=a%20b"
 
 
@@ -75,14 +75,14 @@ def test_the_configured_host_and_port_are_asked(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     webhook = Webhook(webhook_settings(f"http://{authority}{WEBHOOK_PATH}"))
-    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert post(webhook, SUCCESS, CREDENTIALS) == CONFIRMED
     assert asked == [address]
     assert dict(standin.requests[0].headers)["Host"] == host
 
 
 def test_attempts_one_after_another_share_a_connection(standin: StandIn, webhook: Webhook) -> None:
     """Each result would pay for a TLS handshake, and BetaTel would see thousands of connections."""
-    assert {webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED for _ in range(20)} == {True}
+    assert {post(webhook, SUCCESS, CREDENTIALS) == CONFIRMED for _ in range(20)} == {True}
     assert standin.connections == 1
 
 
@@ -91,7 +91,7 @@ def test_each_thread_gets_its_own_answer(standin: StandIn, webhook: Webhook) -> 
     uuids = [f"{UUID}-{number}" for number in range(60)]
     standin.issue(*uuids)
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda uuid: webhook.post(FlashCallResult(uuid, "Success"), CREDENTIALS), uuids))
+        answers = list(threads.map(lambda uuid: post(webhook, FlashCallResult(uuid, "Success"), CREDENTIALS), uuids))
     assert [answer.json_object["uuid"] for answer in answers if answer.json_object] == uuids
     assert standin.connections <= 4
 
@@ -101,11 +101,11 @@ def test_a_documented_error_is_a_reply_with_its_message(standin: StandIn, webhoo
     standin.misbehave(UUID, error(400), error(500))
     wrong, unknown = Credentials("wrong-key", "wrong-user"), FlashCallResult("unknown", "Failed")
     answers = [
-        webhook.post(SUCCESS, CREDENTIALS),
-        webhook.post(SUCCESS, CREDENTIALS),
-        webhook.post(SUCCESS, wrong),
-        webhook.post(unknown, CREDENTIALS),
-        webhook.post(SUCCESS, CREDENTIALS),
+        post(webhook, SUCCESS, CREDENTIALS),
+        post(webhook, SUCCESS, CREDENTIALS),
+        post(webhook, SUCCESS, wrong),
+        post(webhook, unknown, CREDENTIALS),
+        post(webhook, SUCCESS, CREDENTIALS),
     ]
     words = ["Bad Request", "Internal Server Error", "Unauthorized", "The flash call does not exist"]
     refusals = zip([400, 500, 401, 404], words, strict=True)
@@ -148,13 +148,13 @@ def test_a_body_is_an_api_reply_only_if_it_is_a_json_object(
 ) -> None:
     """A proxy's page would count as a confirmation, or an odd reply would spoil the next one."""
     standin.misbehave(UUID, behaviour)
-    said = webhook.post(SUCCESS, CREDENTIALS)
+    said = post(webhook, SUCCESS, CREDENTIALS)
     assert (said.http_status, said.json_object, said.message) == (
         expected.http_status,
         expected.json_object,
         expected.message,
     )
-    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert post(webhook, SUCCESS, CREDENTIALS) == CONFIRMED
 
 
 @over_http
@@ -162,7 +162,7 @@ def test_a_body_is_an_api_reply_only_if_it_is_a_json_object(
 def test_an_unassigned_http_status_is_reported_unchanged(standin: StandIn, webhook: Webhook, status: int) -> None:
     """An engineer could not see a broken proxy's status, or the relay would take it for a success."""
     standin.misbehave(UUID, status_line(status))
-    said = webhook.post(SUCCESS, CREDENTIALS)
+    said = post(webhook, SUCCESS, CREDENTIALS)
     assert said.http_status == status
 
 
@@ -171,11 +171,11 @@ def test_a_redirect_is_not_followed(standin: StandIn, webhook: Webhook, status: 
     """The credentials would go to any host that a redirect names."""
     with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as other:
         standin.misbehave(UUID, redirect(status, other.url))
-        said = webhook.post(SUCCESS, CREDENTIALS)
+        said = post(webhook, SUCCESS, CREDENTIALS)
         assert (other.connections, other.requests) == (0, [])
     assert (said.http_status, said.json_object) == (status, None)
     assert len(standin.requests) == 1
-    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert post(webhook, SUCCESS, CREDENTIALS) == CONFIRMED
 
 
 @over_http
@@ -184,8 +184,8 @@ def test_a_redirect_to_a_broken_location_leaks_no_connection(standin: StandIn, l
     """After some broken redirects the relay would have no free connection, and deliver nothing."""
     webhook = Webhook(webhook_settings(standin.url, connections=1))
     standin.misbehave(UUID, redirect(302, location))
-    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(302, None)
-    assert webhook.post(SUCCESS, CREDENTIALS) == CONFIRMED
+    assert post(webhook, SUCCESS, CREDENTIALS) == Reply(302, None)
+    assert post(webhook, SUCCESS, CREDENTIALS) == CONFIRMED
 
 
 @over_http
@@ -198,7 +198,7 @@ def test_an_echo_that_becomes_the_key_when_made_printable_is_masked(standin: Sta
     """A text that turns into the key when made printable would put the key into the log."""
     standin.misbehave(UUID, answer(400, {"message": words}))
     odd = Credentials("a key of ours", r"na\xe9ve")
-    said = Webhook(webhook_settings(standin.url)).post(SUCCESS, odd)
+    said = post(Webhook(webhook_settings(standin.url)), SUCCESS, odd)
     assert "***" in said.message
     assert not [secret for secret in (odd.api_key, odd.user_id) if secret in said.message.lower()]
 
@@ -220,7 +220,7 @@ def test_an_echo_that_becomes_the_key_when_made_printable_is_masked(standin: Sta
 def test_a_page_is_told_by_its_title(standin: StandIn, webhook: Webhook, page: str, message: str) -> None:
     """An engineer would not know what answers instead of the API, or would find the key in the log."""
     standin.misbehave(UUID, answer(200, page.replace("***KEY***", KEY)))
-    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(200, None, message)
+    assert post(webhook, SUCCESS, CREDENTIALS) == Reply(200, None, message)
 
 
 @over_http
@@ -232,7 +232,7 @@ def test_a_page_is_told_by_its_title(standin: StandIn, webhook: Webhook, page: s
 def test_a_cut_or_encoded_echo_is_withheld(standin: StandIn, webhook: Webhook, words: str) -> None:
     """Most of the key would stand in the log."""
     standin.misbehave(UUID, answer(400, {"message": words}))
-    assert webhook.post(SUCCESS, CREDENTIALS) == Reply(400, {"message": words}, "(withheld)")
+    assert post(webhook, SUCCESS, CREDENTIALS) == Reply(400, {"message": words}, "(withheld)")
 
 
 @over_http
@@ -252,7 +252,7 @@ def test_echoed_credentials_are_masked(standin: StandIn, webhook: Webhook, words
     """An endpoint that quotes its request would put the credentials into the log and onto the parked queue."""
     standin.misbehave(UUID, answer(400, {"message": words}), echo_headers())
     for shown in ("***", "Bad headers"):
-        said = webhook.post(SUCCESS, CREDENTIALS)
+        said = post(webhook, SUCCESS, CREDENTIALS)
         assert shown in said.message
         assert not [half for half in ("hunter2", "key-4f", "user-93") if half in said.message.lower()]
         assert len(said.message) <= 120
@@ -264,6 +264,6 @@ def test_a_long_message_is_searched_for_a_long_key_in_time(standin: StandIn) -> 
     long_key = "".join(f"key{number}" for number in range(1000, 2500))
     standin.misbehave(UUID, answer(400, {"message": "key" * 20_000}))
     began = time.thread_time()  # of this thread's work only, however busy the machine is
-    said = Webhook(webhook_settings(standin.url)).post(SUCCESS, Credentials(long_key, USER))
+    said = post(Webhook(webhook_settings(standin.url)), SUCCESS, Credentials(long_key, USER))
     assert said.message.startswith("keykey")
     assert time.thread_time() - began < 1

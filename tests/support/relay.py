@@ -17,9 +17,11 @@ import pytest
 import trustme
 
 from flash_call_relay import budget, credentials, gate, handler, ledger, outcome_bus, telemetry
+from flash_call_relay.connections import StaleConnectionError
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
+from flash_call_relay.webhook import Webhook
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import answer, close_early, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
@@ -59,6 +61,15 @@ def webhook_settings(url: str, connections: int = 10, timeout_s: int = 20) -> Se
         REQUEST_TIMEOUT_SECONDS=str(timeout_s),
         LEDGER_TABLE_NAME="",
     )
+
+
+def post(webhook: Webhook, result: FlashCallResult, credentials: Credentials, timeout_s: float = 20) -> Reply:
+    """Make an attempt as `Delivery` does: repeat it on a new connection if the kept one has died."""
+    deadline = budget.Deadline.after(timeout_s)
+    try:
+        return webhook.post(result, credentials, deadline, kept=True)
+    except StaleConnectionError:
+        return webhook.post(result, credentials, deadline, kept=False)
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flash_call_relay import policy
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.gate import Gate, Permit
+from flash_call_relay.gate import Gate
 from flash_call_relay.models import Judgement, Reason
 from flash_call_relay.settings import Settings
 from tests.support.alarms import MetricHistory
@@ -77,9 +77,9 @@ class Traffic:
             reasons = Counter[Reason]()
             for _ in range(count):
                 judged = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
-                if isinstance(judged, Permit):
-                    permit, judged = judged, Judgement(fault(now, next(attempts)), "why")
-                    gate.learn(permit, judged)
+                if not isinstance(judged, Judgement):
+                    is_trial, judged = judged, Judgement(fault(now, next(attempts)), "why")
+                    gate.learn(judged, CREDENTIALS, is_trial=is_trial)
                 if judged.reason:
                     reasons[judged.reason] += 1
             if deferred := sum(reasons.values()):

@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import budget
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore
-from flash_call_relay.gate import OVER_THE_LIMIT, Gate, Permit
+from flash_call_relay.gate import OVER_THE_LIMIT, Gate
 from flash_call_relay.models import Judgement, Reason
 
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
@@ -60,7 +60,7 @@ def learn(  # noqa: PLR0913
     wait_s: float | None = None,
 ) -> None:
     """Tell the gate how an attempt ended."""
-    gate.learn(Permit(credentials, trial), Judgement(reason, "why", http_status, wait_s))
+    gate.learn(Judgement(reason, "why", http_status, wait_s), credentials, is_trial=trial)
 
 
 def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None:
@@ -189,7 +189,9 @@ def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Ga
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
-    clock.now += TIMEOUT_S
+    clock.now += TIMEOUT_S + 0.9
+    assert refusal(gate) is Reason.ENDPOINT_FAILING, "an attempt that times out reports its end a moment later"
+    clock.now += 0.1
     assert refusal(gate) is None
 
 
@@ -210,9 +212,9 @@ def test_nothing_is_asked_until_the_time_the_endpoint_asked_for(gate: Gate, cloc
     assert (held.reason, held.wait_s) == (Reason.THROTTLED, 1)
     assert (gate.failing, gate.throttling) == (False, True)
     clock.now += 1
-    assert gate.admit(NEW, FAR) == Permit(NEW, is_trial=True)
+    assert gate.admit(NEW, FAR) is True
     learn(gate, None, trial=True)
-    assert gate.admit(NEW, FAR) == Permit(NEW, is_trial=False)
+    assert gate.admit(NEW, FAR) is False
     assert (gate.failing, gate.throttling) == (False, False)
     assert gate.events() == ["endpoint.throttling", "endpoint.throttling_ended"]
 
@@ -276,6 +278,16 @@ def test_a_late_request_to_wait_outlasts_a_good_trial(gate: Gate, clock: Clock) 
     throttle(gate, 60)  # an attempt that was under way
     learn(gate, None, trial=True)
     assert refusal(gate) is Reason.THROTTLED
+
+
+def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock: Clock) -> None:
+    """The rest of a batch would meet an endpoint that throttled, and by now answers nothing."""
+    throttle(gate, 5)
+    clock.now += 5
+    assert refusal(gate) is None
+    learn(gate, Reason.TIMEOUT, trial=True)
+    assert refusal(gate) is Reason.THROTTLED
+    assert gate.events() == ["endpoint.throttling"]
 
 
 def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock) -> None:
