@@ -31,6 +31,7 @@ def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
     return promise, additions
 
 
+LATE, HASTY = "overlooks the clock", "does not wait although it is asked to"
 BROKEN = {
     "drops a deferred result": broken(
         LOST,
@@ -70,7 +71,7 @@ def decide(settings, *args, **options):
 """,
     ),
     "parks what was refused": broken(REFUSED, policy=REJECTS.format("CREDENTIALS_REJECTED")),
-    "overlooks the clock": broken(
+    LATE: broken(
         CLOCK,
         delivery="\nSETTLE_S -= 100\n",
         connections="""
@@ -78,6 +79,7 @@ _borrow = Connections.borrow
 Connections.borrow = lambda self, _deadline: _borrow(self, Deadline.after(100))
 """,
     ),
+    HASTY: broken(CLOCK, gate="\nGate.blocked\nGate.blocked = lambda *_: None\n"),
     "logs the key": broken(
         CREDENTIALS,
         webhook="""
@@ -158,7 +160,7 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     plan = Plan.short(name, stage.other_host.url)
     soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
     soak.fault_rate, soak.horizon_s = None, HORIZON_S
-    if promise == CLOCK:
+    if name == LATE:
         soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
     half = len(plan.to_queue) // 2
     early = {item.text for item in plan.to_queue[:half] if item.pair and not item.behaviours and not item.always}
@@ -176,6 +178,7 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
         return early.isdisjoint(message["Body"] for message in soak.deployment.peek("ResultQueueUrl"))
 
     with soak:
+        soak.endpoint.limit(2 if name == HASTY else None, retry_after=2)
         soak.send(plan.to_queue[:half])
         soak.watch(lambda: early_are_gone() or is_found(), time.monotonic() + DETECTION_LIMIT_S)
         if not is_found():
