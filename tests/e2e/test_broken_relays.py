@@ -54,7 +54,7 @@ def _failure(settings, result, reply):
         ONCE,
         webhook="""
 _post = Webhook.post
-Webhook.post = lambda *args: (_post(*args), _post(*args))[1]
+Webhook.post = lambda *args, **options: (_post(*args, **options), _post(*args, **options))[1]
 """,
     ),
     "takes a contradiction for a copy": broken(
@@ -76,7 +76,7 @@ def decide(settings, *args, **options):
         delivery="\nSETTLE_S -= 100\n",
         connections="""
 _borrow = Connections.borrow
-Connections.borrow = lambda self, _deadline: _borrow(self, Deadline.after(100))
+Connections.borrow = lambda self, _deadline, **options: _borrow(self, Deadline.after(100), **options)
 """,
     ),
     HASTY: broken(CLOCK, gate="\nGate.blocked\nGate.blocked = lambda *_: None\n"),
@@ -84,19 +84,22 @@ Connections.borrow = lambda self, _deadline: _borrow(self, Deadline.after(100))
         CREDENTIALS,
         webhook="""
 _post = Webhook.post
-Webhook.post = lambda self, result, credentials: (print(credentials.api_key), _post(self, result, credentials))[1]
+Webhook.post = lambda *args, **options: (print(args[2].api_key), _post(*args, **options))[1]
 """,
     ),
     "follows redirects": broken(
         CREDENTIALS,
         webhook="""
-_read_body, _post = _read, Webhook.post
-def _read(reply):
-    _seen.location = reply.headers.get("Location")
-    return _read_body(reply)
-def _post_and_follow(self, result, credentials):
+from urllib3.connection import HTTPConnection
+_get, _post = HTTPConnection.getresponse, Webhook.post
+def _get_and_see(self):
+    response = _get(self)
+    _seen.location = response.headers.get("Location")
+    return response
+HTTPConnection.getresponse = _get_and_see
+def _post_and_follow(self, result, credentials, **options):
     _seen.location = None
-    answer = _post(self, result, credentials)
+    answer = _post(self, result, credentials, **options)
     if _seen.location:
         urllib3.request("POST", _seen.location, headers={"x-api-key": credentials.api_key})
     return answer
