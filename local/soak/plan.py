@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from local.endpoint import behaviour
-from local.endpoint.behaviour import Behaviour, answer, error, named
+from local.endpoint.behaviour import Act, Behaviour, answer, error, named
 from local.soak.facts import DEAD, DELIVERED, OTHER, Pair
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -60,6 +60,9 @@ def failures(other_host_url: str) -> Sequence[Behaviour]:
         behaviour.lost(),
         behaviour.close_early(),
         behaviour.half_reply(),
+        behaviour.end_kept(),
+        behaviour.end_kept(Act.REQUEST),
+        behaviour.end_kept(Act.REQUEST, Act.RESET),
     )
 
 

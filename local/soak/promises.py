@@ -20,8 +20,8 @@ HEADERS = frozenset(
     {"host", "accept-encoding", "content-length", "content-type", "x-api-key", "x-user-id", "user-agent"}
 )
 DETAIL_TYPES = {DELIVERED: "Flash Call Result Confirmed", "parked": "Flash Call Result Parked"}
-MAX_RETRY_AFTER_S = 900
 RECOVERY_S = 120.0  # from the endpoint's recovery to the next attempt of each fresh result
+UNDER_WAY_S = 1.0  # from a POST's beginning to its arrival
 ROUNDING_S = 1.0  # the clocks of SQS and of this machine may differ, and ages are whole seconds
 
 
@@ -271,7 +271,7 @@ def _the_horizon_is_kept(view: _View, promise: Promise) -> None:
             promise.broken.append(f"{message.message_id} used up its receives")
     for recovered_at in view.facts.recoveries:
         _tried_soon_after(view, promise, recovered_at)
-    longest = max(view.facts.cap_s * 1.2 + 1, MAX_RETRY_AFTER_S if _asked_to_wait(view) else 0)
+    longest = max([view.facts.cap_s, *(request.wait_s for request in view.facts.requests)]) * 1.2 + 1
     for call in view.facts.calls:
         for delay in call.delays:
             promise.checked += 1
@@ -294,10 +294,6 @@ def _tried_soon_after(view: _View, promise: Promise, recovered_at: float) -> Non
             promise.broken.append(f"{message_id} was not tried for {soonest - recovered_at:.0f} s after the recovery")
 
 
-def _asked_to_wait(view: _View) -> bool:
-    return any(request.answer in (408, 425, 429) for request in view.facts.requests)
-
-
 def _refusals_cost_nothing(view: _View, promise: Promise) -> None:
     refused = {request.uuid for request in view.facts.requests if request.answer in (401, 403)}
     promise.checked = len(refused)
@@ -316,6 +312,24 @@ def _the_clock_is_respected(view: _View, promise: Promise) -> None:
         promise.checked += 1
         if "timed out" in invocation.error and _id(invocation) not in view.facts.interrupted:
             promise.broken.append(f"invocation {_id(invocation)}: {invocation.error}")
+    _waits_are_kept(view, promise)
+
+
+def _waits_are_kept(view: _View, promise: Promise) -> None:
+    waits: dict[int, list[tuple[Request, Invocation]]] = defaultdict(list)  # with who was asked to, by environment
+    for request in sorted(view.facts.requests, key=lambda request: request.at):
+        senders = [i for i in view.by_uuid[request.uuid or ""] if i.began <= request.at <= i.ended]
+        if len({invocation.environment for invocation in senders}) != 1:
+            continue  # copies of one result are in flight, so nobody knows whose request it is
+        sender = senders[0]
+        begun = [(asked, by) for asked, by in waits[sender.environment] if request.at < asked.at + asked.wait_s]
+        # An environment has one invocation at a time, so the next one knows the answers of the one before.
+        if any(by is not sender or request.at > asked.at + UNDER_WAY_S for asked, by in begun):
+            promise.broken.append(f"{_id(sender)} sent {request.uuid} in a time the endpoint had asked it to wait")
+        elif begun:
+            promise.excused += 1
+        promise.checked += bool(request.wait_s)
+        waits[sender.environment] = [*begun, *([(request, sender)] if request.wait_s else [])]
 
 
 def _credentials_go_to_one_host(view: _View, promise: Promise) -> None:

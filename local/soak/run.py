@@ -14,7 +14,7 @@ from typing import Self
 from flash_call_relay import budget
 from local.emulator.deployment import Deployment
 from local.emulator.runtime import Runtime
-from local.endpoint.behaviour import error
+from local.endpoint.behaviour import error, named
 from local.endpoint.standin import StandIn
 from local.processes import in_background, wait_until
 from local.soak.aws_faults import AWS_FAULTS, FaultyAws
@@ -38,14 +38,17 @@ PARAMETERS: dict[str, str | int] = {
     "MaxReceiveCount": 1000,
     "OutcomeBusName": "default",
 }
-REFUSED_S, ERRORS_S, ROTATION_LIMIT_S = 1.0, 3.0, 120.0
+WAIT_S, REFUSED_S, ERRORS_S, HIT_LIMIT_S = 2, 1.0, 3.0, 120.0
+PER_SECOND = 2  # so few that each environment meets the limit
 MOST_QUEUED = 3000  # the emulator is slow with more
+LIMITED, OVERLOADED = "endpoint: over the rate limit", "503 with Retry-After"
 OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "endpoint: the key rotated")
 EVERY_FAULT: Sequence[str] = [
     *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
     *FunctionFault,
     *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
     *(f"endpoint: {status}" for status in (400, 401, 404, 409, 422)),
+    *(LIMITED, f"endpoint: {OVERLOADED}"),
     *OUTAGE,
     CRASHING,
 ]
@@ -168,6 +171,8 @@ class Soak:
         self.say("checking the promises")
         facts = self.facts()
         answers = Counter(f"endpoint: {request.answer}" for request in facts.requests if request.answer != 200)
+        answers[LIMITED] = self.endpoint.limited
+        answers["endpoint: 429"] -= self.endpoint.limited
         fault_counts = self._aws.fault_counts + self._function.fault_counts + Counter(OUTAGE * outages) + answers
         return SoakReport(facts, check(facts), fault_counts, settled, seconds)
 
@@ -230,10 +235,18 @@ class Soak:
         return self.delivered() >= count
 
     def _endpoint_outage(self) -> None:
-        """Let the endpoint rotate its key, refuse connections, and answer 500 to every request."""
-        self.say("the endpoint rotates its key, then refuses connections, then answers 500 to every request")
+        """Let the endpoint rotate its key, throttle, be overloaded, refuse connections, and answer 500 to all."""
+        self.say("the endpoint rotates its key, limits its rate, asks to wait, refuses connections, and answers 500")
         with self.rotation():
             pass
+        self.endpoint.limit(PER_SECOND, WAIT_S)
+        wait_until(lambda: self.endpoint.limited, HIT_LIMIT_S)
+        time.sleep(WAIT_S)
+        self.endpoint.limit(None)
+        began = len(self.endpoint.requests)
+        self.endpoint.override(named(error(503, retry_after=WAIT_S), OVERLOADED))
+        wait_until(lambda: any(r.answer == OVERLOADED for r in self.endpoint.requests[began:]), HIT_LIMIT_S)
+        time.sleep(WAIT_S)
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
@@ -247,7 +260,7 @@ class Soak:
         began = len(self.endpoint.requests)
         self.endpoint.rotate(api_key, user_id)
         yield
-        wait_until(lambda: any(r.answer == 401 for r in self.endpoint.requests[began:]), ROTATION_LIMIT_S)
+        wait_until(lambda: any(r.answer == 401 for r in self.endpoint.requests[began:]), HIT_LIMIT_S)
         self.deployment.fill_secret(api_key, user_id)
 
     def _settle_the_rest(self) -> bool:
