@@ -56,7 +56,7 @@ SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{"message": "surplus"}%
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
 
 
-def client(url: str, timeout_s: int = 20, connections: int = 1, **environ: str) -> Webhook:
+def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
     """Return a client; with one connection it has nothing left if a failure costs it that one."""
     return Webhook(
         default_settings(
@@ -64,7 +64,6 @@ def client(url: str, timeout_s: int = 20, connections: int = 1, **environ: str) 
             CONNECTIONS_PER_FUNCTION=str(connections),
             REQUEST_TIMEOUT_SECONDS=str(timeout_s),
             LEDGER_TABLE_NAME="",
-            **environ,
         )
     )
 
