@@ -18,7 +18,7 @@ QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 DAY_S = 86_400
 RULES = "arn:aws:events:eu-central-1:111122223333:rule/"
 NOTHING = {"Ref": "AWS::NoValue"}
-WITH_KEY = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/0b5d4a9e"
 
 
 def texts(value: str | list[str]) -> list[str]:
@@ -36,10 +36,11 @@ def test_a_queue_outlives_the_stack_and_is_encrypted(name: str) -> None:
     """Deleting the stack would delete results, or SQS would store them unencrypted."""
     queue = RESOURCES[name]
     assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert queue["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", NOTHING, True]}
-    assert queue["Properties"]["KmsMasterKeyId"] == WITH_KEY
-    # SQS uses a data key this long, and a disabled key as long. It is also DynamoDB's time, so both end together.
-    assert queue["Properties"]["KmsDataKeyReusePeriodSeconds"] == {"Fn::If": ["HasKey", 300, NOTHING]}
+    # SQS uses a data key 300 s long, and a disabled key as long. It is also DynamoDB's time, so both end together.
+    for key, wanted in (("", (True, None, None)), (KEY, (None, KEY, 300))):
+        made = stack(KmsKeyArn=key)[name]["Properties"]
+        names = ("SqsManagedSseEnabled", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds")
+        assert tuple(made.get(one) for one in names) == wanted
 
 
 def test_the_secret_outlives_the_stack() -> None:
@@ -276,43 +277,41 @@ def test_lambda_may_manage_network_interfaces_only_in_a_vpc_and_the_code_never()
     assert list(deny["Condition"]["ArnLike"]) == ["lambda:SourceFunctionArn"]
 
 
-@pytest.mark.parametrize("name", ["template", "monitoring"])
-def test_each_role_takes_the_permissions_boundary_and_the_path(name: str) -> None:
+def test_each_role_takes_the_permissions_boundary_and_the_path() -> None:
     """A company that requires the boundary or a path could not deploy the stack."""
-    boundary = {"Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, NOTHING]}
-    path = {"Fn::If": ["HasPath", {"Ref": "IamPath"}, NOTHING]}
-    for logical_id, resource in template(name)["Resources"].items():
-        if resource["Type"] in ("AWS::IAM::Role", "AWS::IAM::User"):
-            assert resource["Properties"]["PermissionsBoundary"] == boundary, logical_id
-        if resource["Type"].startswith("AWS::IAM::"):
-            assert resource["Properties"]["Path"] == path, logical_id
-            # CAPABILITY_IAM does not allow names, and CloudFormation could not replace what has one.
-            assert not {"RoleName", "ManagedPolicyName"} & resource["Properties"].keys(), logical_id
-    # SAM makes a role for a function without one.
-    functions = [one for one in template(name)["Resources"].values() if one["Type"] == "AWS::Serverless::Function"]
-    assert all("Role" in function["Properties"] for function in functions)
+    made, plain = stack(PermissionsBoundaryArn="a-boundary", IamPath="/acme/"), stack()
+    kinds = {name: one["Type"] for name, one in RESOURCES.items() if one["Type"].startswith("AWS::IAM::")}
+    assert set(kinds.values()) == {"AWS::IAM::Role", "AWS::IAM::ManagedPolicy"}
+    for name, kind in kinds.items():
+        wanted = {"Path": "/acme/"} | ({"PermissionsBoundary": "a-boundary"} if kind == "AWS::IAM::Role" else {})
+        assert made[name]["Properties"] == plain[name]["Properties"] | wanted
+        # CAPABILITY_IAM does not allow names, and CloudFormation could not replace what has one.
+        assert not {"RoleName", "ManagedPolicyName"} & made[name]["Properties"].keys()
+    assert not [one for one in template("monitoring")["Resources"].values() if one["Type"].startswith("AWS::IAM::")]
+    assert "Role" in RESOURCES["RelayFunction"]["Properties"], "SAM makes a role for a function without one"
 
 
 def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
     """By default the function would be in a VPC, or half of a configuration would fail during the deployment."""
-    given = [{"Fn::Not": [{"Fn::Equals": [{"Ref": name}, ""]}]} for name in ("SubnetIds", "SecurityGroupIds")]
-    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in ("SubnetIds", "SecurityGroupIds")]
-    assert template()["Conditions"]["InVpc"] == {"Fn::And": given}
-    lists = {name: {"Fn::Split": [",", {"Ref": name}]} for name in ("SubnetIds", "SecurityGroupIds")}
-    assert RESOURCES["RelayFunction"]["Properties"]["VpcConfig"] == {"Fn::If": ["InVpc", lists, NOTHING]}
+    given = {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+    vpc = stack(**given)["RelayFunction"]["Properties"]["VpcConfig"]
+    assert vpc == {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    for name in given:
+        assert "VpcConfig" not in stack(**{name: given[name]})["RelayFunction"]["Properties"]
     (assertion,) = template()["Rules"]["VpcNeedsSubnetsAndSecurityGroups"]["Assertions"]
-    assert assertion["Assert"] == {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": given}]}
-    assert assertion["AssertDescription"].startswith("A function in a VPC needs both SubnetIds and SecurityGroupIds.")
+    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in given]
+    assert assertion["Assert"] == {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": [{"Fn::Not": [one]} for one in empty]}]}
 
 
 def test_the_ledger_the_secret_the_log_and_the_variables_take_the_key() -> None:
     """A company would find data under a key that it does not control, or pay for a key that it did not ask for."""
-    assert template()["Conditions"]["HasKey"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]}
-    named = {"RelayFunction": "KmsKeyArn", "RelayLogGroup": "KmsKeyId", "CredentialsSecret": "KmsKeyId"}
-    assert {name: RESOURCES[name]["Properties"][key] for name, key in named.items()} == dict.fromkeys(named, WITH_KEY)
-    # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
-    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
-    assert RESOURCES["LedgerTable"]["Properties"]["SSESpecification"] == {"Fn::If": ["HasKey", own, NOTHING]}
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    for key, kms, sse in (("", None, None), (KEY, KEY, own)):
+        made = stack(KmsKeyArn=key)
+        named = {"RelayFunction": "KmsKeyArn", "RelayLogGroup": "KmsKeyId", "CredentialsSecret": "KmsKeyId"}
+        assert {made[name]["Properties"].get(one) for name, one in named.items()} == {kms}
+        # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
+        assert made["LedgerTable"]["Properties"].get("SSESpecification") == sse
 
 
 def test_the_alarms_do_not_depend_on_the_key() -> None:
@@ -323,25 +322,20 @@ def test_the_alarms_do_not_depend_on_the_key() -> None:
 
 @pytest.mark.parametrize(
     ("logical_id", "through"),
-    [("RelayRole", ["sqs", "logs", "secretsmanager", "dynamodb"]), ("ProducerPolicy", ["sqs"])],
+    [("RelayRole", ["sqs", "logs", "secretsmanager", "dynamodb"]), ("ProducerPolicy", "sqs")],
 )
-def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, through: list[str]) -> None:
+def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, through: str | list[str]) -> None:
     """The relay or a producer could not use an encrypted queue, or could decrypt other data of the company."""
-    properties = RESOURCES[logical_id]["Properties"]
-    policy = properties["Policies"][0] if logical_id == "RelayRole" else properties
-    (found,) = [
-        one["Fn::If"]
-        for one in policy["PolicyDocument"]["Statement"]
-        if "Fn::If" in one and one["Fn::If"][1].get("Resource") == {"Ref": "KmsKeyArn"}
-    ]
-    condition, statement, otherwise = found
-    assert (condition, otherwise) == ("HasKey", NOTHING)
-    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
-    assert list(statement["Condition"]) == ["StringEquals"]
-    assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
-    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
-    plain = [one["Fn::If"][1] if "Fn::If" in one else one for one in (services if through[1:] else [services])]
-    assert plain == [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in through]
+    for key in ("", KEY):
+        properties = stack(KmsKeyArn=key)[logical_id]["Properties"]
+        document = properties.get("Policies", [properties])[0]["PolicyDocument"]
+        found = [one for one in document["Statement"] if "kms:" in str(one["Action"])]
+        assert [one["Resource"] for one in found] == [KEY] * bool(key)
+        for one in found:
+            assert one["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+            (services,) = one["Condition"].pop("StringEquals").values()
+            assert [text.removesuffix(".eu-central-1.amazonaws.com") for text in texts(services)] == texts(through)
+            assert one["Condition"] == {}
 
 
 def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
