@@ -84,8 +84,7 @@ ready:
 
 lint:
 	@echo "==> ruff" && $(DEV)/ruff check . && $(DEV)/ruff format --check .
-	@echo "==> sam validate --lint" && for template in template.yaml monitoring.yaml; do \
-		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv/sam/bin/sam validate --lint --template $$template || exit; done
+	@echo "==> cfn-lint" && .venv/sam/bin/cfn-lint
 	@echo "==> checkov" && .venv/scan/bin/checkov --config-file .checkov.yaml
 	@echo "==> zizmor" && .venv/scan/bin/zizmor --offline --quiet .github
 

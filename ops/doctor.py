@@ -215,7 +215,7 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, str(error), fill)
     except ClientError as error:
         given = stack.parameters.get("CredentialsSecretArn")
-        key = stack.parameters.get("CredentialsKmsKeyArn" if given else "KmsKeyArn")
+        key = "its key, if it has one" if given else stack.parameters.get("KmsKeyArn")
         if error_code(error) in NOT_ALLOWED and key:
             step = f"you need secretsmanager:GetSecretValue, and kms:Decrypt with {key}"
             yield Finding(NOTE, f"not checked: {explain(error)}", step)

@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 256 * 1024  # of the result queue
 class DeadReason(StrEnum):
     """Why a message is on the dead-letter queue."""
 
-    RECEIVES_EXHAUSTED = "receives_exhausted"  # SQS reached the queue's MaxReceiveCount
+    RECEIVES_EXHAUSTED = "receives_exhausted"  # SQS reached the queue's maxReceiveCount
     FUNCTION_FAILED = "function_failed"  # the function raised on an event that it got without a queue
     EVENT_UNDELIVERED = "event_undelivered"  # EventBridge could not deliver the event to its target
 

@@ -9,7 +9,6 @@ from ops.output import count, duration
 from ops.queues import Queue
 from ops.stack import Stack
 
-TARGET = "Relay"  # the id of the rule's target in template.yaml
 PATIENCE_S = 120
 POLL_S = 0.5
 
@@ -67,11 +66,11 @@ def _retarget(stack: Stack, arn: str) -> bool:
         return False
     events, rule = stack.client("events"), stack.rule
     targets = events.list_targets_by_rule(**rule)["Targets"]
-    target = next((target for target in targets if target["Id"] == TARGET), None)
-    if target is None:
+    if len(targets) != 1:
         raise CommandError(
-            f"The rule {rule['Rule']} has no target {TARGET!r}: run `doctor`, which names the next step."
+            f"The rule {rule['Rule']} has {count(len(targets), 'target')} and not one: run `doctor` for the next step."
         )
+    (target,) = targets
     if target["Arn"] == arn:
         return False
     reply = events.put_targets(**rule, Targets=[{**target, "Arn": arn}])

@@ -28,6 +28,7 @@ FINAL_HORIZON_S, FINAL_GRACE_S = 10, 5  # at the end, for the results that the e
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4
 VISIBILITY_S = TIMEOUT_S + 4
 FINAL_VISIBILITY_S = 2
+RECEIVES = 1000
 FINAL_RECEIVES = 2
 PARAMETERS: dict[str, str | int] = {
     "RequestTimeoutSeconds": 2,
@@ -35,7 +36,6 @@ PARAMETERS: dict[str, str | int] = {
     "FreshRetryCapSeconds": 4,
     "RetryHorizonSeconds": HORIZON_S,
     "UnknownCallGraceSeconds": GRACE_S,
-    "MaxReceiveCount": 1000,
     "OutcomeBusName": "default",
 }
 WAIT_S, REFUSED_S, ERRORS_S, HIT_LIMIT_S = 2, 1.0, 3.0, 120.0
@@ -140,6 +140,7 @@ class Soak:
             self.endpoint.__enter__()
             ending.callback(lambda: self.endpoint.__exit__(None, None, None))
             self.deployment.fill_secret(api_key, user_id)
+            ending.enter_context(self.deployment.receives_limited(RECEIVES))
             ending.enter_context(self._aws)
             self._runtime = Runtime(
                 *(self.deployment, self.package, self.state),

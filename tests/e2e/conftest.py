@@ -64,12 +64,14 @@ def without_credentials(emulator: Emulator, built: Path) -> Iterator[DeployedRel
 
 @pytest.fixture(scope="session")
 def permitted(emulator: Emulator, built: Path) -> Iterator[DeployedRelay]:
-    """Deploy the relay with all permissions that its role can have, and with its event source mapping disabled."""
+    """Deploy the relay with all permissions that its role can have for a secret of the stack, and without polling."""
     parameters = {
         "EventRoute": "none",
-        "CredentialsKmsKeyArn": "arn:aws:kms:eu-central-1:000000000000:key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11",
         "OutcomeBusName": "default",
         "PermissionsBoundaryArn": "arn:aws:iam::000000000000:policy/boundary",
+        "IamPath": "/acme/relay/",
+        "PointInTimeRecovery": "true",
+        "SenderPrincipalArns": "arn:aws:iam::111122223333:root",
         "KmsKeyArn": emulator.client("kms").create_key()["KeyMetadata"]["Arn"],
         "SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
         "SecurityGroupIds": "sg-0a1b2c3d",

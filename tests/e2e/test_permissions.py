@@ -63,7 +63,6 @@ NOT_ASKED_FOR: dict[Permission, str] = {
     ("sqs:DeleteMessage", "result queue"): "AWSLambdaSQSQueueExecutionRole: and deletes settled messages",
     ("sqs:GetQueueAttributes", "result queue"): "AWSLambdaSQSQueueExecutionRole: and reads the queue's settings",
     ("sqs:SendMessage", "dead-letter queue"): "Lambda, dead-letter queues: Lambda sends with the function's role",
-    ("kms:Decrypt", "key of a given secret"): "Secrets Manager, encryption: decrypts under the reader's permissions",
     ("kms:Decrypt", "key of the stack"): "SQS, key management: a consumer needs it, and so does a producer",
     ("kms:GenerateDataKey", "key of the stack"): "SQS, key management: a producer needs it",
     ("logs:CreateLogStream", "log group"): "AWSLambdaBasicExecutionRole: a stream for each execution environment",
@@ -101,6 +100,8 @@ def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) ->
     [
         ("SubnetIds", "subnet-0a1b2c3d", "A function in a VPC needs both SubnetIds and SecurityGroupIds"),
         ("RateLimitPerSecond", "10001", "a whole number of POSTs per second from 0"),
+        ("IamPath", "acme", "a path that begins and ends with a slash"),
+        ("SenderPrincipalArns", "111122223333", "up to 10 ARNs of roles, users or accounts"),
     ],
 )
 def test_a_wrong_parameter_is_refused_in_words(
@@ -196,7 +197,6 @@ def name_of(relay: DeployedRelay, arn: str) -> str:
     ends = {
         f":table/{outputs['LedgerTableName']}": "ledger",
         f":log-group:{outputs['LogGroupName']}:*": "log group",
-        ":key/0b5d4a9e-7d2c-4c5e-9d0f-5b1f0a3c6e11": "key of a given secret",
         relay.deployment.parameters["KmsKeyArn"]: "key of the stack",
         ":event-bus/default": "outcome bus",
     }

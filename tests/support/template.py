@@ -34,26 +34,49 @@ def template(name: str = "template") -> dict[str, Any]:
     return loaded
 
 
-def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - a table
-    """Return a part of the template with `Ref`, `GetAtt`, `Sub` and `FindInMap` resolved.
+def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any], held: Mapping[str, bool]) -> Any:  # noqa: PLR0911 - a table
+    """Return a part of the template with its functions resolved.
 
     `known` holds the values of resources, attributes and parameters by `Name` or `Name.Attribute`. A name without a
-    value resolves to itself.
+    value resolves to itself. `held` has the conditions.
     """
     if isinstance(node, list):
-        return [resolved(item, known, mappings) for item in node]
+        items = [resolved(item, known, mappings, held) for item in node]
+        return [item for item in items if item != "AWS::NoValue"]
     if not isinstance(node, dict):
         return node
     match [*node.items()]:
         case [("Ref" | "Fn::GetAtt", str(name))]:
             return known.get(name, name)
+        case [("Fn::If", [name, then, otherwise])]:
+            return resolved(then if held[name] else otherwise, known, mappings, held)
         case [("Fn::FindInMap", [name, key, value])]:
-            return mappings[name][key][value]
+            return mappings[name][resolved(key, known, mappings, held)][value]
+        case [("Fn::Split", [separator, text])]:
+            return resolved(text, known, mappings, held).split(separator)
+        case [("Fn::Select", [index, items])]:
+            return resolved(items, known, mappings, held)[index]
         case [("Fn::Sub", str(text))]:
             return _substituted(text, known)
         case [("Fn::Sub", [text, own])]:
-            return _substituted(text, {**known, **{k: str(v) for k, v in resolved(own, known, mappings).items()}})
-    return {key: resolved(value, known, mappings) for key, value in node.items()}
+            values = {name: str(value) for name, value in resolved(own, known, mappings, held).items()}
+            return _substituted(text, {**known, **values})
+    values = {key: resolved(value, known, mappings, held) for key, value in node.items()}
+    return {key: value for key, value in values.items() if value != "AWS::NoValue"}
+
+
+def _holds(node: Any, conditions: Mapping[str, Any], known: Mapping[str, str]) -> bool:
+    match [*node.items()]:
+        case [("Condition", name)]:
+            return _holds(conditions[name], conditions, known)
+        case [("Fn::Not", [one])]:
+            return not _holds(one, conditions, known)
+        case [("Fn::And", parts)]:
+            return all(_holds(part, conditions, known) for part in parts)
+        case [("Fn::Equals", both)]:
+            first, second = resolved(both, known, {}, {})
+            return bool(first == second)
+    raise ValueError(f"an unknown condition: {node}")
 
 
 def _substituted(text: str, known: Mapping[str, str]) -> str:
@@ -78,17 +101,41 @@ def default_settings(**changes: str) -> Settings:
     return Settings.from_environment({**environment(defaults()), **changes})
 
 
-def monitoring(resource_type: str) -> dict[str, dict[str, Any]]:
-    """Return the resolved properties of the monitoring resources of one type for `a-stack`, by logical id."""
-    known = defaults() | {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
-    passed = resolved(template()["Resources"]["MonitoringStack"]["Properties"]["Parameters"], known, {})
-    given = {name: value for name, value in passed.items() if value}
-    nested = template("monitoring")
+ACCOUNT = {
+    "AWS::StackName": "a-stack",
+    "AWS::Region": "eu-central-1",
+    "AWS::AccountId": "111122223333",
+    "AWS::Partition": "aws",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+
+
+def _made(name: str, known: Mapping[str, str]) -> dict[str, Any]:
+    """Return what CloudFormation makes of a template: its resources and outputs, resolved, by their ids."""
+    source = template(name)
+    conditions = source.get("Conditions", {})
+    held = {one: _holds(node, conditions, known) for one, node in conditions.items()}
     return {
-        name: resolved(resource["Properties"], {"AWS::Region": "eu-central-1"} | given, nested["Mappings"])
-        for name, resource in nested["Resources"].items()
-        if resource["Type"] == resource_type
+        one: resolved(node, known, source.get("Mappings", {}), held)
+        for one, node in {**source["Resources"], **source["Outputs"]}.items()
+        if held.get(node.get("Condition"), True)
     }
+
+
+def stack(**known: str) -> dict[str, Any]:
+    """Return the resources and outputs of `a-stack`; `known` has parameters, and attributes as `Name.Attribute`."""
+    given = {**defaults(), **ACCOUNT, **known}
+    bus = "" if given["EventBusName"] == "default" else f"{given['EventBusName']}/"
+    rule = f"arn:aws:events:eu-central-1:111122223333:rule/{bus}a-stack-ResultRule-1U44TLUZ7OR55"
+    return _made("template", {"ResultRule.Arn": rule, **given})
+
+
+def monitoring(resource_type: str, **parameters: str) -> dict[str, dict[str, Any]]:
+    """Return the monitoring resources of one type for `a-stack`, by logical id. By default, all of them exist."""
+    given = {"EventRoute": "function", "AlarmTopicArn": "a-topic", "AlarmEmail": "a@example.com", **parameters}
+    passed = stack(**given)["MonitoringStack"]["Properties"]["Parameters"]
+    made = _made("monitoring", {**ACCOUNT, **passed})
+    return {name: one["Properties"] for name, one in made.items() if one.get("Type") == resource_type}
 
 
 def alarms() -> dict[str, dict[str, Any]]:

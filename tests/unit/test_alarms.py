@@ -103,6 +103,16 @@ def messages(_rate: str, lasts: int) -> Reported:
     return reported("ApproximateNumberOfMessagesVisible", enumerate(visible))
 
 
+def losses(metric: str) -> Failure:
+    """Return a failure in which AWS loses each event: a metric that AWS reports only then."""
+
+    def failure(rate: str, lasts: int) -> Reported:
+        events = itertools.takewhile(lambda at: at < BEGINS + lasts, itertools.count(BEGINS, RATES[rate].every_s / 60))
+        return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
+
+    return failure
+
+
 @cache
 def isolated_failures(rate: str) -> Reported:
     """Return the metrics while single POSTs, ledger calls or invocations fail now and then."""
@@ -150,6 +160,25 @@ CASES = {
     "replies-doubtful": Case(proxy_pages, "three spans of five minutes", (4,) * 3, (11, 11, 11), 62, "for an hour"),
     "function-errors": Case(crashes, "15 minutes", (6,) * 3, (8, 8, 8), 16, "15 minutes"),
     "function-throttled": Case(throttles, "15 minutes", (8, 14, 14), (17, 17, 17), 8, "within 7 minutes"),
+    "events-lost": Case(
+        losses("InvocationsFailedToBeSentToDlq"),
+        "neither to the relay nor to the dead-letter queue",
+        (0,) * 3,
+        (1, 1, 1),
+        62,
+        "an hour after the last",
+    ),
+    "function-dead-letters-lost": Case(
+        losses("DeadLetterErrors"),
+        "could not put it on the dead-letter queue",
+        (0,) * 3,
+        (1, 1, 1),
+        62,
+        "an hour after",
+    ),
+    "function-events-dropped": Case(
+        losses("AsyncEventsDropped"), "Lambda gave up an event", (0,) * 3, (1, 1, 1), 62, "an hour after the last"
+    ),
     "ledger-failing": Case(without_ledger, "more than an hour", (55,) * 3, (65, 65, 65), 60, "within an hour"),
 }
 
@@ -167,7 +196,7 @@ def changes(alarm: dict[str, Any], what: Reported, beyond: int, last: int) -> li
 
 def last_minute(what: Reported) -> int:
     """Return the last minute of which a metric reports something."""
-    return max(max(metric.counts) for metric in what.values())
+    return max(max(metric.counts, default=0) for metric in what.values())
 
 
 @every_beyond

@@ -13,7 +13,7 @@ from flash_call_relay.gate import BLOCK_S
 from flash_call_relay.models import Deferred, FlashCallResult, Judgement, Reason, Record
 from flash_call_relay.reply import MAX_RETRY_AFTER_S
 from flash_call_relay.settings import Settings
-from tests.support.template import default_settings, defaults, template
+from tests.support.template import default_settings, template
 
 PARAMETERS = template()["Parameters"]
 SETTINGS = default_settings()
@@ -37,7 +37,6 @@ STACKS = st.builds(
     fresh_seconds=allowed("FreshSeconds"),
     fresh_retry_cap_seconds=allowed("FreshRetryCapSeconds"),
     retry_horizon_seconds=allowed("RetryHorizonSeconds"),
-    max_receive_count=allowed("MaxReceiveCount"),
 )
 
 
@@ -52,8 +51,7 @@ def receives(settings: Settings, jitter: float, at_most_s: float = math.inf) -> 
 def test_the_functions_settings_match_the_queue() -> None:
     """The function would warn of a too short schedule by numbers that are not the queue's."""
     assert SETTINGS.visibility_timeout_seconds == RESULT_QUEUE["VisibilityTimeout"]
-    assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == {"Ref": "MaxReceiveCount"}
-    assert int(defaults()["MaxReceiveCount"]) == SETTINGS.max_receive_count
+    assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == SETTINGS.max_receive_count
 
 
 def test_the_default_horizon_is_24_hours() -> None:

@@ -13,11 +13,10 @@ from local import ROOT
 from ops.cli import relay
 from tests.support.dashboard import SEARCH, Line, MetricId, lines
 from tests.support.emitted import emitted_dimensions, emitted_fields, emitted_metrics, emitted_reasons
-from tests.support.template import monitoring, resolved, template
+from tests.support.template import monitoring, stack, template
 
 TEMPLATE = template()
 RESOURCES = TEMPLATE["Resources"]
-STACK = {"AWS::StackName": "a-stack", "AWS::Region": "eu-central-1"}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 NAMESPACE = "FlashCallRelay"
 DAY_S = 86_400
@@ -30,13 +29,16 @@ AWS_METRICS = {
         "ApproximateNumberOfMessagesVisible",
     },
     ("AWS/Lambda", "FunctionName", "AWS::Serverless::Function"): {
+        "AsyncEventsDropped",
         "ConcurrentExecutions",
+        "DeadLetterErrors",
         "Duration",
         "Errors",
         "Invocations",
         "Throttles",
     },
     ("AWS/Logs", "LogGroupName", "AWS::Logs::LogGroup"): {"IncomingBytes"},
+    ("AWS/Events", "RuleName", "AWS::Events::Rule"): {"InvocationsFailedToBeSentToDlq"},
 }
 WATCHES = {
     "AWS::CloudWatch::Alarm",
@@ -45,6 +47,7 @@ WATCHES = {
     "AWS::SNS::Topic",
     "AWS::SNS::TopicPolicy",
 }
+LOSSES = ("EventsLost", "FunctionDeadLettersLost", "FunctionEventsDropped")
 UNIT_WORDS = {"Seconds": r"\bseconds\b", "Milliseconds": r"\bmilliseconds\b", "Count": r"results|calls|failing|in 5"}
 
 
@@ -112,8 +115,8 @@ def test_the_metrics_of_alarms_and_graphs_are_the_emitted_ones() -> None:
         assert dict(metric.dimensions)["service"] == "a-stack", metric
         reason = dict(metric.dimensions).get("reason", "*")
         assert reason == "*" or reason in emitted_reasons()[metric.name], metric
-    service = RESOURCES["RelayFunction"]["Properties"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
-    assert resolved(service, STACK, {}) == "a-stack"
+    variables = stack()["RelayFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == "a-stack"
 
 
 def test_aws_metrics_have_the_names_and_dimensions_of_aws() -> None:
@@ -122,10 +125,32 @@ def test_aws_metrics_have_the_names_and_dimensions_of_aws() -> None:
         if metric.namespace == NAMESPACE:
             continue
         ((dimension, value),) = metric.dimensions
-        resource = value.removesuffix(".QueueName")
+        resource = value.removesuffix(".QueueName").removeprefix("a-stack-").removesuffix("-1U44TLUZ7OR55")
         key = (metric.namespace, dimension, RESOURCES[resource]["Type"])
         assert metric.name in AWS_METRICS[key], metric
         assert value.endswith(".QueueName") == (dimension == "QueueName"), "!Ref of a queue is its URL"
+
+
+@pytest.mark.parametrize(
+    ("bus", "dimensions"), [("default", {}), ("a-bus", {"EventBusName": "a-bus"}), ("a/bus", {"EventBusName": "a/bus"})]
+)
+def test_the_alarm_on_lost_events_watches_the_rule_of_either_bus(bus: str, dimensions: dict[str, str]) -> None:
+    """EventBridge would lose events, and the alarm would look at a metric that EventBridge never reports."""
+    (metric,) = alarm_metrics(monitoring("AWS::CloudWatch::Alarm", EventBusName=bus)["EventsLostAlarm"])
+    assert dict(metric.dimensions) == {"RuleName": "a-stack-ResultRule-1U44TLUZ7OR55", **dimensions}
+
+
+@pytest.mark.parametrize(
+    ("route", "lost"),
+    [("none", ()), ("queue", ("EventsLost",)), ("function", LOSSES)],
+)
+def test_the_alarms_on_lost_events_exist_where_their_metrics_do(route: str, lost: tuple[str, ...]) -> None:
+    """The deployment would fail, a lost event would go unnoticed, or an alarm would cost money for nothing."""
+    alarms = monitoring("AWS::CloudWatch::Alarm", EventRoute=route)
+    assert ALARMS.keys() - alarms.keys() == {f"{name}Alarm" for name in set(LOSSES) - set(lost)}
+    (dashboard,) = monitoring("AWS::CloudWatch::Dashboard", EventRoute=route).values()
+    (shown,) = [one["properties"]["alarms"] for one in json.loads(dashboard["DashboardBody"])["widgets"][1:2]]
+    assert sorted(shown) == sorted(f"{name}.Arn" for name in alarms)
 
 
 def query_fields(query: str) -> set[str]:
@@ -155,6 +180,7 @@ def test_a_saved_query_is_named_after_the_stack_and_reads_its_log_only(query: di
     """Nobody would find the query, or it would search each log of the account at the customer's cost."""
     assert re.fullmatch(r"a-stack/[a-z ]+", query["Name"])
     assert query["LogGroupNames"] == ["RelayLogGroup"]
+    assert query.keys() == {"Name", "LogGroupNames", "QueryString"}, "parameters are new: a region may not know them"
 
 
 def test_the_six_saved_queries_exist() -> None:
@@ -262,8 +288,6 @@ def test_a_graph_draws_an_alarms_line_at_its_threshold() -> None:
         assert set(alarm_metrics(by_slug[name])) & set(graph_metrics(graph)), name
         if by_slug[name].get("Statistic") == "Sum":
             assert by_slug[name]["Period"] == graph["period"], name
-    (shown,) = [widget["properties"]["alarms"] for widget in WIDGETS if widget["type"] == "alarm"]
-    assert sorted(shown) == sorted(f"{name}.Arn" for name in ALARMS)
 
 
 def test_the_dashboards_name_has_stack_and_region() -> None:
@@ -280,7 +304,11 @@ def test_an_alarms_text_has_its_meaning_first_command_and_runbook_link(alarm: di
     text = alarm["AlarmDescription"]
     assert len(text) <= 1024
     assert re.match(r"[A-Z][^.]+[.:]", text)
-    assert "Nothing is lost" in text
+    loses = alarm in [ALARMS[f"{name}Alarm"] for name in LOSSES]
+    assert ("Nothing is lost" in text, "its result is lost: send the results of that time again" in text) == (
+        not loses,
+        loses,
+    )
     assert re.search(r"First: flash-call-relay --stack a-stack (doctor --probe|(parked|dead) list) ", text)
     assert text.endswith(f" Runbook: docs/runbook.md#{slug(alarm)}")
 
@@ -297,9 +325,7 @@ def test_alarms_and_runbook_headings_match() -> None:
 def test_an_alarm_notifies_when_it_fires_and_when_it_ends(alarm: dict[str, Any]) -> None:
     """An idle relay would wake an engineer, or nobody would learn of the recovery."""
     assert alarm["TreatMissingData"] in {"ignore", "notBreaching"}
-    topics = [{"Fn::If": ["AlarmsTopic", "AlarmTopicArn", "AWS::NoValue"]}]
-    topics += [{"Fn::If": ["AlarmsByEmail", "AlarmTopic", "AWS::NoValue"]}]
-    assert alarm["AlarmActions"] == alarm["OKActions"] == topics
+    assert alarm["AlarmActions"] == alarm["OKActions"] == ["a-topic", "AlarmTopic"]
 
 
 @every_alarm
@@ -337,7 +363,7 @@ def test_only_cloudwatch_may_publish_alarms_and_only_over_tls() -> None:
     assert (refusal["Effect"], refusal["Principal"]) == ("Deny", "*")
     assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
-    assert allowed["Condition"] == {"StringEquals": {"aws:SourceAccount": "AWS::AccountId"}}
+    assert allowed["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
 
 
 # ---- the switch ----

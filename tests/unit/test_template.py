@@ -11,13 +11,14 @@ import pytest
 from flash_call_relay import ledger, outcome_bus
 from flash_call_relay.settings import Settings
 from local import ROOT, TOOLS
-from tests.support.template import defaults, environment, monitoring, template
+from tests.support.template import defaults, environment, monitoring, stack, template
 
 RESOURCES = template()["Resources"]
 QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 DAY_S = 86_400
+RULES = "arn:aws:events:eu-central-1:111122223333:rule/"
 NOTHING = {"Ref": "AWS::NoValue"}
-WITH_KEY = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/0b5d4a9e"
 
 
 def texts(value: str | list[str]) -> list[str]:
@@ -35,10 +36,11 @@ def test_a_queue_outlives_the_stack_and_is_encrypted(name: str) -> None:
     """Deleting the stack would delete results, or SQS would store them unencrypted."""
     queue = RESOURCES[name]
     assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert queue["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", NOTHING, True]}
-    assert queue["Properties"]["KmsMasterKeyId"] == WITH_KEY
-    # SQS uses a data key this long, and a disabled key as long. It is also DynamoDB's time, so both end together.
-    assert queue["Properties"]["KmsDataKeyReusePeriodSeconds"] == {"Fn::If": ["HasKey", 300, NOTHING]}
+    # SQS uses a data key 300 s long, and a disabled key as long. It is also DynamoDB's time, so both end together.
+    for key, wanted in (("", (True, None, None)), (KEY, (None, KEY, 300))):
+        made = stack(KmsKeyArn=key)[name]["Properties"]
+        names = ("SqsManagedSseEnabled", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds")
+        assert tuple(made.get(one) for one in names) == wanted
 
 
 def test_the_secret_outlives_the_stack() -> None:
@@ -50,9 +52,7 @@ def test_the_secret_outlives_the_stack() -> None:
 def test_the_log_is_indexed_by_uuid() -> None:
     """At volume, the story of one result would scan all logs, and AWS charges by the gigabyte."""
     assert RESOURCES["RelayLogGroup"]["Properties"]["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
-    story = monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]
-    assert [one["Name"] for one in story["Parameters"]] == ["uuid"]
-    assert 'filter uuid = "{{uuid}}"' in story["QueryString"]
+    assert '| filter uuid = "UUID"' in monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]["QueryString"]
 
 
 def test_the_templates_are_ascii() -> None:
@@ -78,6 +78,38 @@ def test_queues_keep_messages_for_10_and_14_days() -> None:
     assert {properties[name]["MaximumMessageSize"] for name in QUEUES[1:]} == {1024 * 1024}
 
 
+def test_control_towers_controls_pass_the_queues_and_the_ledger() -> None:
+    """An organisation with CT.SQS.PR.1 or CT.DYNAMODB.PR.1 could not deploy the stack."""
+    made = stack(PointInTimeRecovery="true")
+    for name in QUEUES:
+        queue = made[name]["Properties"]
+        allowed = queue.get("RedriveAllowPolicy", {}).get("redrivePermission")
+        assert "RedrivePolicy" in queue or allowed in ("allowAll", "byQueue"), name
+    assert made["ParkedQueue"]["Properties"]["RedriveAllowPolicy"]["sourceQueueArns"] == ["ResultQueue.Arn"]
+    ledger_table = made["LedgerTable"]["Properties"]
+    assert ledger_table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert "PointInTimeRecoverySpecification" not in stack()["LedgerTable"]["Properties"], "it costs money"
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "host"),
+    [
+        ("aws", "eu-central-1", "eu-central-1.console.aws.amazon.com"),
+        ("aws-us-gov", "us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
+        ("aws-cn", "cn-north-1", "cn-north-1.console.amazonaws.cn"),
+    ],
+)
+def test_the_stack_is_the_same_in_each_partition(partition: str, region: str, host: str) -> None:
+    """The link to the dashboard would lead nowhere, or policies would name resources that cannot exist."""
+    suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+    made = stack(
+        **{"AWS::Partition": partition, "AWS::Region": region, "AWS::URLSuffix": suffix, "OutcomeBusName": "a"}
+    )
+    assert made["DashboardUrl"]["Value"].startswith(f"https://{host}/cloudwatch/home?region={region}#dashboards/")
+    written = [*RESOURCES.values(), *template("monitoring")["Resources"].values()]
+    assert not re.findall(r"arn:aws\b|amazonaws", str(written).replace(".amazonaws.com'", "'"))  # of service principals
+
+
 def test_the_ledgers_entries_expire_after_any_message() -> None:
     """The table would grow and cost for ever, or forget a result that can still come again."""
     table = RESOURCES["LedgerTable"]["Properties"]
@@ -94,31 +126,105 @@ def test_the_visibility_timeout_is_6_function_timeouts_and_the_window() -> None:
     assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
-def test_only_the_rule_and_the_named_rules_may_send_events() -> None:
-    """Any account's events could reach the queues, or SQS would refuse the rules' own without a trace."""
-    own, named = {"Fn::GetAtt": "ResultRule.Arn"}, {"Fn::Split": [",", {"Ref": "SenderRuleArns"}]}
-    given = {"Fn::Not": [{"Fn::Equals": [{"Ref": "SenderRuleArns"}, ""]}]}
-    assert template()["Conditions"]["TakesEventsOfYourRules"] == given
-    for name, rules in (
-        ("ResultQueue", {"TakesEvents": own, "TakesEventsOfYourRules": named}),
-        ("DeadLetterQueue", {"TakesEvents": own}),
-    ):
-        _, *conditional = RESOURCES[f"{name}Policy"]["Properties"]["PolicyDocument"]["Statement"]
-        allowed = {condition: statement for condition, statement, _ in (one["Fn::If"] for one in conditional)}
-        assert allowed.keys() == rules.keys()
-        for condition, rule in rules.items():
-            assert allowed[condition]["Effect"] == "Allow"
-            assert allowed[condition]["Principal"] == {"Service": "events.amazonaws.com"}
-            assert allowed[condition]["Action"] == "sqs:SendMessage"
-            assert allowed[condition]["Condition"] == {"ArnEquals": {"aws:SourceArn": rule}}
+SENDERS = {
+    "SenderRuleArns": f"{RULES}a,{RULES}b/b",
+    "SenderPrincipalArns": "arn:aws:iam::444455556666:role/backend,arn:aws:iam::777788889999:root",
+}
+OWN_RULES = {"ArnLike": {"aws:SourceArn": [f"{RULES}a-stack-ResultRule-*", f"{RULES}*/a-stack-ResultRule-*"]}}
+
+
+def allowing(name: str, **parameters: str) -> dict[str, dict[str, Any]]:
+    """Return the statements of a queue's policy that allow something, by their ids."""
+    allow = [one for one in policy(name, **parameters)["Statement"] if one["Effect"] == "Allow"]
+    assert all((one["Action"], one["Resource"]) == ("sqs:SendMessage", f"{name}.Arn") for one in allow)
+    return {one["Sid"]: one for one in allow}
+
+
+def policy(name: str, **known: str) -> dict[str, Any]:
+    """Return a queue's policy."""
+    document: dict[str, Any] = stack(**known)[f"{name}Policy"]["Properties"]["PolicyDocument"]
+    return document
+
+
+def test_only_the_rule_and_the_named_senders_may_send() -> None:
+    """Anybody could send results, or SQS would refuse the senders' own without a trace."""
+    eventbridge = {"Service": "events.amazonaws.com"}
+    assert {name: allowing(name).keys() for name in QUEUES} == {
+        "ResultQueue": {"AcceptEventsOfTheRule"},
+        "ParkedQueue": set(),
+        "DeadLetterQueue": {"AcceptUndeliverableEvents"},
+    }
+    for route in ("queue", "function", "none"):
+        (undeliverable,) = allowing("DeadLetterQueue", EventRoute=route, **SENDERS).values()
+        own, rules, principals = allowing("ResultQueue", EventRoute=route, **SENDERS).values()
+        assert own["Principal"] == undeliverable["Principal"] == rules["Principal"] == eventbridge
+        assert own["Condition"] == undeliverable["Condition"] == OWN_RULES
+        assert rules["Condition"] == {"ArnEquals": {"aws:SourceArn": SENDERS["SenderRuleArns"].split(",")}}
+        assert principals["Principal"] == {"AWS": SENDERS["SenderPrincipalArns"].split(",")}
     (target,) = RESOURCES["ResultRule"]["Properties"]["Targets"]
     assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
-    assert RESOURCES["RuleInvokesFunction"]["Properties"]["SourceArn"] == {"Fn::GetAtt": "ResultRule.Arn"}
 
 
-def test_the_rule_may_invoke_the_function_before_it_does() -> None:
-    """After a change of EventRoute to function, the first events would be dead-lettered for want of the permission."""
+@pytest.mark.parametrize(
+    ("rule", "bus", "is_own"),
+    [
+        ("a-stack-ResultRule-1U44TLUZ7OR55", "default", True),
+        ("a-bus/a-stack-ResultRule-1U44TLUZ7OR5", "a-bus", True),
+        ("partner/a/b/a-stack-ResultRule-1U44TLUZ7OR5", "partner/a/b", True),
+        ("not-a-stack-ResultRule-1U44TLUZ7OR55", "default", False),
+        ("a-stack-dev-ResultRule-1U44TLUZ7OR55", "default", False),
+        ("a-bus/not-a-stack-ResultRule-1U44TLUZ7OR55", "a-bus", False),
+    ],
+)
+def test_the_patterns_name_the_rule_of_this_stack_on_either_bus(rule: str, bus: str, is_own: bool) -> None:  # noqa: FBT001
+    """The relay would refuse its own rule's events, or take those of another stack's rule."""
+    assert any(fnmatch(RULES + rule, pattern) for pattern in OWN_RULES["ArnLike"]["aws:SourceArn"]) is is_own
+    permission = stack(EventBusName=bus)["RuleInvokesFunction"]["Properties"]
+    assert permission["Principal"] == "events.amazonaws.com"
+    assert fnmatch(RULES + rule, permission["SourceArn"]) is is_own
+    assert ("/" in permission["SourceArn"].removeprefix(RULES)) is (bus != "default")
+
+
+def test_the_rule_comes_after_what_lets_its_events_in() -> None:
+    """Events between two steps of a deployment would find neither their target nor the dead-letter queue open."""
+    before = {"ResultQueuePolicy", "DeadLetterQueuePolicy", "RuleInvokesFunction"}
+    assert set(RESOURCES["ResultRule"]["DependsOn"]) == before
+    assert all("ResultRule" not in re.findall(r"'([^']*)'", str(RESOURCES[name])) for name in before)
+    # Also with EventRoute queue: a change to function sets the rule's target.
     assert RESOURCES["RuleInvokesFunction"]["Condition"] == RESOURCES["ResultRule"]["Condition"] == "TakesEvents"
+
+
+def test_a_stacks_name_is_too_short_for_cloudformation_to_shorten_it() -> None:
+    """The patterns would not match the rule, and its events would be lost."""
+    (target,) = stack()["ResultRule"]["Properties"]["Targets"]
+    longest = 64 - len(target["Id"].removeprefix("a-stack"))
+    assert longest + len("-ResultRule-") + 13 <= 64, "EventBridge's limit for the name of a rule, as for a target's id"
+    assert longest >= 30
+
+
+def test_sqs_takes_the_policy_with_all_senders() -> None:
+    """The deployment would fail, because the policy has more than SQS's limits."""
+    arns = {
+        "SenderRuleArns": "arn:aws:events:eu-central-1:111122223333:rule/",
+        "SenderPrincipalArns": "arn:aws:iam::111122223333:role/",
+    }
+    most: dict[str, str] = {}
+    for name, arn in arns.items():
+        parameter = template()["Parameters"][name]
+        count = int(re.findall(r"\{0,(\d+)\}", parameter["AllowedPattern"])[0]) + 1
+        length = (parameter["MaxLength"] - count + 1) // count
+        most[name] = ",".join([arn.ljust(length, "a")] * count)
+        assert re.search(parameter["AllowedPattern"], most[name])
+        assert not re.search(parameter["AllowedPattern"], ",".join([arn + "a"] * (count + 1)))
+    queue = "arn:aws-us-gov:sqs:us-gov-west-1:111122223333:".ljust(46 + 80, "q")
+    document = policy("ResultQueue", **most, **{"ResultQueue.Arn": queue, "AWS::StackName": "s" * 39})
+    conditions = [one["Condition"] for one in document["Statement"] if "Condition" in one]
+    values = [
+        value for one in conditions for keys in one.values() for values in keys.values() for value in texts(values)
+    ]
+    assert len(values) <= 10
+    assert len(document["Statement"]) <= 20
+    assert len(json.dumps(document)) <= 8192
 
 
 def test_the_role_puts_the_relays_own_events_only() -> None:
@@ -137,7 +243,19 @@ def test_the_role_names_each_action_and_resource() -> None:
     assert "ManagedPolicyArns" not in RESOURCES["RelayRole"]["Properties"]
     for statement in statements(policy):
         assert "*" not in str(statement["Action"])
-        assert "*" not in str(statement["Resource"])
+        assert "*" not in str(statement["Resource"]) or statement["Sid"] == "DecryptCredentials"
+
+
+def test_the_role_decrypts_the_given_secret_and_nothing_else_with_any_key() -> None:
+    """The relay could not read a secret under a key of its own, or could decrypt other data of the company."""
+    arn = "arn:aws:secretsmanager:eu-central-1:444455556666:secret:betatel-a1B2c3"
+    for given, found in (("", []), (arn, [arn])):
+        policy, *_ = stack(CredentialsSecretArn=given)["RelayRole"]["Properties"]["Policies"]
+        decrypting = [one for one in policy["PolicyDocument"]["Statement"] if one["Action"] == "kms:Decrypt"]
+        assert [one["Resource"] for one in decrypting] == ["arn:aws:kms:eu-central-1:*:key/*"] * len(found)
+        equal = {"kms:ViaService": "secretsmanager.eu-central-1.amazonaws.com"}
+        wanted = [{"StringEquals": {**equal, "kms:EncryptionContext:SecretARN": one}} for one in found]
+        assert [one["Condition"] for one in decrypting] == wanted
 
 
 def test_lambda_may_manage_network_interfaces_only_in_a_vpc_and_the_code_never() -> None:
@@ -159,38 +277,41 @@ def test_lambda_may_manage_network_interfaces_only_in_a_vpc_and_the_code_never()
     assert list(deny["Condition"]["ArnLike"]) == ["lambda:SourceFunctionArn"]
 
 
-@pytest.mark.parametrize("name", ["template", "monitoring"])
-def test_each_role_takes_the_permissions_boundary(name: str) -> None:
-    """A company that requires the boundary could not deploy the stack."""
-    boundary = {"Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, NOTHING]}
-    for logical_id, resource in template(name)["Resources"].items():
-        if resource["Type"] in ("AWS::IAM::Role", "AWS::IAM::User"):
-            assert resource["Properties"]["PermissionsBoundary"] == boundary, logical_id
-    # SAM makes a role for a function without one.
-    functions = [one for one in template(name)["Resources"].values() if one["Type"] == "AWS::Serverless::Function"]
-    assert all("Role" in function["Properties"] for function in functions)
+def test_each_role_takes_the_permissions_boundary_and_the_path() -> None:
+    """A company that requires the boundary or a path could not deploy the stack."""
+    made, plain = stack(PermissionsBoundaryArn="a-boundary", IamPath="/acme/"), stack()
+    kinds = {name: one["Type"] for name, one in RESOURCES.items() if one["Type"].startswith("AWS::IAM::")}
+    assert set(kinds.values()) == {"AWS::IAM::Role", "AWS::IAM::ManagedPolicy"}
+    for name, kind in kinds.items():
+        wanted = {"Path": "/acme/"} | ({"PermissionsBoundary": "a-boundary"} if kind == "AWS::IAM::Role" else {})
+        assert made[name]["Properties"] == plain[name]["Properties"] | wanted
+        # CAPABILITY_IAM does not allow names, and CloudFormation could not replace what has one.
+        assert not {"RoleName", "ManagedPolicyName"} & made[name]["Properties"].keys()
+    assert not [one for one in template("monitoring")["Resources"].values() if one["Type"].startswith("AWS::IAM::")]
+    assert "Role" in RESOURCES["RelayFunction"]["Properties"], "SAM makes a role for a function without one"
 
 
 def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
     """By default the function would be in a VPC, or half of a configuration would fail during the deployment."""
-    given = [{"Fn::Not": [{"Fn::Equals": [{"Ref": name}, ""]}]} for name in ("SubnetIds", "SecurityGroupIds")]
-    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in ("SubnetIds", "SecurityGroupIds")]
-    assert template()["Conditions"]["InVpc"] == {"Fn::And": given}
-    lists = {name: {"Fn::Split": [",", {"Ref": name}]} for name in ("SubnetIds", "SecurityGroupIds")}
-    assert RESOURCES["RelayFunction"]["Properties"]["VpcConfig"] == {"Fn::If": ["InVpc", lists, NOTHING]}
+    given = {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+    vpc = stack(**given)["RelayFunction"]["Properties"]["VpcConfig"]
+    assert vpc == {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    for name in given:
+        assert "VpcConfig" not in stack(**{name: given[name]})["RelayFunction"]["Properties"]
     (assertion,) = template()["Rules"]["VpcNeedsSubnetsAndSecurityGroups"]["Assertions"]
-    assert assertion["Assert"] == {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": given}]}
-    assert assertion["AssertDescription"].startswith("A function in a VPC needs both SubnetIds and SecurityGroupIds.")
+    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in given]
+    assert assertion["Assert"] == {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": [{"Fn::Not": [one]} for one in empty]}]}
 
 
 def test_the_ledger_the_secret_the_log_and_the_variables_take_the_key() -> None:
     """A company would find data under a key that it does not control, or pay for a key that it did not ask for."""
-    assert template()["Conditions"]["HasKey"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]}
-    named = {"RelayFunction": "KmsKeyArn", "RelayLogGroup": "KmsKeyId", "CredentialsSecret": "KmsKeyId"}
-    assert {name: RESOURCES[name]["Properties"][key] for name, key in named.items()} == dict.fromkeys(named, WITH_KEY)
-    # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
-    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
-    assert RESOURCES["LedgerTable"]["Properties"]["SSESpecification"] == {"Fn::If": ["HasKey", own, NOTHING]}
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    for key, kms, sse in (("", None, None), (KEY, KEY, own)):
+        made = stack(KmsKeyArn=key)
+        named = {"RelayFunction": "KmsKeyArn", "RelayLogGroup": "KmsKeyId", "CredentialsSecret": "KmsKeyId"}
+        assert {made[name]["Properties"].get(one) for name, one in named.items()} == {kms}
+        # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
+        assert made["LedgerTable"]["Properties"].get("SSESpecification") == sse
 
 
 def test_the_alarms_do_not_depend_on_the_key() -> None:
@@ -201,25 +322,20 @@ def test_the_alarms_do_not_depend_on_the_key() -> None:
 
 @pytest.mark.parametrize(
     ("logical_id", "through"),
-    [("RelayRole", ["sqs", "logs", "secretsmanager", "dynamodb"]), ("ProducerPolicy", ["sqs"])],
+    [("RelayRole", ["sqs", "logs", "secretsmanager", "dynamodb"]), ("ProducerPolicy", "sqs")],
 )
-def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, through: list[str]) -> None:
+def test_the_key_is_used_through_the_stacks_services_only(logical_id: str, through: str | list[str]) -> None:
     """The relay or a producer could not use an encrypted queue, or could decrypt other data of the company."""
-    properties = RESOURCES[logical_id]["Properties"]
-    policy = properties["Policies"][0] if logical_id == "RelayRole" else properties
-    (found,) = [
-        one["Fn::If"]
-        for one in policy["PolicyDocument"]["Statement"]
-        if "Fn::If" in one and one["Fn::If"][1].get("Resource") == {"Ref": "KmsKeyArn"}
-    ]
-    condition, statement, otherwise = found
-    assert (condition, otherwise) == ("HasKey", NOTHING)
-    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
-    assert list(statement["Condition"]) == ["StringEquals"]
-    assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
-    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
-    plain = [one["Fn::If"][1] if "Fn::If" in one else one for one in (services if through[1:] else [services])]
-    assert plain == [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in through]
+    for key in ("", KEY):
+        properties = stack(KmsKeyArn=key)[logical_id]["Properties"]
+        document = properties.get("Policies", [properties])[0]["PolicyDocument"]
+        found = [one for one in document["Statement"] if "kms:" in str(one["Action"])]
+        assert [one["Resource"] for one in found] == [KEY] * bool(key)
+        for one in found:
+            assert one["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+            (services,) = one["Condition"].pop("StringEquals").values()
+            assert [text.removesuffix(".eu-central-1.amazonaws.com") for text in texts(services)] == texts(through)
+            assert one["Condition"] == {}
 
 
 def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
@@ -257,10 +373,23 @@ def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
         ("CredentialsSecretArn", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:acme/betatel-*", False),
         ("SenderRuleArns", "", True),
         ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/a", True),
-        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a-bus/a"] * 10), True),
-        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a"] * 11), False),
+        ("SenderRuleArns", ",".join(["arn:aws:events:eu-central-1:111122223333:rule/a-bus/a"] * 7), True),
         ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:rule/*", False),
         ("SenderRuleArns", "arn:aws:events:eu-central-1:111122223333:event-bus/a", False),
+        ("SenderPrincipalArns", "", True),
+        ("SenderPrincipalArns", "arn:aws:iam::111122223333:role/teams/backend,arn:aws:iam::111122223333:user/a", True),
+        ("SenderPrincipalArns", "arn:aws-us-gov:iam::111122223333:root", True),
+        ("SenderPrincipalArns", "*", False),
+        ("SenderPrincipalArns", "111122223333", False),
+        ("SenderPrincipalArns", "arn:aws:iam::111122223333:role/*", False),
+        ("SenderPrincipalArns", "arn:aws:iam::111122223333:group/a", False),
+        ("SenderPrincipalArns", "arn:aws:sts::111122223333:assumed-role/a/b", False),
+        ("IamPath", "", True),
+        ("IamPath", "/acme/relay/", True),
+        ("IamPath", "/", False),
+        ("IamPath", "/acme", False),
+        ("IamPath", "acme/", False),
+        ("IamPath", "/acme//", False),
         ("SubnetIds", "", True),
         ("SubnetIds", "subnet-0a1b2c3d,subnet-0123456789abcdef0", True),
         ("SubnetIds", "subnet-0a1b2c3d, subnet-0a1b2c3e", False),
@@ -400,6 +529,7 @@ def test_every_parameter_is_described_bounded_and_grouped() -> None:
     for name, parameter in parameters.items():
         assert parameter["Description"], name
         assert {"AllowedPattern", "AllowedValues", "MinValue"} & parameter.keys(), name
+        assert "ConstraintDescription" in parameter or "AllowedPattern" not in parameter, name
     assert all(output["Description"] for output in template()["Outputs"].values())
 
 
