@@ -33,7 +33,9 @@ class Delivery:
         """
         # While the gate blocks everything, no result needs the secret, and only one to be given up needs the ledger.
         blocked = self._gate.blocked(self._credentials.known)
-        confirmed = look_up(self._to_look_up(records, blocked))
+        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
+        to_look_up = [record for record in records if not blocked or policy.age(record, now) >= horizon_s]
+        confirmed = look_up({one.content.uuid for one in to_look_up if isinstance(one.content, FlashCallResult)})
         last_moment = deadline.earlier(SETTLE_S)
         lanes: dict[str, Lane] = {}
         for record in sorted(records, key=lambda record: (record.sent_at, record.message_id)):
@@ -56,15 +58,6 @@ class Delivery:
             for future, lane in running.items():
                 late = [self._decide(record, result, OUT_OF_TIME) for record, result in lane]
                 yield from future.result() if future.done() else late
-
-    def _to_look_up(self, records: Sequence[Record], blocked: Judgement | None) -> set[str]:
-        """Return the uuids of the results that the relay may send, or give up, now."""
-        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
-        return {
-            record.content.uuid
-            for record in records
-            if isinstance(record.content, FlashCallResult) and (not blocked or policy.age(record, now) >= horizon_s)
-        }
 
     def _run(self, lane: Lane, confirmed: Confirmed | None, last_moment: Deadline) -> list[Processed]:
         """Process the records of one uuid. Copies share an answer.
