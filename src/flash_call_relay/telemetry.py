@@ -152,7 +152,7 @@ class Invocation:
             for one in self._processed
             if isinstance(one.outcome, Deferred) and one.outcome.reason is not Reason.UNKNOWN_CALL
         ]
-        asked_to_wait = {one.outcome.http_status for one in self._processed if isinstance(one.outcome, Deferred)}
+        statuses = {one.outcome.http_status for one in self._processed if isinstance(one.outcome, Deferred)}
         confirmed = [round(one.age_s, 1) for one in delivered]
         counts = {
             "ResultsReceived": len(self._processed),
@@ -163,7 +163,7 @@ class Invocation:
             "ConflictingResults": reasons[Reason.CONFLICTING_STATUS, "ResultsParked"] + self._clashes,
             "CredentialsRejected": reasons[Reason.CREDENTIALS_REJECTED, "ResultsDeferred"],
             "EndpointFailing": int(failing or reasons[Reason.ENDPOINT_FAILING, "ResultsDeferred"] > 0),
-            "Throttled": int(throttling or 429 in asked_to_wait),
+            "Throttled": int(throttling or 429 in statuses),
             "LedgerErrors": int(self._faults > 0),
             "ConfirmedLate": sum(age_s >= late_after_s > 0 for age_s in confirmed),
             "OutcomeEventsFailed": self._unpublished,
