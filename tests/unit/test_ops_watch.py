@@ -87,7 +87,9 @@ def test_without_metrics_the_numbers_are_those_of_the_log_lines() -> None:
 @pytest.mark.parametrize(("reason", "oldest_s", "throttled"), [("unknown_call", None, False), ("throttled", 700, True)])
 def test_a_deferral_in_the_log_counts_as_in_the_metrics(reason: str, oldest_s: int | None, throttled: bool) -> None:  # noqa: FBT001
     """The age would not leave out unknown calls as the metric does, or an operator would not see the throttling."""
-    line = json.dumps({"timestamp": "t", "message": "result.deferred", "reason": reason, "age_s": 700})
+    line = json.dumps(
+        {"timestamp": "2026-11-24T12:00:00Z", "message": "result.deferred", "reason": reason, "age_s": 700}
+    )
     recent = watch.from_logs(busy_stack(filter_log_events={"events": [{"message": line}]}), NOW)
     assert (recent.deferred_by_reason, recent.oldest_s, recent.throttled) == ({reason: 1}, oldest_s, throttled)
 
