@@ -5,9 +5,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from local import ROOT, TOOLS
 
 SIZE_LIMIT_MB = 12
+ASK_EACH_SERVICE = """
+import boto3
+def show(request, **_):
+    print(request.url)
+    raise LookupError  # instead of the request
+for name, call in {"sqs": "list_queues", "secretsmanager": "list_secrets", "dynamodb": "list_tables",
+                   "events": "list_rules"}.items():
+    client = boto3.client(name)
+    client.meta.events.register("before-send", show)
+    try:
+        getattr(client, call)()
+    except LookupError:
+        pass
+"""
 PYTHON = TOOLS / "sam" / "bin" / "python"  # The `package` fixture builds with the Python of TOOLS / "dev".
 
 
@@ -22,6 +38,24 @@ def test_the_package_imports_without_other_libraries_and_is_small(package: Path)
     assert done.stdout.startswith(str(package))
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     assert size < SIZE_LIMIT_MB * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("region", "hosts"),
+    [
+        ("us-east-1", "sqs-fips secretsmanager-fips dynamodb-fips events-fips"),
+        ("us-gov-west-1", "sqs secretsmanager-fips dynamodb events"),  # three have FIPS at their usual names
+    ],
+)
+def test_the_package_resolves_fips_endpoints(package: Path, region: str, hosts: str) -> None:
+    """In an account that demands FIPS the function would call the usual endpoints, or not start."""
+    script = f"import sys; sys.path.insert(0, {str(package)!r}){ASK_EACH_SERVICE}"
+    environment = {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": region, "AWS_CONFIG_FILE": os.devnull}
+    environment |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [f"https://{host}.{region}.amazonaws.com/" for host in hosts.split()], done.stderr
 
 
 def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Path, tmp_path: Path) -> None:

@@ -1,7 +1,15 @@
-"""The links in the documentation."""
+"""The documentation: its links, its AWS commands, and the operators' policy."""
 
+import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
+
+import botocore.session
+import pytest
+import yaml
+from botocore import xform_name
 
 from local import ROOT
 
@@ -32,3 +40,101 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
             broken.append(f"{page.name}: {path}#{anchor}")
     assert broken == []
     assert len(links()) > 50
+
+
+def test_each_check_that_checkov_leaves_out_has_its_reason() -> None:
+    """A security reviewer would find a check switched off, and no word about it."""
+    left_out = yaml.safe_load((ROOT / ".checkov.yaml").read_text())["skip-check"]
+    reasons = (ROOT / "SECURITY.md").read_text().partition("| does not hold |")[2].partition("\n\n")[0]
+    assert sorted(left_out) == sorted(set(re.findall(r"CKV_AWS_\d+", reasons)))
+
+
+# ---- AWS commands ----
+
+AWS = botocore.session.get_session()
+OF_THE_CLI_ITSELF = {"package", "deploy"}  # no operations of CloudFormation
+
+
+def aws_commands(page: Path) -> list[tuple[str, str, str]]:
+    """Return the service, the operation and the rest of each AWS command on a page."""
+    text = page.read_text()
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    code = re.sub(r"'[^'\n]*'", "''", "\n".join([*blocks, *(" ".join(span.split()) for span in spans)]))
+    found = []
+    for service, command, rest in re.findall(r"\baws ([a-z]+) ([a-z-]+)((?:(?!\baws )[^\n])*)", code):
+        if command == "wait":
+            (waiter,) = [name for name in waiters(service) if xform_name(name, "-") == rest.split()[0]]
+            found.append((service, xform_name(waiters(service)[waiter], "-"), rest))
+        elif command not in OF_THE_CLI_ITSELF:
+            found.append((service, command, rest))
+    return found
+
+
+def waiters(service: str) -> dict[str, str]:
+    """Return the operation of each waiter of a service."""
+    model = AWS.get_waiter_model(service)
+    return {name: model.get_waiter(name).operation for name in model.waiter_names}
+
+
+def operations(service: str) -> dict[str, str]:
+    """Return the operations of a service by their names in boto3."""
+    return {xform_name(name): name for name in AWS.get_service_model(service).operation_names}
+
+
+OF_OPERATORS = ("operating.md", "runbook.md")
+COMMANDS = [(page.name, *command) for page in PAGES for command in aws_commands(page)]
+
+
+@pytest.mark.parametrize(
+    ("service", "command", "rest"), [one[1:] for one in COMMANDS], ids=[" ".join(one[:3]) for one in COMMANDS]
+)
+def test_an_aws_command_exists(service: str, command: str, rest: str) -> None:
+    """An engineer would type a command that the AWS CLI does not know."""
+    operation = operations(service)[command.replace("-", "_")]
+    shape = AWS.get_service_model(service).operation_model(operation).input_shape
+    members = {xform_name(name, "-") for name in shape.members} if shape else set()
+    options = set(re.findall(r"(?<!\S)--(?:no-)?([a-z-]+)", rest))
+    assert options <= members | {"query", "output"}
+
+
+def action(service: str, method: str) -> str:
+    """Return the IAM action of a method of boto3. IAM has no actions for batches of SQS."""
+    name = operations(service)[method]
+    if service == "lambda" and name == "Invoke":
+        return "lambda:InvokeFunction"
+    return f"{service}:{name.removesuffix('Batch')}"
+
+
+def test_the_operators_policy_allows_exactly_the_commands_and_the_runbook() -> None:
+    """A command at night would end in AccessDenied, or an operator could do more than the commands do."""
+    needed = {"kms:Decrypt", "kms:GenerateDataKey"}  # services use the key for the operator
+    for file in ROOT.glob("ops/*.py"):
+        code = file.read_text()
+        methods = set(re.findall(r"(?<!socket)\.(\w+)\(", code)) | set(re.findall(r"get_paginator\(\"(\w+)\"", code))
+        for service in set(re.findall(r"client\(\"(\w+)\"", code)):
+            needed |= {action(service, method) for method in methods & operations(service).keys()}
+    assert len(needed) > 20
+    to_run = {action(one, name.replace("-", "_")) for page, one, name, _ in COMMANDS if page in OF_OPERATORS}
+    assert len(to_run) > 10
+    granted = set()
+    for one in json.loads((ROOT / "docs" / "operator-policy.json").read_text())["Statement"]:
+        names, resources = ([one[key]] if isinstance(one[key], str) else one[key] for key in ("Action", "Resource"))
+        granted |= set(names)
+        assert resources == ["*"] or {arn.split(":")[2] for arn in resources} == {name.split(":")[0] for name in names}
+    page = (ROOT / "docs" / "operating.md").read_text()
+    by_others = set(re.findall(r"`([a-z]+:[A-Z]\w+)`", page.partition("need more than this policy")[2]))
+    assert granted == (needed | to_run) - by_others
+    assert by_others <= to_run
+
+
+@pytest.mark.parametrize("name", ["deployer-policy.json", "operator-policy.json"])
+def test_the_command_for_another_partition_changes_each_arn(name: str) -> None:
+    """IAM of GovCloud would refuse the policy."""
+    (command,) = re.findall(r"```sh\n(sed .*)\n```", (ROOT / "docs" / "deploying.md").read_text())
+    words = shlex.split(command.replace("deployer-policy.json", name))
+    changed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert json.loads(changed)
+    arns = re.findall(r'"(arn:.*?)"', changed)
+    assert len(arns) > 10
+    assert all(re.match(r"arn:aws-us-gov:[a-z0-9]+:(us-gov-west-1|):(444455556666|aws|):", arn) for arn in arns)

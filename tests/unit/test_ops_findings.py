@@ -1,8 +1,7 @@
-"""`doctor` and `pause` on replies that only AWS gives, the policy to paste, and the check of certificates."""
+"""`doctor` and `pause` on replies that only AWS gives, and the check of certificates."""
 
 import io
 import json
-import re
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
-import botocore.session
 import pytest
 import trustme
-from botocore import xform_name
 from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,14 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from flash_call_relay.connections import tls_context
-from local import ROOT
 from ops import pause
 from ops.stack import Stack
 from tests.support.aws import FakeStack, counts
 from tests.support.operator import run
 
 NESTED, TOPIC, ALARM = "AWS::CloudFormation::Stack", "AWS::SNS::Topic", "AWS::CloudWatch::Alarm"
-SERVICES = ("cloudformation", "lambda", "logs", "events", "sqs", "cloudwatch", "secretsmanager", "dynamodb", "sns")
 PATIENCE_S = 60  # only a failing test waits this long
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b5d4a9e"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/7c1e2f3a"
@@ -332,29 +327,6 @@ def test_the_alarms_of_a_deleted_monitoring_stack_are_not_checked() -> None:
     resources = listing(NESTED, ALARM, status="DELETE_COMPLETE")
     stack = FakeStack(get_paginator=lambda: resources, describe_alarms={"MetricAlarms": []})
     assert finding(stack, "alarms")[:2] == ("note", "the stack has none (Monitoring is false)")
-
-
-def test_the_policy_to_paste_allows_exactly_the_calls_of_the_commands() -> None:
-    """IAM would refuse the policy, or a command would lack a permission."""
-    (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operating.md").read_text(), re.DOTALL)
-    allowed = {
-        action
-        for statement in json.loads(text)["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-    }
-    allowed = allowed - {"lambda:InvokeFunction"} | {"lambda:Invoke"}  # IAM's name of it, and the API's
-    models = botocore.session.get_session()
-    for service, action in (one.split(":") for one in allowed):
-        assert action in models.get_service_model(service).operation_names, action
-    source = "\n".join(path.read_text() for path in (ROOT / "ops").glob("*.py"))
-    called = set(re.findall(r"(?<!socket)\.([a-z]+(?:_[a-z]+)+)\(", source))
-    wanted = {xform_name(action.split(":")[1]) for action in allowed}
-    everything = {
-        xform_name(name) for service in SERVICES for name in models.get_service_model(service).operation_names
-    }
-    asked = {name.removesuffix("_batch") for name in called & everything}  # IAM has no actions for batches
-    # Called by a paginator, by services for the operator, and a name without an underscore.
-    assert asked | {"list_stack_resources", "decrypt", "generate_data_key", "invoke"} == wanted
 
 
 def lax_certificate() -> tuple[ssl.SSLContext, bytes]:
