@@ -29,16 +29,15 @@ class Tally:
     at: float = 0.0  # of the latest, in seconds since the epoch
     age_s: float = 0.0  # the greatest age of a result
     uuid: str = ""  # of the latest result that was tried, or else of the latest
-    _rank: tuple[bool, float] = (False, 0.0)
+    tried: bool = False
 
     def add(self, line: dict[str, Any]) -> None:
         """Count a line, or a row of a query that counts lines."""
-        at = at_of(line)
+        tried = "duration_ms" in line or line.get("tried") == "1"
         self.times += int(line.get("times", 1))
-        self.at, self.age_s = max(self.at, at), max(self.age_s, float(line.get("age_s", 0)))
-        rank = ("duration_ms" in line or line.get("tried") == "1", at)
-        if rank >= self._rank:
-            self._rank, self.uuid = rank, str(line.get("uuid", ""))
+        self.at, self.age_s = max(self.at, at_of(line)), max(self.age_s, float(line.get("age_s", 0)))
+        if tried or not self.tried:
+            self.uuid, self.tried = str(line.get("uuid", "")), tried
 
 
 def at_of(line: dict[str, Any]) -> float:

@@ -1,5 +1,6 @@
 """`story`: the events of one result in order, and what they mean, from the logs, the ledger and both queues."""
 
+import itertools
 import json
 import shlex
 import time
@@ -211,26 +212,20 @@ def _words(line: dict[str, Any]) -> str:
         return "ledger.conflict: the other status was confirmed at the same moment"
     status, receive = line.get("http_status"), line.get("receive_count")
     facts = (line.get("reason"), line.get("detail", status and f"HTTP {status}"), receive and f"receive {receive}")
-    return f"{_head(line)}: {', '.join(str(fact) for fact in facts if fact)}".removesuffix(": ")
-
-
-def _head(line: dict[str, Any]) -> str:
-    return f"{line['message'].removeprefix('result.')} {line.get('status', '')}".rstrip()
+    what = f"{line['message'].removeprefix('result.')} {line.get('status', '')}".rstrip()
+    return ": ".join(part for part in (what, ", ".join(str(fact) for fact in facts if fact)) if part)
 
 
 def _folded(events: Sequence[Event]) -> Iterator[Event]:
-    """Yield the events; of equal deferrals in a row, yield the last with their number and the time of the first."""
-    alike: list[Event] = []
-    for event, following in zip(events, [*events[1:], None], strict=True):
-        alike.append(event)
-        if following is None or _sameness(event) is None or _sameness(event) != _sameness(following):
-            head = _head(event.fields) if len(alike) > 1 else ""
-            many = f"{head} {len(alike)} times since {timestamp(alike[0].at)}"
-            yield Event(event.at, event.where, event.what.replace(head, many, 1) if head else event.what, event.fields)
-            alike = []
+    """Yield the events; of deferrals with one cause in a row, yield the last with their number."""
 
+    def cause(event: Event) -> object:
+        facts = tuple(event.fields.get(name) for name in ("status", "reason", "detail", "http_status"))
+        return facts if event.fields.get("outcome") == "deferred" else id(event)
 
-def _sameness(event: Event) -> list[Any] | None:
-    if event.fields.get("outcome") != "deferred":
-        return None
-    return [event.fields.get(name) for name in ("status", "reason", "detail", "http_status")]
+    for _, group in itertools.groupby(events, cause):
+        first, *more = group
+        if more:
+            what = f"{more[-1].what}; {len(more) + 1} times since {timestamp(first.at)}"
+            first = Event(more[-1].at, more[-1].where, what, more[-1].fields)
+        yield first

@@ -208,8 +208,8 @@ def test_equal_deferrals_are_one_row_of_a_table_for_80_columns(monkeypatch: pyte
     first, *rows = run(stack, "story", CALL).out.splitlines()
     assert first == "when                  where   what"
     assert rows[0] == (
-        "2026-11-24T12:07:00Z  log     deferred Success 8 times since 2026-11-24T12:00:00Z: "
-        "endpoint_error, HTTP 503 Service Unavailable, receive 8"
+        "2026-11-24T12:07:00Z  log     deferred Success: endpoint_error, HTTP 503 Service Unavailable, receive 8; "
+        "8 times since 2026-11-24T12:00:00Z"
     )
     assert [row.split()[2] for row in rows[1:3]] == ["delivered", "confirmed"]
     assert len(run(stack, "story", CALL, "--json").out.splitlines()) == 10
