@@ -64,7 +64,7 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
     for name, check in _checks(levels, probe=probe):
         for finding in _findings(check, stack):
             levels[name] = max(levels.get(name, OK), finding.level, key=(OK, NOTE, WRONG).index)
-            (_print_json if as_json else _print)(name, finding)
+            _print(name, finding, as_json=as_json)
     return 1 if WRONG in levels.values() else 0
 
 
@@ -89,19 +89,18 @@ def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check
             yield "next", _check_next
 
 
-def _print(check: str, finding: Finding) -> None:
+def _print(check: str, finding: Finding, *, as_json: bool) -> None:
+    if as_json:
+        next_step = f"{finding.step} {finding.command}".strip() or None
+        line = {"check": check, "level": finding.level.lower(), "message": finding.says, "next_step": next_step}
+        click.echo(json.dumps(line))
+        return
     level = click.style(f"{finding.level:5}", fg=COLOURS[finding.level])
     paragraph(f"{level}  {check}: {finding.says}", " " * 7)
     if finding.step:
         paragraph(f"       -> {finding.step}", " " * 10)
     if finding.command:  # a terminal wraps it without breaking what is copied
         click.echo(f"       -> {finding.command}")
-
-
-def _print_json(check: str, finding: Finding) -> None:
-    next_step = f"{finding.step} {finding.command}".strip() or None
-    line = {"check": check, "level": finding.level.lower(), "message": finding.says, "next_step": next_step}
-    click.echo(json.dumps(line))
 
 
 def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
@@ -121,9 +120,8 @@ def _check_stack(stack: Stack) -> Iterator[Finding]:
     elif status.endswith("_IN_PROGRESS"):
         yield Finding(NOTE, says, "wait for the deployment to end")
     else:
-        yield Finding(
-            WRONG, says, command=stack.aws_command("cloudformation describe-stack-events", stack_name=stack.name)
-        )
+        command = stack.aws_command("cloudformation describe-stack-events", stack_name=stack.name)
+        yield Finding(WRONG, says, command=command)
 
 
 def _check_function(stack: Stack) -> Iterator[Finding]:
@@ -158,14 +156,11 @@ def _check_rate_limit(stack: Stack) -> Iterator[Finding]:
     limit, environments, route = map(stack.parameters.get, ("RateLimitPerSecond", "MaximumConcurrency", "EventRoute"))
     if limit in (None, "0"):
         return
-    if environments in (None, "0"):
-        says = f"{limit} POSTs a second for each execution environment, because MaximumConcurrency is 0"
-        yield Finding(NOTE, says, "deploy with a MaximumConcurrency")
+    if environments in (None, "0") or route == "function":
+        says = f"{limit} POSTs a second for each execution environment, and nothing limits how many there are"
+        yield Finding(NOTE, says, "deploy with a MaximumConcurrency, which caps EventRoute=queue only")
     else:
         yield Finding(OK, f"{limit} POSTs a second, shared by {environments} execution environments")
-    if route == "function":
-        says = "events that go straight to the function can exceed it: MaximumConcurrency does not cap them"
-        yield Finding(NOTE, says, "deploy with EventRoute=queue")
 
 
 def _check_intake(stack: Stack) -> Iterator[Finding]:
@@ -212,16 +207,9 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
 
 
 def _check_outcome_bus(stack: Stack) -> Iterator[Finding]:
-    if not (bus := stack.parameters.get("OutcomeBusName")):
-        return
-    try:
-        stack.client("events").describe_event_bus(Name=bus)
+    if bus := stack.parameters.get("OutcomeBusName"):
+        stack.client("events").describe_event_bus(Name=bus)  # EventBridge drops events for a bus that does not exist
         yield Finding(OK, f"the bus {bus} exists")
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
-        step = "make the bus, or deploy with another OutcomeBusName"
-        yield Finding(WRONG, f"there is no bus {bus}: EventBridge drops the events about outcomes", step)
 
 
 def _fill(stack: Stack, says: str) -> Finding:
@@ -307,38 +295,33 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
-    if address := stack.parameters.get("AlarmEmail"):
-        # While a deployment adds AlarmEmail, there is no topic yet.
-        for topic in [name for kind, name in resources if kind == "AWS::SNS::Topic"]:
-            yield from _check_address(stack, address, topic)
-
-
-def _check_address(stack: Stack, address: str, topic: str) -> Iterator[Finding]:
-    subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-    # Until the address confirms, the ARN is a word. SNS deletes the subscription after two days.
-    if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
-        says = f"{address} receives none, because it has not confirmed SNS's e-mail"
-        command = stack.aws_command("sns subscribe --protocol email", topic_arn=topic, notification_endpoint=address)
-        yield Finding(WRONG, says, "subscribe it again, then follow the link in the new e-mail:", command)
+    # AlarmEmail makes a topic. Until the address confirms, the ARN is a word. SNS deletes it after two days.
+    for topic in [name for kind, name in resources if kind == "AWS::SNS::Topic"]:
+        subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+        if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
+            address, subscribe = stack.parameters.get("AlarmEmail", ""), "sns subscribe --protocol email"
+            says = f"{address} receives none, because it has not confirmed SNS's e-mail"
+            command = stack.aws_command(subscribe, topic_arn=topic, notification_endpoint=address)
+            yield Finding(WRONG, says, "subscribe it again, then follow the link in the new e-mail:", command)
 
 
 def _check_probe(stack: Stack) -> Iterator[Finding]:
     call, function = f"probe-{uuid.uuid4()}", stack.output("FunctionArn")
-    try:
-        payload = json.dumps({"probe": call})
-        reply = stack.client("lambda", ONE_INVOCATION).invoke(FunctionName=function, Payload=payload)
-    except ClientError as error:
-        if error_code(error) not in NOT_ALLOWED:
-            raise
-        yield Finding(NOTE, f"not checked: {explain(error)}", f"you need lambda:InvokeFunction on {function}")
-        return
+    client, payload = stack.client("lambda", ONE_INVOCATION), json.dumps({"probe": call})
+    reply = client.invoke(FunctionName=function, Payload=payload)
     answer = json.loads(reply["Payload"].read())
     if "FunctionError" in reply:
         yield _failed_probe(answer)
     elif "http_status" in answer:
         yield _judge(stack, call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
     else:
-        yield _no_answer(stack, answer["reason"], answer["detail"])
+        steps = {
+            Reason.CREDENTIALS_UNAVAILABLE: "check the secret and that the function's role may read it",
+            Reason.OUT_OF_TIME: "set the function's time-out to 60 s again",
+        }
+        step = steps.get(answer["reason"], "check WebhookUrl")
+        routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
+        yield Finding(WRONG, f"no answer to the function: {answer['reason']}, {answer['detail']}", f"{step}; {routes}")
 
 
 def _failed_probe(error: dict[str, str]) -> Finding:
@@ -347,18 +330,6 @@ def _failed_probe(error: dict[str, str]) -> Finding:
         return Finding(WRONG, "the function is older than this command and knows no probe", "deploy the stack again")
     why = f"{kind}: {text}" if kind == "SettingsError" else kind or text  # another text could quote a secret
     return Finding(WRONG, f"the function failed: {why}", "docs/runbook.md#function-errors")
-
-
-def _no_answer(stack: Stack, reason: str, detail: str) -> Finding:
-    if reason == Reason.OUT_OF_TIME:
-        update = "lambda update-function-configuration --timeout 60"
-        command = stack.aws_command(update, function_name=stack.output("FunctionArn"))
-        return Finding(WRONG, f"no POST: {reason}, {detail}", "restore the function's time-out:", command)
-    step = "check WebhookUrl"
-    if reason == Reason.CREDENTIALS_UNAVAILABLE:
-        step = "check the secret and that the function's role may read it"
-    routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
-    return Finding(WRONG, f"no answer to the function: {reason}, {detail}", f"{step}; {routes}")
 
 
 def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: bool) -> Finding:
@@ -389,7 +360,5 @@ def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: boo
 
 def _check_next(stack: Stack) -> Iterator[Finding]:
     if total := Queue.of(stack, "ResultQueueUrl").depth().total:
-        says = (
-            f"{count(total, 'result')} left: the relay tries them within 2 minutes, those older than an hour within 20"
-        )
-        yield Finding(OK, says)
+        left = count(total, "result")
+        yield Finding(OK, f"{left} left: the relay tries them within 2 minutes, those older than an hour within 20")

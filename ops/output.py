@@ -49,13 +49,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
             _print_line(" " * before_last + more, bold=row is columns)
 
 
-def paragraph(text: str, indent: str = "") -> None:
-    """Print text; on a terminal, wrap it between words, and indent the lines after the first."""
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    wrapped = textwrap.wrap(text, limit, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    click.echo("\n".join(wrapped))
-
-
 def _fit(widths: list[int], limit: int) -> list[list[int]]:
     """Return the columns of each line of a row; narrow the last column to what is left of its line."""
     lines, used = [[0]], widths[0]
@@ -112,3 +105,10 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def paragraph(text: str, indent: str = "") -> None:
+    """Print text; on a terminal, wrap it between words, and indent the lines after the first."""
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    wrapped = textwrap.wrap(text, limit, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    click.echo("\n".join(wrapped))

@@ -76,7 +76,10 @@ class History:
     def verdict(self) -> str:
         """Return what became of the call. The latest outcome of each status and the ledger decide together."""
         confirmed = self._confirmations()
-        to_do = [self._needs(kind, messages) for kind, messages in self.held.items() if messages]
+        to_do = []
+        for kind, messages in self.held.items():
+            if what := ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages):
+                to_do.append(f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do.")
         waits, copies, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
         forgotten = self.has_ledger and not self.entry
         if self._clash(confirmed) and not (forgotten and waits):
@@ -84,22 +87,16 @@ class History:
             section = "docs/runbook.md#both-statuses-confirmed"
             to_do.append(f"It needs a person: both statuses were confirmed, and {keeps}: {section}.")
         to_do += waits + gone
-        got = ", then ".join(f"{status} {word} {timestamp(at)}" for at, status, word in confirmed)
-        if not got:
+        if not confirmed:
             return " ".join(to_do) or "It was received, and its outcome is not in the log yet."
-        got = (
-            f"BetaTel got {got}." if len(confirmed) == 1 else f"BetaTel got {got}; its last word is {confirmed[-1][1]}."
-        )
         if not to_do and forgotten:
             to_do = ["The ledger has no entry of it (forgotten, or never written): the relay sends its next result."]
+        got = "BetaTel got " + ", then ".join(f"{status} {word} {timestamp(at)}" for at, status, word in confirmed)
+        got += f"; its last word is {confirmed[-1][1]}." if len(confirmed) > 1 else "."
         return " ".join([*to_do, got] if to_do else [f"It is confirmed: {got}", *copies])
 
     def _statuses(self, message: Message) -> str:
         return ", ".join(one.status for one in message.results if one.uuid == self.uuid) or "no result"
-
-    def _needs(self, kind: QueueKind, messages: Sequence[Message]) -> str:
-        what = ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages)
-        return f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do."
 
     def commands(self) -> list[str]:
         """Return the commands to begin with if it needs a person."""
@@ -120,9 +117,8 @@ class History:
 
     def _clash(self, confirmed: Sequence[tuple[float, str, str]]) -> bool:
         """Return whether the ledger does not have the last word that BetaTel got."""
-        conflicts = [logs.at_of(line) for line in self.lines if line["message"] == "ledger.conflict"]
-        delivered = [logs.at_of(line) for line in self.lines if line.get("outcome") == "delivered"]
-        noticed = max(conflicts, default=0.0) >= max(delivered, default=0.0) > 0.0 or bool(conflicts and not delivered)
+        marks = [line["message"] for line in self.lines if line["message"] in ("result.delivered", "ledger.conflict")]
+        noticed = marks[-1:] == ["ledger.conflict"]  # a later delivery is the correction
         return noticed or bool(self.entry and confirmed and confirmed[-1][1] != self.entry.status)
 
     def _unconfirmed(self, last_word: str | None) -> tuple[list[str], list[str], list[str]]:
@@ -164,9 +160,8 @@ class History:
             reply = self.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
             delay_s = int(reply["Attributes"]["VisibilityTimeout"])
         at = logs.at_of(line) + delay_s
-        if at < time.time() - LATE_S:
-            return f"its next attempt was due at {timestamp(at)} (run `doctor`)"
-        return f"its next attempt is due at {timestamp(at)}"
+        late = at < time.time() - LATE_S
+        return f"its next attempt {'was' if late else 'is'} due at {timestamp(at)}{' (run `doctor`)' if late else ''}"
 
 
 @click.command()

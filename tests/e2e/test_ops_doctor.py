@@ -183,18 +183,6 @@ def test_a_failure_is_found(
     assert swept.user_id not in found.out
 
 
-def test_messages_that_need_a_person_are_noted(swept: DeployedRelay, operator: Operator) -> None:
-    """An operator would overlook parked results, or they would fail the check."""
-    swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
-    swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
-    found = operator("--stack", "relay", "doctor")
-    assert found.status == 0
-    levels = findings(found.out)
-    assert (levels["parked queue"], levels["dead-letter queue"]) == ("note", "note")
-    assert "parked queue: 1 message" in found.out
-    assert "-> flash-call-relay --stack relay dead list" in found.out
-
-
 @pytest.mark.parametrize("route", ["relay", "function_route"])
 def test_a_paused_relay_receives_no_result_and_loses_none(
     operator: Operator, request: pytest.FixtureRequest, route: str
