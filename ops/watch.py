@@ -85,7 +85,8 @@ def _snapshot(stack: Stack, tallies: dict[tuple[str, str], logs.Tally]) -> dict[
 
 def _line(snapshot: dict[str, Any]) -> str:
     recent, paused = snapshot["recent"], snapshot["intake"].startswith("Disabl")
-    depths = ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in snapshot["queues"].items())
+    names = ("waiting", "in flight", "parked", "dead-lettered")
+    depths = ", ".join(f"{name} {one:,}" for name, one in zip(names, snapshot["queues"].values(), strict=True))
     reasons = ", ".join(f"{reason} {number:,}" for reason, number in recent["deferred_by_reason"].items())
     outcomes = [f"delivered {recent['delivered']:,}", f"deferred {recent['deferred']:,}{reasons and f' ({reasons})'}"]
     if recent["oldest_s"]:

@@ -94,7 +94,7 @@ def test_a_view_shows_the_queues_and_the_outcomes(swept: DeployedRelay, operator
         stopped = ended(process)
     assert (stopped.status, stopped.err) == (0, "")
     for text in (first, second):
-        assert re.search(r"parked 1, dead lettered 2; in 15 min delivered \d.*endpoint_error", text)
+        assert re.search(r"parked 1, dead-lettered 2; in 15 min delivered \d.*endpoint_error", text)
         assert "\x1b" not in text
     swept.endpoint.heal()
     assert operator("--stack", "relay", "watch", "--every", "1", "--until-empty", "--count", "60").status == 0

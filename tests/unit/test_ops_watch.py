@@ -59,7 +59,7 @@ def test_each_refresh_is_one_line(state: str, start: str) -> None:
     """An operator would see wrong numbers, or results that wait during a pause, and no cause."""
     ended = run(stack(state=state), "watch", "--count", "2")
     assert (ended.status, ended.err) == (0, "")
-    numbers = "waiting 7, in flight 4, parked 2, dead lettered 0; in 15 min delivered 2, deferred 4 "
+    numbers = "waiting 7, in flight 4, parked 2, dead-lettered 0; in 15 min delivered 2, deferred 4 "
     says = f"{start}{numbers}(endpoint_failing 2, timeout 1, unknown_call 1), the oldest 84 s"
     assert ended.out.splitlines() == [f"2025-11-24T16:00:0{second}Z  {says}" for second in (0, 5)]
 
