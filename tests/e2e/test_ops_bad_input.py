@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import click
 import pytest
-from botocore.config import Config
 
 from local.emulator.emulator import Emulator
 from ops.cli import relay as group
@@ -95,19 +93,6 @@ def test_a_region_can_be_named(operator: Operator) -> None:
     assert "in eu-west-1" in elsewhere
 
 
-def test_an_expired_session_asks_for_a_login(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
-    """An operator who logged in yesterday would not know what to do."""
-    keys = iam_user(emulator, "cloudformation:*", "sqs:*")
-    short = boto_client(emulator, keys).get_session_token(DurationSeconds=-1)["Credentials"]
-    session = {
-        "AWS_ACCESS_KEY_ID": short["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": short["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": short["SessionToken"],
-    }
-    asked = operator("--stack", relay.deployment.name, "parked", "list", environment=session)
-    assert said(asked, 2).startswith("The AWS session has expired: log in again")
-
-
 def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
     """Create a user with these permissions; return the environment with its keys."""
     iam, name = emulator.client("iam"), f"operator-{uuid4().hex}"
@@ -117,19 +102,6 @@ def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
     iam.put_user_policy(UserName=name, PolicyName="narrow", PolicyDocument=json.dumps(policy))
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-
-
-def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
-    """Return a client that creates sessions shorter than AWS allows: with less than 0 s, one that has ended."""
-    return boto3.client(
-        "sts",
-        endpoint_url=emulator.url,
-        verify=str(emulator.ca_bundle),
-        region_name="eu-central-1",
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        config=Config(parameter_validation=False),
-    )
 
 
 def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay, operator: Operator) -> None:
@@ -180,14 +152,6 @@ def test_a_view_needs_the_documented_permissions(emulator: Emulator, relay: Depl
     keys = iam_user(emulator, "cloudformation:DescribeStacks", *reading[:1])
     sentence = said(operator("--stack", relay.deployment.name, "watch", environment=keys), 2)
     assert "Not allowed to call FilterLogEvents" in sentence
-
-
-def test_unknown_credentials_are_reported(operator: Operator) -> None:
-    """An operator with the keys of a deleted user would not know what is wrong."""
-    unknown = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "of nobody"}
-    asked = operator("--stack", "relay", "parked", "list", environment=unknown)
-    assert said(asked, 2).startswith("AWS doesn't know these credentials")
-    assert "of nobody" not in asked.err
 
 
 def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:
