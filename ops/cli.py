@@ -4,15 +4,15 @@ import itertools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
 from flash_call_relay import __version__
-from ops.completion import PROGRAM, completion
 from ops.discard import discard_command
 from ops.doctor import doctor
-from ops.errors import EXPLAINED, CommandError, explain
+from ops.errors import CommandError, cause, explain
 from ops.ledger import forget
 from ops.list import list_command
 from ops.pause import pause, resume
@@ -23,15 +23,15 @@ from ops.stack import Stack
 from ops.story import story
 from ops.watch import watch
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+PROGRAM = "flash-call-relay"
+UNUSABLE, INTERRUPTED = 2, 130
 COMMON = ("--stack", "--region", "--profile")
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--stack",
-    default="flash-call-relay",
+    default=PROGRAM,
     envvar="FLASH_CALL_RELAY_STACK",
     show_default=True,
     show_envvar=True,
@@ -45,8 +45,9 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a 
 def relay(context: click.Context, stack: str, region: str | None, profile: str | None) -> None:
     """Operate a deployed Flash Call Relay: check it, send results, list and replay parked results.
 
-    All commands find the queues, the function and the secret in the stack's outputs. Exit status: 0 if all is well, 1
-    if something is wrong or was refused, 2 if the command can't run, 130 if it was interrupted.
+    All commands find the queues, the function and the secret in the stack's outputs. The options of this page may
+    follow a command, too. Exit status: 0 if all is well, 1 if something is wrong or was refused, 2 if the command can't
+    run, 130 if it was interrupted.
     """
     if not stack:
         raise CommandError("The stack's name is empty: give it with --stack.")
@@ -58,48 +59,34 @@ DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, 
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
-for _command in (doctor, watch, send, story, forget, pause, resume, completion):
+for _command in (doctor, watch, send, story, forget, pause, resume):
     relay.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    before = {number: signal.getsignal(number) for number in END_SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
-            signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    color = False if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" else None
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        words = _common_first(sys.argv[1:] if arguments is None else arguments)
+        status: object = relay(args=words, prog_name=PROGRAM, standalone_mode=False, color=color)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UNUSABLE
     except (KeyboardInterrupt, click.Abort):
-        return _fail("Interrupted. Nothing is lost.", INTERRUPTED)
+        click.echo("Interrupted. Nothing is lost.", err=True)
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a traceback would show the text of the exception
-        if isinstance(error, OSError) and not isinstance(error, EXPLAINED):
+        fault = explain(error)
+        if (
+            isinstance(error, OSError)
+            and traceback.extract_tb(error.__traceback__)[-1].filename == click.utils.__file__
+        ):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again when it exits
-            if isinstance(error, BrokenPipeError):  # the reader has ended, as `head` does
-                return FAILED
-        return _fail(explain(error), UNUSABLE)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    for number in END_SIGNALS:  # a second signal must not interrupt the clean-up
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _run(arguments: Sequence[str]) -> int:
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    status: object = relay(
-        args=_common_first(arguments),
-        prog_name=PROGRAM,
-        standalone_mode=False,
-        color=False if plain else None,
-    )
+            fault = f"The output can't be written: {cause(error)}."
+        click.echo(fault, err=True)
+        return UNUSABLE
     return status if isinstance(status, int) else 0
 
 
@@ -117,8 +104,3 @@ def _common_first(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return first + rest
-
-
-def _fail(sentence: str, status: int) -> int:
-    click.echo(sentence, err=True)
-    return status

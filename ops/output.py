@@ -105,3 +105,10 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def paragraph(text: str, indent: str = "") -> None:
+    """Print text; on a terminal, wrap it between words, and indent the lines after the first."""
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    wrapped = textwrap.wrap(text, limit, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    click.echo("\n".join(wrapped))

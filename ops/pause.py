@@ -3,12 +3,15 @@
 import time
 
 import click
+from botocore.exceptions import ClientError
 
+from flash_call_relay.text import error_code
 from ops.errors import CommandError
 from ops.output import count, duration
 from ops.queues import Queue
 from ops.stack import Stack
 
+BUSY = {"ResourceInUseException", "ResourceConflictException"}  # another change of the mapping is in progress
 PATIENCE_S = 120
 POLL_S = 0.5
 
@@ -45,16 +48,15 @@ def resume(stack: Stack) -> None:
 
 def _switch_mapping(stack: Stack, *, enabled: bool) -> None:
     client, wanted = stack.client("lambda"), "Enabled" if enabled else "Disabled"
-    mapping = stack.output("EventSourceMappingId")
-    deadline = time.monotonic() + PATIENCE_S
-    asked = False
+    mapping, deadline, asked = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S, False
     while (state := client.get_event_source_mapping(UUID=mapping)["State"]) != wanted:
-        if not asked:
-            try:
+        try:
+            if not asked:
                 client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
                 asked = True
-            except (client.exceptions.ResourceInUseException, client.exceptions.ResourceConflictException):
-                pass  # another change is in progress
+        except ClientError as error:
+            if error_code(error) not in BUSY:
+                raise
         if time.monotonic() > deadline:
             raise CommandError(f"After {PATIENCE_S} s the event source mapping is {state}: repeat the command.")
         time.sleep(POLL_S)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
 from flash_call_relay.text import error_code
-from ops.errors import EXPLAINED, CommandError, KeyRefusedError, cause, withhold
+from ops.errors import EXPLAINED, CommandError, cause, withhold
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
 CLIENTS = Config(
@@ -28,6 +29,10 @@ logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # its warn
 
 def _fits_a_header(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isprintable()
+
+
+def _options(options: dict[str, str | None]) -> str:
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items() if value)
 
 
 class Stack:
@@ -50,7 +55,13 @@ class Stack:
 
     def command(self, words: str) -> str:
         """Return an operator's command for this stack, to copy and paste."""
-        return f"flash-call-relay --stack {self.name} {words}"
+        region = None if self._region == os.environ.get("AWS_REGION") else self._region
+        options = {"stack": self.name, "region": region, "profile": self._profile}
+        return f"flash-call-relay{_options(options)} {words}"
+
+    def aws_command(self, words: str, **options: str) -> str:
+        """Return a command of the AWS CLI for this stack's region, to copy and paste."""
+        return f"aws {words}{_options({**options, 'region': self.region, 'profile': self._profile})}"
 
     @cached_property
     def _session(self) -> Any:
@@ -140,30 +151,27 @@ class Stack:
         """The stack's parameters by name."""
         return {one["ParameterKey"]: one["ParameterValue"] for one in self.description.get("Parameters", ())}
 
+    def resource(self, name: str) -> str:
+        """Return the physical id of a resource, by its name in the template."""
+        reply = self.client("cloudformation").describe_stack_resource(StackName=self.name, LogicalResourceId=name)
+        found: str = reply["StackResourceDetail"]["PhysicalResourceId"]
+        return found
+
+    def nested(self, name: str) -> list[tuple[str, str]]:
+        """Return type and physical id of each resource of a nested stack, by the stack's name in the template."""
+        lister = self.client("cloudformation").get_paginator("list_stack_resources")
+        found = [
+            one for page in lister.paginate(StackName=self.resource(name)) for one in page["StackResourceSummaries"]
+        ]
+        # CloudFormation may also list a resource that it has deleted, and one that it is making, without an id.
+        there = [one for one in found if one.get("PhysicalResourceId") and one["ResourceStatus"] != "DELETE_COMPLETE"]
+        return [(one["ResourceType"], one["PhysicalResourceId"]) for one in there]
+
     @cached_property
     def rule(self) -> dict[str, str]:
         """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
-        cloudformation, name = self.client("cloudformation"), "ResultRule"
-        reply = cloudformation.describe_stack_resource(StackName=self.name, LogicalResourceId=name)
-        bus, _, rule = reply["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
+        bus, _, rule = self.resource("ResultRule").rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}
-
-    @cached_property
-    def environment(self) -> dict[str, str]:
-        """The function's environment variables: its settings.
-
-        Raises:
-            KeyRefusedError: if Lambda cannot decrypt them for this operator.
-        """
-        configuration = self.client("lambda").get_function_configuration(FunctionName=self.output("FunctionName"))
-        environment = configuration["Environment"]
-        if error := environment.get("Error"):
-            raise KeyRefusedError(
-                f"Lambda cannot decrypt the function's environment variables for you ({error.get('ErrorCode')}): "
-                f"you need kms:Decrypt with {self.parameters.get('KmsKeyArn')}, and the key must be enabled."
-            )
-        variables: dict[str, str] = environment["Variables"]
-        return variables
 
     def _relays(self) -> list[str]:
         try:

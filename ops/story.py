@@ -1,22 +1,26 @@
-"""`story`: the events of one result in order, from the logs, the ledger, the parked and the dead-letter queue."""
+"""`story`: the events of one result in order, and what they mean, from the logs, the ledger and both queues."""
 
+import itertools
 import json
 import shlex
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import click
 
 from ops import logs
-from ops.ledger import Ledger
-from ops.options import Time, named
-from ops.output import table, timestamp
+from ops.ledger import Entry, Ledger
+from ops.messages import Message
+from ops.options import named
+from ops.output import DAY_S, paragraph, progress, table, timestamp
 from ops.queues import DEAD, PARKED, QueueKind
 from ops.stack import Stack
 
 HOLD_S = 60
-SHOWN = ("reason", "event", "detail", "http_status", "duration_ms", "retry_in_s", "receive_count", "message_id")
+LATE_S = 60  # a next attempt that is due for longer is late
+WRITE_S = 100  # at most this long after a delivery, the same invocation writes the ledger
 
 
 @dataclass(order=True)
@@ -29,90 +33,194 @@ class Event:
     fields: dict[str, Any] = field(compare=False)  # the facts behind the description, by name
 
 
+@dataclass
+class History:
+    """All that is known of a call."""
+
+    stack: Stack
+    uuid: str
+    lines: list[dict[str, Any]]  # of the log, oldest first
+    entry: Entry | None  # of the ledger
+    has_ledger: bool
+    held: dict[QueueKind, list[Message]]  # on the queues that need a person
+
+    @classmethod
+    def of(cls, stack: Stack, uuid: str, since: float) -> "History":
+        """Read the history of a call; the log since a time in seconds since the epoch."""
+        lines, ledger = logs.find(stack, "uuid", uuid, since), Ledger(stack)
+        if any(line.get("outcome") in ("deferred", "parked") for line in lines):
+            # A failed call to SQS is logged with the message id, not with the uuid.
+            ids = {line["message_id"] for line in lines if "message_id" in line}
+            failures = logs.find(stack, "message", "settle.failed", since)
+            lines += [line for line in failures if line.get("message_id") in ids]
+        held = {
+            kind: [one for one in kind.of(stack, HOLD_S).look(lambda _: None) if one.is_about(uuid)]
+            for kind in (PARKED, DEAD)
+        }
+        return cls(stack, uuid, sorted(lines, key=logs.at_of), ledger.entry(uuid), bool(ledger.table), held)
+
+    def events(self) -> list[Event]:
+        """Return the events, oldest first."""
+        events = [Event(logs.at_of(line), "log", _words(line), line) for line in self.lines]
+        if self.entry:
+            at = float(self.entry.confirmed_at) + 0.999  # whole seconds: sort after the log of that second
+            fields = {"status": self.entry.status}
+            events.append(Event(at, "ledger", f"confirmed with status {self.entry.status}", fields))
+        for kind, messages in self.held.items():
+            for one in messages:
+                fields = {name: getattr(one, name) for name in ("reason", "detail", "http_status", "message_id")}
+                what = f"holds {self._statuses(one)}: {one.reason} {one.detail}".rstrip()
+                events.append(Event(one.sent_at, kind.title, what, fields))
+        return sorted(events)
+
+    def verdict(self) -> str:
+        """Return what became of the call. The latest outcome of each status and the ledger decide together."""
+        confirmed = self._confirmations()
+        to_do = []
+        for kind, messages in self.held.items():
+            if what := ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages):
+                to_do.append(f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do.")
+        waits, copies, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
+        forgotten = self.has_ledger and not self.entry
+        if self._clash(confirmed) and not (forgotten and waits):
+            keeps = f"the ledger has {self.entry.status if self.entry else 'no entry'}"
+            section = "docs/runbook.md#both-statuses-confirmed"
+            to_do.append(f"It needs a person: both statuses were confirmed, and {keeps}: {section}.")
+        to_do += waits + gone
+        if not confirmed:
+            return " ".join(to_do) or "It was received, and its outcome is not in the log yet."
+        if not to_do and forgotten:
+            to_do = ["The ledger has no entry of it (forgotten, or never written): the relay sends its next result."]
+        got = "BetaTel got " + ", then ".join(f"{status} {word} {timestamp(at)}" for at, status, word in confirmed)
+        got += f"; its last word is {confirmed[-1][1]}." if len(confirmed) > 1 else "."
+        return " ".join([*to_do, got] if to_do else [f"It is confirmed: {got}", *copies])
+
+    def _statuses(self, message: Message) -> str:
+        return ", ".join(one.status for one in message.results if one.uuid == self.uuid) or "no result"
+
+    def commands(self) -> list[str]:
+        """Return the commands to begin with if it needs a person."""
+        lists = (f"{kind.group} list --uuid {shlex.quote(self.uuid)}" for kind, held in self.held.items() if held)
+        return [self.stack.command(words) for words in lists]
+
+    def _confirmations(self) -> list[tuple[float, str, str]]:
+        """Return time, status and "at" of each confirmation, oldest first; "before" if only a duplicate shows it."""
+        found = [(logs.at_of(line), line["status"], "at") for line in self.lines if line.get("outcome") == "delivered"]
+        if self.entry:
+            at = float(self.entry.confirmed_at)
+            if not any(status == self.entry.status and abs(at - other) < WRITE_S for other, status, _ in found):
+                found.append((at, self.entry.status, "at"))
+        for line in self.lines:
+            if line.get("outcome") == "duplicate" and line["status"] not in {status for _, status, _ in found}:
+                found.append((logs.at_of(line), line["status"], "before"))
+        return sorted(found)
+
+    def _clash(self, confirmed: Sequence[tuple[float, str, str]]) -> bool:
+        """Return whether the ledger does not have the last word that BetaTel got."""
+        marks = [line["message"] for line in self.lines if line["message"] in ("result.delivered", "ledger.conflict")]
+        noticed = marks[-1:] == ["ledger.conflict"]  # a later delivery is the correction
+        return noticed or bool(self.entry and confirmed and confirmed[-1][1] != self.entry.status)
+
+    def _unconfirmed(self, last_word: str | None) -> tuple[list[str], list[str], list[str]]:
+        """Return sentences about results that wait, about copies that wait, and about parked results that are gone."""
+        waits, copies, gone = [], [], []
+        known = (self.entry.status if self.entry else None) if self.has_ledger else last_word
+        parked, dead = ({one.status for each in self.held[kind] for one in each.results} for kind in (PARKED, DEAD))
+        for status, line in {line["status"]: line for line in self.lines if "outcome" in line}.items():
+            failure = self._settle_failure(line)
+            if status not in dead and (line["outcome"] == "deferred" or failure):
+                due = f"{status} waits on the result queue; {self._due(line, failure)}"
+                if known == status:
+                    then = "drops it as a duplicate" if self.has_ledger else "sends it again"
+                    copies.append(f"A copy of {due}: the relay then {then}.")
+                elif known and self.has_ledger:
+                    waits.append(f"{due}: the relay then parks it (conflicting_status), because {known} is confirmed.")
+                else:
+                    waits.append(f"Not yet: {due}.")
+            elif line["outcome"] == "parked" and status not in parked | dead:
+                at = timestamp(logs.at_of(line))
+                gone.append(
+                    f"{status} was parked at {at} ({line.get('reason')}) and is on neither queue: "
+                    "it was discarded, or replayed and waits."
+                )
+        return waits, copies, gone
+
+    def _settle_failure(self, outcome: dict[str, Any]) -> str:
+        """Return what SQS did not do after an outcome; empty if it did all."""
+        failures = (line for line in self.lines if line["message"] == "settle.failed")
+        after = (line for line in failures if line["message_id"] == outcome.get("message_id"))
+        return next((line["detail"] for line in after if logs.at_of(line) >= logs.at_of(outcome)), "")
+
+    def _due(self, line: dict[str, Any], failure: str) -> str:
+        if failure.startswith("requeue"):  # an event that the function got without a queue
+            return "Lambda tries the event again"
+        delay_s = line.get("retry_in_s")
+        if failure or delay_s is None:
+            url, names = self.stack.output("ResultQueueUrl"), ["VisibilityTimeout"]
+            reply = self.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
+            delay_s = int(reply["Attributes"]["VisibilityTimeout"])
+        at = logs.at_of(line) + delay_s
+        late = at < time.time() - LATE_S
+        return f"its next attempt {'was' if late else 'is'} due at {timestamp(at)}{' (run `doctor`)' if late else ''}"
+
+
 @click.command()
 @click.argument("uuid", callback=named)
-@click.option("--since", type=Time(), default="3d", show_default=True, help="How far back to search the logs.")
+@click.option("--days", type=click.IntRange(1, 3650), default=3, show_default=True, help="How far back to search logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj
-def story(stack: Stack, *, uuid: str, since: float, as_json: bool) -> int:
-    """Show the events of one result in order.
+def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:
+    """Show the events of one result in order, and what became of it.
 
-    The events are its attempts, its confirmation, and its arrival on the parked or the dead-letter queue. Exit status 1
-    if the result is unknown.
+    The events are its attempts, its confirmations, and its arrival on the parked or the dead-letter queue. The last
+    line is the answer. Exit status 1 if the result is unknown.
     """
-    lines = _log_lines(stack, uuid, since)
-    events = [_log_event(line) for line in lines]
-    events += _ledger_events(stack, uuid)
-    for kind in (PARKED, DEAD):
-        events += _queue_events(stack, kind, uuid)
+    since = time.time() - days * DAY_S
+    with progress("reading the log, the ledger and the queues", None):
+        history = History.of(stack, uuid, since)
+    events = history.events()
     if not events:
         click.echo(
             f"Nothing is known of {uuid} in {stack.label} since {timestamp(since)}: the relay did not receive it, or "
-            "it waits for its first attempt. Search further back with --since, and run `doctor`.",
+            "it waits for its first attempt. Search further back with --days, run `doctor`, and see "
+            "docs/runbook.md#what-became-of-a-call.",
             err=as_json,
         )
         return 1
     if as_json:
-        for one in sorted(events):
+        for one in events:
             line = {"at": timestamp(one.at), "where": one.where, "what": one.what, "fields": one.fields}
             click.echo(json.dumps(line))
         return 0
-    table(("when", "where", "what"), [(timestamp(one.at), one.where, one.what) for one in sorted(events)])
-    click.echo(f"\n{_verdict(stack, uuid, lines, events)}")
+    rows = [(timestamp(one.at), one.where.partition(" ")[0], one.what) for one in _folded(events)]
+    table(("when", "where", "what"), rows)
+    click.echo()
+    paragraph(history.verdict())
+    for command in history.commands():
+        click.echo(f"-> {command}")
     return 0
 
 
-def _log_lines(stack: Stack, uuid: str, since: float) -> list[dict[str, Any]]:
-    lines = list(logs.find(stack, "uuid", uuid, since))
-    if any(line.get("outcome") in ("deferred", "parked") for line in lines):
-        # A failed call to SQS is logged with the message id, not with the uuid.
-        message_ids = {line["message_id"] for line in lines if "message_id" in line}
-        failures = logs.find(stack, "message", "settle.failed", since)
-        lines += [line for line in failures if line.get("message_id") in message_ids]
-    return sorted(lines, key=lambda line: str(line.get("timestamp")))
-
-
-def _log_event(line: dict[str, Any]) -> Event:
-    fields = ", ".join(f"{name}={line[name]}" for name in SHOWN if name in line)
+def _words(line: dict[str, Any]) -> str:
+    """Return what a log line says of the result."""
+    if line["message"] == "ledger.conflict":
+        return "ledger.conflict: the other status was confirmed at the same moment"
+    status, receive = line.get("http_status"), line.get("receive_count")
+    facts = (line.get("reason"), line.get("detail", status and f"HTTP {status}"), receive and f"receive {receive}")
     what = f"{line['message'].removeprefix('result.')} {line.get('status', '')}".rstrip()
-    return Event(datetime.fromisoformat(line["timestamp"]).timestamp(), "log", f"{what}: {fields}", line)
+    return ": ".join(part for part in (what, ", ".join(str(fact) for fact in facts if fact)) if part)
 
 
-def _ledger_events(stack: Stack, uuid: str) -> list[Event]:
-    entry = Ledger(stack).entry(uuid)
-    if not entry:
-        return []
-    at = float(entry.confirmed_at) + 0.999  # the ledger keeps whole seconds: sort after the log of that second
-    return [Event(at, "ledger", f"confirmed with status {entry.status}", {"status": entry.status})]
+def _folded(events: Sequence[Event]) -> Iterator[Event]:
+    """Yield the events; of deferrals with one cause in a row, yield the last with their number."""
 
+    def cause(event: Event) -> object:
+        facts = tuple(event.fields.get(name) for name in ("status", "reason", "detail", "http_status"))
+        return facts if event.fields.get("outcome") == "deferred" else id(event)
 
-def _queue_events(stack: Stack, kind: QueueKind, uuid: str) -> list[Event]:
-    events = []
-    for message in kind.of(stack, HOLD_S).look(lambda _seen: None):
-        if message.is_about(uuid):
-            statuses = ", ".join(result.status for result in message.results if result.uuid == uuid)
-            what = f"holds {statuses or 'no result'}: {message.reason} {message.detail}".rstrip()
-            fields = {
-                "reason": message.reason,
-                "detail": message.detail,
-                "http_status": message.http_status,
-                "message_id": message.message_id,
-            }
-            events.append(Event(message.sent_at, kind.title, what, fields))
-    return events
-
-
-def _verdict(stack: Stack, uuid: str, lines: list[dict[str, Any]], events: list[Event]) -> str:
-    places = {event.where for event in events}
-    for kind in (PARKED, DEAD):
-        if kind.title in places:
-            command = stack.command(f"{kind.group} list --uuid {shlex.quote(uuid)}")
-            return f"It needs a person: {kind.section} says what to do. First: {command}"
-    outcomes = [line for line in lines if "outcome" in line]
-    if "ledger" in places or any(line["outcome"] == "delivered" for line in outcomes):
-        return "It is confirmed."
-    if outcomes and outcomes[-1]["outcome"] == "deferred":
-        last = outcomes[-1]
-        at = datetime.fromisoformat(last["timestamp"]).timestamp() + (last.get("retry_in_s") or 0)
-        return f"It waits on the result queue; its next attempt is due at {timestamp(at)}."
-    return "It is on neither the parked nor the dead-letter queue: it was discarded, or replayed and waits."
+    for _, group in itertools.groupby(events, cause):
+        first, *more = group
+        if more:
+            what = f"{more[-1].what}; {len(more) + 1} times since {timestamp(first.at)}"
+            first = Event(more[-1].at, more[-1].where, what, more[-1].fields)
+        yield first

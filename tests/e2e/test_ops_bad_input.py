@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import click
 import pytest
-from botocore.config import Config
 
 from local.emulator.emulator import Emulator
 from ops.cli import relay as group
@@ -54,7 +52,7 @@ def said(ending: Any, status: int) -> str:
 def test_these_tests_run_every_command() -> None:
     """A command without a test could end in a traceback."""
     tried = {tuple(word for word in command if word.isalpha() and word.islower()) for command in COMMANDS}
-    alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",), ("completion",)}}
+    alone = {words for words in paths(group) if words and words not in {("parked",), ("dead",)}}
     assert alone == {words[:2] if words[0] in {"parked", "dead"} else words[:1] for words in tried}
 
 
@@ -95,19 +93,6 @@ def test_a_region_can_be_named(operator: Operator) -> None:
     assert "in eu-west-1" in elsewhere
 
 
-def test_an_expired_session_asks_for_a_login(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
-    """An operator who logged in yesterday would not know what to do."""
-    keys = iam_user(emulator, "cloudformation:*", "sqs:*")
-    short = boto_client(emulator, keys).get_session_token(DurationSeconds=-1)["Credentials"]
-    session = {
-        "AWS_ACCESS_KEY_ID": short["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": short["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": short["SessionToken"],
-    }
-    asked = operator("--stack", relay.deployment.name, "parked", "list", environment=session)
-    assert said(asked, 2).startswith("The AWS session has expired: log in again")
-
-
 def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
     """Create a user with these permissions; return the environment with its keys."""
     iam, name = emulator.client("iam"), f"operator-{uuid4().hex}"
@@ -117,19 +102,6 @@ def iam_user(emulator: Emulator, *actions: str) -> dict[str, str]:
     iam.put_user_policy(UserName=name, PolicyName="narrow", PolicyDocument=json.dumps(policy))
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-
-
-def boto_client(emulator: Emulator, keys: dict[str, str]) -> Any:
-    """Return a client that creates sessions shorter than AWS allows: with less than 0 s, one that has ended."""
-    return boto3.client(
-        "sts",
-        endpoint_url=emulator.url,
-        verify=str(emulator.ca_bundle),
-        region_name="eu-central-1",
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        config=Config(parameter_validation=False),
-    )
 
 
 def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay, operator: Operator) -> None:
@@ -143,7 +115,7 @@ def test_missing_permissions_are_named(emulator: Emulator, swept: DeployedRelay,
         (("pause",), "GetEventSourceMapping"),
         (("story", "one"), "FilterLogEvents"),
         (("forget", "--uuid", "one"), "GetItem"),
-        (("watch", "--count", "1"), "GetQueueAttributes"),
+        (("watch", "--count", "1"), "FilterLogEvents"),
     ):
         refused = operator("--stack", "relay", *command, environment=keys)
         assert (refused.status, refused.out) == (2, "")
@@ -166,7 +138,6 @@ def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Deploye
     assert "note   credentials: not checked: Not allowed to call GetSecretValue" in found.out
     assert "ok     result queue: empty" in found.out
     assert "note   probe: not checked: Not allowed to call Invoke" in found.out
-    assert f"-> you need lambda:InvokeFunction on {relay.deployment.outputs['FunctionArn']}" in found.out
     keys = iam_user(emulator, "cloudformation:DescribeStacks", "lambda:InvokeFunction")
     found = operator("--stack", relay.deployment.name, "doctor", "--probe", environment=keys)
     assert "ok     probe: " in found.out
@@ -174,21 +145,13 @@ def test_a_check_without_permission_is_a_note(emulator: Emulator, relay: Deploye
 
 def test_a_view_needs_the_documented_permissions(emulator: Emulator, relay: DeployedRelay, operator: Operator) -> None:
     """The view would end with a refusal for an operator with the documented permissions."""
-    reading = ("sqs:GetQueueAttributes", "cloudwatch:GetMetricData", "logs:FilterLogEvents")
+    reading = ("sqs:GetQueueAttributes", "logs:FilterLogEvents", "lambda:*")  # the emulator has other names of Lambda's
     keys = iam_user(emulator, "cloudformation:DescribeStacks", *reading)
     seen = operator("--stack", relay.deployment.name, "watch", "--count", "1", environment=keys)
     assert (seen.status, seen.err, seen.out.count("\n")) == (0, "", 1)
     keys = iam_user(emulator, "cloudformation:DescribeStacks", *reading[:1])
     sentence = said(operator("--stack", relay.deployment.name, "watch", environment=keys), 2)
-    assert "Not allowed to call GetMetricData" in sentence
-
-
-def test_unknown_credentials_are_reported(operator: Operator) -> None:
-    """An operator with the keys of a deleted user would not know what is wrong."""
-    unknown = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "of nobody"}
-    asked = operator("--stack", "relay", "parked", "list", environment=unknown)
-    assert said(asked, 2).startswith("AWS doesn't know these credentials")
-    assert "of nobody" not in asked.err
+    assert "Not allowed to call FilterLogEvents" in sentence
 
 
 def test_an_untrusted_certificate_is_reported(operator: Operator) -> None:

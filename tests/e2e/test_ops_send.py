@@ -1,6 +1,7 @@
 """`send` and `story`: results sent one by one or in a file, and the events of one result."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -129,8 +130,8 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     with pytest.MonkeyPatch.context() as patch:
         for name, value in relay.deployment.emulator.environment.items():
             patch.setenv(name, value)
-        queried = logs.query_insights(Stack("relay"), "uuid", delivered["uuid"], since=0)
-    lines = [line for line in queried if f'"uuid":"{delivered["uuid"]}"' in line]
+        rows = logs.run_query(Stack("relay"), "fields @message | sort @timestamp asc", since=0)
+    lines = [row["@message"] for row in rows if f'"uuid":"{delivered["uuid"]}"' in row["@message"]]
     outcomes = [json.loads(line)["outcome"] for line in lines]
     assert outcomes == ["delivered", "duplicate"]
 
@@ -140,24 +141,23 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
         [["log", "delivered"], ["log", "duplicate"], ["ledger", "confirmed"]],  # in the same second
     )
     assert f"confirmed with status {delivered['status']}" in "\n".join(lines)
-    assert lines[-1] == "It is confirmed."
+    assert re.fullmatch(rf"It is confirmed: BetaTel got {delivered['status']} at 20\S+Z\.", lines[-1])
 
     lines = told(deferred)
-    assert f"deferred {deferred['status']}: reason=endpoint_error" in lines[1]
-    assert "http_status=503" in lines[1]
-    assert lines[-1].startswith("It waits on the result queue; its next attempt is due at ")
+    assert f"deferred {deferred['status']}: endpoint_error, HTTP 503" in lines[1]
+    waits = rf"Not yet: {deferred['status']} waits on the result queue; its next attempt is due at 20\S+Z\."
+    assert re.fullmatch(waits, lines[-1])
 
     lines = told(parked)
-    assert f"parked {parked['status']}: reason=rejected" in lines[1]
-    assert "not like this" in lines[2]
-    assert f"holds {parked['status']}: rejected" in lines[2]
-    assert lines[-1].startswith("It needs a person: docs/runbook.md#parked-queue-not-empty ")
-    assert lines[-1].endswith(f" flash-call-relay --stack relay parked list --uuid {parked['uuid']}")
+    assert f"parked {parked['status']}: rejected, HTTP 422 not like this, receive 1" in lines[1]
+    assert f"holds {parked['status']}: rejected HTTP 422 not like this" in lines[2]
+    assert lines[-2].startswith(f"It needs a person: the parked queue holds {parked['status']} (rejected). ")
+    assert lines[-1] == f"-> flash-call-relay --stack relay parked list --uuid {parked['uuid']}"
 
     relay.endpoint.heal()
     relay.accepted(deferred)
     relay.settled()
-    assert told(deferred)[-1] == "It is confirmed."
+    assert told(deferred)[-1].startswith(f"It is confirmed: BetaTel got {deferred['status']} at ")
     relay.deployment.take_all("ParkedQueueUrl")
 
 

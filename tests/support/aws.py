@@ -189,7 +189,7 @@ class FakeStack(Stack):
     """A stack whose services give these replies."""
 
     def __init__(self, parameters: dict[str, str] | None = None, **replies: Any) -> None:
-        super().__init__("a-stack", region="eu-central-1")
+        super().__init__("a-stack")
         self.aws = Aws(**replies)
         self.aws.replies["describe_stacks"] = {
             "Stacks": [
@@ -223,6 +223,6 @@ def busy_stack(**replies: Any) -> FakeStack:
         "get_queue_attributes": counts(visible=1),
         "receive_message": {"Messages": [message]},
         "change_message_visibility_batch": {},
-        "get_metric_data": {"MetricDataResults": []},
+        "get_event_source_mapping": {"State": "Enabled"},
     }
     return FakeStack(**{**usual, **replies})

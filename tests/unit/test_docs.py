@@ -1,6 +1,7 @@
 """The documentation: its links, its AWS commands, and the operators' policy."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -96,6 +97,24 @@ def test_an_aws_command_exists(service: str, command: str, rest: str) -> None:
     members = {xform_name(name, "-") for name in shape.members} if shape else set()
     options = set(re.findall(r"(?<!\S)--(?:no-)?([a-z-]+)", rest))
     assert options <= members | {"query", "output"}
+
+
+def test_a_pasted_block_of_the_runbook_stops_at_the_first_failure(tmp_path: Path) -> None:
+    """A wrong stack name would end in calls for no queue and no secret, with the next line's key on the screen."""
+    stub, calls = tmp_path / "aws", tmp_path / "calls"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexit 1\n')
+    stub.chmod(0o700)
+    first, *blocks = re.findall(
+        r"^ *```sh\n(.*?)```", (ROOT / "docs" / "runbook.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) > 6
+    for block in blocks:
+        calls.write_text("")
+        called = f"{block}\nchange A b" if block.startswith("change()") else block
+        command = ["bash", "-c", f"{first}\n{called}"]
+        ended = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.defpath}"}, capture_output=True, check=False)
+        assert (len(calls.read_text().splitlines()), ended.returncode) == (1, 1), called
+        assert not ended.stderr, called
 
 
 def action(service: str, method: str) -> str:

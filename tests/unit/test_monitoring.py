@@ -386,7 +386,7 @@ def test_the_nested_stack_gets_each_of_its_parameters() -> None:
 
 # ---- the runbook's commands ----
 
-OPERATORS = re.findall(r"flash-call-relay --stack flash-call-relay ([a-z][^`\n]*)", RUNBOOK)
+OPERATORS = re.findall(r"`flash-call-relay ([a-z][^`]*)`", RUNBOOK)
 OPERATORS += re.findall(r"`((?:doctor|story|send|parked|dead) ?[^`]*)`", RUNBOOK)
 OPERATORS += [re.findall(r"--stack a-stack (.+) Runbook", alarm["AlarmDescription"])[0] for alarm in ALARMS.values()]
 
