@@ -10,14 +10,12 @@ import click
 
 from flash_call_relay import __version__
 from ops.completion import PROGRAM, completion
-from ops.discard import discard_command
 from ops.doctor import doctor
 from ops.errors import EXPLAINED, CommandError, explain
 from ops.ledger import forget
-from ops.list import list_command
+from ops.parked import discard_command, list_command, replay_command
 from ops.pause import pause, resume
 from ops.queues import DEAD, PARKED
-from ops.replay import replay_command
 from ops.send import send
 from ops.stack import Stack
 from ops.story import story
