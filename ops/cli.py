@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from flash_call_relay import __version__
+from ops.account import account
 from ops.completion import PROGRAM, completion
 from ops.doctor import doctor
 from ops.errors import EXPLAINED, CommandError, explain
@@ -56,7 +57,7 @@ DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, 
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
-for _command in (doctor, watch, send, story, forget, pause, resume, completion):
+for _command in (doctor, watch, send, account, story, forget, pause, resume, completion):
     relay.add_command(_command)
 
 

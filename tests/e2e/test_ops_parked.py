@@ -1,13 +1,15 @@
-"""Parked messages: listed, replayed in part, killed during a replay, and replayed again."""
+"""Parked messages: listed, replayed in part, killed during a replay, replayed again, and accounted for."""
 
 import json
 import re
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.endpoint.behaviour import error
 from tests.support.deployed import LIMIT_S, DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, result
@@ -223,3 +225,45 @@ def test_wrong_statuses_are_repaired_by_their_reason(swept: DeployedRelay, opera
     assert operator(*PARKED, "replay", "--set-status", "Success", "--reason", "invalid_event", "--yes").status == 0
     assert swept.accepted(*right) == pairs(*right)
     assert swept.visible("ParkedQueueUrl") == 0
+
+
+def test_each_sent_result_is_accounted_for(
+    swept: DeployedRelay, function_route: DeployedRelay, operator: Operator, tmp_path: Path
+) -> None:
+    """A manager who asks what became of yesterday's results would get no answer, or a wrong one."""
+    results = [result() for _ in range(120)]
+    confirmed, late, refused, dead = results[:117], *results[117:]
+    swept.endpoint.always(late["uuid"], error(503))
+    swept.send_known(*confirmed, late)
+    swept.accepted(*confirmed)
+    swept.put("ParkedQueueUrl", parked(json.dumps(refused), "rejected", 422))
+    swept.put("DeadLetterQueueUrl", (json.dumps(dead), {}))
+    file = tmp_path / "sent.csv"
+    file.write_text("uuid,status\n" + "".join(f"{one['uuid']},{one['status']}\n" for one in results))
+    asked = ("--stack", "relay", "account", "--file", str(file))
+    wait_for(lambda: all(map(swept.confirmed, (one["uuid"] for one in confirmed))), "the ledger")
+
+    told = operator(*asked, "--json")
+    fates = {line["uuid"]: line for line in map(json.loads, told.out.splitlines())}
+    states = Counter(fates[one["uuid"]]["state"] for one in confirmed)
+    assert (told.status, list(fates), states) == (1, [one["uuid"] for one in results], {"confirmed": 117})
+    assert all(fates[one["uuid"]]["confirmed_status"] == one["status"] for one in confirmed)
+    others = [(fates[one["uuid"]]["state"], fates[one["uuid"]]["reason"]) for one in (late, refused, dead)]
+    assert others == [("waiting", None), ("parked", "rejected"), ("dead-lettered", "receives_exhausted")]
+    assert (swept.visible("ParkedQueueUrl"), swept.visible("DeadLetterQueueUrl")) == (1, 1)
+
+    swept.endpoint.heal()
+    swept.accepted(late)
+    swept.settled()
+    swept.deployment.purge_queues()
+    some = operator(*asked, "--only", "parked,unknown")
+    assert some.status == 1
+    assert sorted(line.split()[0] for line in some.out.splitlines()[1:3]) == sorted([refused["uuid"], dead["uuid"]])
+    assert re.search(r"^ +118  confirmed\n +2  unknown\n", some.out, re.MULTILINE)
+
+    function_route.send_known(*results[:2])
+    function_route.accepted(*results[:2])
+    function_route.settled()
+    file.write_text("".join(json.dumps(one) + "\n" for one in results[:2]))
+    without = operator("--stack", function_route.deployment.name, *asked[2:])
+    assert (without.status, "has no ledger: the log of the last 3 d says" in without.out) == (0, True)

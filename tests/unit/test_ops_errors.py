@@ -38,6 +38,7 @@ ROLE = "arn:aws:iam::111122223333:role/operator"
 # What the words of a command lack to reach AWS.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("send",): ("--uuid", "one", "--status", "Success"),
+    ("account",): ("--file", "none"),
     ("story",): ("one",),
     ("forget",): ("--uuid", "one"),
 }
