@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ import click
 
 from flash_call_relay.models import FlashCallResult
 from ops import logs
-from ops.files import read
 from ops.ledger import Entry, Ledger
 from ops.output import DAY_S, count, duration, progress, table, timestamp
 from ops.queues import DEAD, PARKED, Queue
+from ops.send import read
 from ops.stack import Stack
 
 STATES = ("confirmed", "parked", "dead-lettered", "waiting", "unknown")
@@ -77,7 +77,7 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
         if (unread := queue.depth().total - len(found)) > 0:
             notes.append(f"About {unread:,} messages on the {kind.title} could not be read: repeat the command.")
     ledger = Ledger(stack)
-    with progress("reading the confirmations", len(results) if ledger.table else None) as tell:
+    with progress("looked up", len(results) if ledger.table else None) as tell:
         entries = ledger.entries([one.uuid for one in results], tell) if ledger.table else _from_log(stack)
     if not ledger.table:
         notes.append(f"{stack.label} has no ledger: the log of the last {duration(LOG_S)} says what is confirmed.")
@@ -87,16 +87,15 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
             f"has about {depth.total:,}, {depth.hidden + depth.delayed:,} of them deferred or in progress."
         )
     waits = nowhere <= depth.total
-    fates = [(one, judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits)) for one in results]
-    shown = [(one, fate) for one, fate in fates if fate.state in (only or (STATES if as_json else ()))]
-    if as_json:
-        for one, fate in shown:
-            click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
-    else:
-        _show(shown, [fate for _, fate in fates])
+    fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}
+    shown = {one: fate for one, fate in fates.items() if fate.state in (only or (STATES if as_json else ()))}
+    for one, fate in shown.items() if as_json else ():
+        click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
+    if not as_json:
+        _show(shown, fates.values())
     for note in notes:
         click.echo(note, err=as_json)
-    return 0 if all(fate.state == "confirmed" and not fate.reason for _, fate in fates) else 1
+    return 0 if all(fate.state == "confirmed" and not fate.reason for fate in fates.values()) else 1
 
 
 def _from_log(stack: Stack) -> dict[str, Entry]:
@@ -110,10 +109,10 @@ def _from_log(stack: Stack) -> dict[str, Entry]:
         since = max(times[-1], since + 1)
 
 
-def _show(shown: Sequence[tuple[FlashCallResult, Fate]], fates: Sequence[Fate]) -> None:
+def _show(shown: Mapping[FlashCallResult, Fate], fates: Iterable[Fate]) -> None:
     """Print the chosen results, then the numbers of all."""
     if shown:
-        lines = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in shown]
+        lines = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in shown.items()]
         table(("uuid", "status", "state", "reason or time"), lines)
         click.echo()
     numbers = sorted(Counter((STATES.index(fate.state), fate.reason or "") for fate in fates).items())

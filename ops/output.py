@@ -44,11 +44,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show the number done on stderr if that is a terminal; yield a function that takes the number."""
+    """Show the number done on stderr if that is a terminal; yield a function that takes the number.
+
+    If an error or Ctrl-C ends the work, the number is printed.
+    """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), disable=not on_terminal(sys.stderr), transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        try:
+            yield lambda done: bar.update(task, completed=done)
+        except BaseException:
+            if total and (done := bar.tasks[task].completed):
+                bar.stop()
+                click.echo(f"At least {done:,.0f} of {total:,} {title}.", err=True)
+            raise
 
 
 def count(number: int, noun: str) -> str:

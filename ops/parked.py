@@ -1,5 +1,6 @@
 """`parked` and `dead`: list, replay or discard the messages of a queue that needs a person."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -12,10 +13,9 @@ from typing import Any
 import click
 
 from flash_call_relay.events import MAX_UUID_LENGTH
-from flash_call_relay.models import Reason, Status
+from flash_call_relay.models import Status
 from flash_call_relay.text import printable
 from ops.errors import CommandError
-from ops.files import write
 from ops.ledger import Ledger
 from ops.messages import Message
 from ops.options import STATUS, confirmed, dry_run_option, yes_option
@@ -28,7 +28,6 @@ UUID_CHARACTERS = 36
 DETAILS = 2  # of one reason
 EXPIRES_SOON_S = 3 * DAY_S
 DISCARD_RATE = 1000  # messages per second
-CONFLICT = Reason.CONFLICTING_STATUS
 
 
 def _filters(kind: QueueKind) -> list[click.Parameter]:
@@ -85,16 +84,14 @@ def replay_command(kind: QueueKind) -> click.Command:
     @dry_run_option
     @yes_option
     @click.pass_obj
-    def replay(
-        stack: Stack, /, *, rate: int, set_status: Status | None, dry_run: bool, yes: bool, **filters: Any
-    ) -> int:
+    def replay(stack: Stack, /, *, rate: int, set_status: Status | None, **options: Any) -> int:
         """Send messages to the result queue again, and delete them from this queue.
 
         You can interrupt and repeat this safely: the command sends a message before it deletes it, and the relay does
         not report a confirmed result twice. --set-status corrects a contradiction, or a status that is none: the relay
         forgets the other status.
         """
-        if set_status and not (filters["uuids"] or filters["reasons"]):
+        if set_status and not (options["uuids"] or options["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
 
         def send(messages: Sequence[Message]) -> Mapping[str, str]:
@@ -103,16 +100,8 @@ def replay_command(kind: QueueKind) -> click.Command:
                     ledger.remove(one.uuid, "#status <> :status", status={"S": set_status})
             return results.send({one.message_id: one.to_replay(set_status) for one in messages})
 
-        def question(messages: Sequence[Message]) -> str:
-            again = sum(not (one.uuid if set_status else one.status and one.reason != CONFLICT) for one in messages)
-            if again:
-                click.echo(
-                    f"The relay will park {count(again, 'message')} again for not being a result or for contradicting "
-                    "one. --set-status gives the correct status."
-                )
-            return f"Send {count(len(messages), 'message')} to the result queue of {stack.label}?"
-
-        with _agreed(stack, kind, filters, question, dry_run=dry_run, yes=yes) as (queue, messages):
+        to = f"to the result queue of {stack.label}"
+        with _agreed(stack, kind, "Send", to, **options) as (queue, messages):
             results, ledger = Queue.of(stack, "ResultQueueUrl"), Ledger(stack)
             return _take(queue, messages, rate, "replayed", send)
 
@@ -127,7 +116,7 @@ def discard_command(kind: QueueKind) -> click.Command:
     @dry_run_option
     @yes_option
     @click.pass_obj
-    def discard(stack: Stack, /, *, path: str | None, dry_run: bool, yes: bool, **filters: Any) -> int:
+    def discard(stack: Stack, /, *, path: str | None, **options: Any) -> int:
         """Delete messages permanently, after saving them to a file.
 
         The file has one JSON object per line. `send --file` sends the results in it again. `body` has every message as
@@ -135,13 +124,10 @@ def discard_command(kind: QueueKind) -> click.Command:
         """
         name = stack.description["StackName"]  # --stack may be an ARN
         path = path or f"{kind.group}-{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-
-        def question(messages: Sequence[Message]) -> str:
-            return f"Delete {count(len(messages), 'message')} permanently, after saving them to {path}?"
-
-        with _agreed(stack, kind, filters, question, dry_run=dry_run, yes=yes) as (queue, messages):
+        safely = f"permanently, after saving them to {path}"
+        with _agreed(stack, kind, "Delete", safely, **options) as (queue, messages):
             if messages:
-                write(path, messages)
+                _save(path, messages)
                 click.echo(f"The messages are saved in {path}.")
             return _take(queue, messages, DISCARD_RATE, "deleted", lambda _: {})
 
@@ -150,15 +136,9 @@ def discard_command(kind: QueueKind) -> click.Command:
 
 @contextmanager
 def _agreed(
-    stack: Stack,
-    kind: QueueKind,
-    filters: Mapping[str, Any],
-    question: Callable[[Sequence[Message]], str],
-    *,
-    dry_run: bool,
-    yes: bool,
+    stack: Stack, kind: QueueKind, verb: str, how: str, *, dry_run: bool, yes: bool, **filters: Any
 ) -> Iterator[tuple[Queue, list[Message]]]:
-    """Show the chosen messages and ask; yield them with their queue, or none without a yes.
+    """Show the chosen messages and ask what to do with them; yield them with their queue, or none without a yes.
 
     Others can't see the messages meanwhile. Those that are left become visible afterwards.
     """
@@ -167,10 +147,12 @@ def _agreed(
         with progress(f"reading the {kind.title}", None) as tell:
             found = queue.hide(tell)
         read_at, chosen = time.monotonic(), _show(stack, kind, queue, found, filters, rows=dry_run)
-        agreed = bool(chosen) and confirmed(question(chosen), dry_run=dry_run, yes=yes)
-        if agreed and time.monotonic() > read_at + HOLD_S:
+        question = f"{verb} {count(len(chosen), 'message')} {how}?"
+        if not chosen or not confirmed(question, dry_run=dry_run, yes=yes):
+            chosen = []
+        elif time.monotonic() > read_at + HOLD_S:
             raise CommandError("The messages are visible to others again: repeat the command.")
-        yield queue, chosen if agreed else []
+        yield queue, chosen
     finally:
         queue.release()
 
@@ -188,24 +170,19 @@ def _take(
     """
     if not messages:
         return 0
-    refused, deleted, whole, size = dict[str, str](), 0, count(len(messages), "message"), min(MAX_ENTRIES, rate)
-    try:
-        with progress(f"to be {did}", len(messages)) as tell:
-            for start in range(0, len(messages), size):
-                began, some = time.monotonic(), messages[start : start + size]
-                refused |= act(some)
-                deleted += queue.delete([one for one in some if one.message_id not in refused])
-                tell(deleted)
-                time.sleep(max(0, began + len(some) / rate - time.monotonic()))
-    except BaseException:
-        if deleted:
-            click.echo(f"At least {deleted:,} of {whole} {did}.", err=True)
-        raise
+    refused, deleted, size = dict[str, str](), 0, min(MAX_ENTRIES, rate)
+    with progress(did, len(messages)) as tell:
+        for start in range(0, len(messages), size):
+            began, some = time.monotonic(), messages[start : start + size]
+            refused |= act(some)
+            deleted += queue.delete([one for one in some if one.message_id not in refused])
+            tell(deleted)
+            time.sleep(max(0, began + len(some) / rate - time.monotonic()))
     for message_id, fault in islice(refused.items(), REFUSALS_SHOWN):
         click.echo(f"SQS refused {message_id}: {fault}", err=True)
     click.echo(f"{count(deleted, 'message')} {did}.")
     if left := len(messages) - deleted:
-        click.echo(f"SQS did not take or delete {left:,} of {whole}. You can repeat the command safely.", err=True)
+        click.echo(f"SQS did not take or delete {count(left, 'message')}. Repeat the command safely.", err=True)
     return 1 if left else 0
 
 
@@ -215,30 +192,21 @@ def _show(
     """Print the oldest of the chosen messages, then the numbers by reason, then the whole number; return the chosen."""
     chosen, depth, groups = choose(found, **filters), queue.depth(), dict[str, list[Message]]()
     if chosen and rows:
-        number, characters = (ROWS, UUID_CHARACTERS) if sys.stdout.isatty() else (len(chosen), MAX_UUID_LENGTH)
-        shown, days = chosen[:number], depth.retention_s
-        lines = [(_left(one, days), printable(one.uuid or "", characters), one.status, _why(one)) for one in shown]
-        table(("expires in", "uuid", "status", "reason"), lines)
+        number, size = (ROWS, UUID_CHARACTERS) if sys.stdout.isatty() else (len(chosen), MAX_UUID_LENGTH)
+        shown, kept_s = chosen[:number], depth.retention_s
+        rows_ = [(_left(one, kept_s), printable(one.uuid or "", size), one.status, _why(one)) for one in shown]
+        table(("expires in", "uuid", "status", "reason"), rows_)
         if len(shown) < len(chosen):
             click.echo(f"... and {len(chosen) - len(shown):,} more: --json shows each in full.")
         click.echo()
     for one in chosen:
         groups.setdefault(_why(one), []).append(one)
-    if groups:
-        table(
-            ("messages", "reason", "newest", "expires in", "detail"),
-            [
-                (
-                    f"{len(some):,}",
-                    why,
-                    duration(time.time() - some[-1].sent_at),
-                    _left(some[0], depth.retention_s),
-                    _details(some),
-                )
-                for why, some in sorted(groups.items(), key=lambda group: -len(group[1]))
-            ],
-            right=("messages",),
-        )
+    lines = []
+    for why, some in sorted(groups.items(), key=lambda group: -len(group[1])):
+        newest, expires = duration(time.time() - some[-1].sent_at), _left(some[0], depth.retention_s)
+        lines.append((f"{len(some):,}", why, newest, expires, _details(some)))
+    if lines:
+        table(("messages", "reason", "newest", "expires in", "detail"), lines, right=("messages",))
         click.echo()
     whole = count(len(found), "message") if found else "No visible messages"
     match = "" if len(chosen) == len(found) else f"; {len(chosen):,} match"
@@ -272,3 +240,19 @@ def _details(messages: Sequence[Message]) -> str:
     others = sum(number for _, number in details[DETAILS:])
     texts = [f"{number:,} x {detail}" for detail, number in details[:DETAILS]]
     return "; ".join(texts + [f"{others:,} others"] * bool(others))
+
+
+def _save(path: str, messages: Sequence[Message]) -> None:
+    """Write messages to a new file, and wait until the disk has it.
+
+    Raises:
+        CommandError: if the file exists or can't be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:  # noqa: PTH123 - of a descriptor
+            file.writelines(f"{message.as_json()}\n" for message in messages)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was deleted.") from None

@@ -1,18 +1,30 @@
-"""`send`: put results on the result queue."""
+"""`send`: put one result, or a file of results, on the result queue."""
 
+import csv
+import io
 import json
+import re
+from collections.abc import Iterator
 from itertools import islice
 
 import click
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult
+from flash_call_relay.models import FlashCallResult, NoResult
 from ops.errors import CommandError
-from ops.files import read
 from ops.options import STATUS
 from ops.output import count, progress
 from ops.queues import MAX_ENTRIES, REFUSALS_SHOWN, Queue
 from ops.stack import Stack
+
+COLUMNS = ("uuid", "status")
+BAD_SHOWN = 20
+# A rounded number, an error or a formula of a spreadsheet, and the empty cell of a database
+NO_UUID = re.compile(
+    r"""-?\d+([.,]\d+)?E[+-]\d+ | \#(N/A|DIV/0!|[A-Z]+[!?]) | ="\S*" | NULL""", re.IGNORECASE | re.VERBOSE
+)
+
+Lines = Iterator[tuple[int, FlashCallResult | NoResult]]
 
 
 @click.command()
@@ -41,18 +53,79 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
         return 0
     queue, refused, sent = Queue.of(stack, "ResultQueueUrl"), dict[str, str](), 0
     bodies = ((f"line {line}", json.dumps({"uuid": one.uuid, "status": one.status})) for line, one in results.items())
-    try:
-        with progress("sending", len(results)) as tell:
-            while some := dict(islice(bodies, MAX_ENTRIES)):
-                faults = queue.send(some)
-                refused |= faults
-                sent += len(some) - len(faults)
-                tell(sent)
-    except BaseException:
-        if sent:
-            click.echo(f"At least {sent:,} of {whole} sent. You can send all of them again safely.", err=True)
-        raise
+    with progress("sent", len(results)) as tell:
+        while some := dict(islice(bodies, MAX_ENTRIES)):
+            faults = queue.send(some)
+            refused |= faults
+            sent += len(some) - len(faults)
+            tell(sent)
     for line, fault in islice(refused.items(), REFUSALS_SHOWN):
         click.echo(f"SQS refused {line}: {fault}", err=True)
     click.echo(f"{count(sent, 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
+
+
+def read(name: str) -> dict[int, FlashCallResult]:
+    """Read and check a file of results (`-` is stdin); return them by their lines, without repeated ones.
+
+    Raises:
+        CommandError: if the file can't be read, is not UTF-8, is empty, is CSV without a header, or has a bad line.
+    """
+    text = _text(name)
+    lines = list(_json_lines(text) if text.lstrip()[:1] == "{" else _csv_rows(name, text))
+    results, first, bad = dict[int, FlashCallResult](), dict[str, tuple[int, str]](), dict[int, str]()
+    for number, said in lines:
+        if isinstance(said, NoResult):
+            bad[number] = said.fault.replace("the body", "the line")
+        elif said.uuid not in first:
+            first[said.uuid], results[number] = (number, said.status), said
+        elif first[said.uuid][1] != said.status:
+            earlier, status = first[said.uuid]
+            bad[number] = f"contradicts line {earlier}, which says {status}; a call has one status"
+    for number, fault in islice(bad.items(), BAD_SHOWN):
+        click.echo(f"line {number}: {fault}", err=True)
+    if bad:
+        raise CommandError(
+            f"Nothing was done: {len(bad):,} of {count(len(lines), 'line')} can't be used. Correct or delete them."
+        )
+    if not results:
+        raise CommandError(f"{name} has no results: expected CSV with the header uuid,status, or JSON lines.")
+    if repeated := len(lines) - len(results):
+        click.echo(f"{count(repeated, 'repeated line')} left out.", err=True)
+    return results
+
+
+def _text(name: str) -> str:
+    try:
+        with click.open_file(name, "rb") as file:
+            content: bytes = file.read()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"{name} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise CommandError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from None
+
+
+def _json_lines(text: str) -> Lines:
+    return ((number, parse_body(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _csv_rows(name: str, text: str) -> Lines:
+    rows, number = csv.reader(io.StringIO(text, newline=""), strict=True), 0
+    try:
+        header = [column.strip().lower() for column in next(rows, COLUMNS)]
+        if any(header.count(column) != 1 for column in COLUMNS):
+            raise CommandError(f"{name} has no header: its first line must be uuid,status, or name both among others.")
+        for row in rows:
+            number = rows.line_num
+            cells = {key: cell.strip() for key, cell in zip(header, row, strict=False) if key in COLUMNS}
+            if NO_UUID.fullmatch(made := cells.get("uuid", "")):
+                yield (
+                    number,
+                    NoResult(f"a spreadsheet made {made} of the uuid: format the column as text, and export it"),
+                )
+            elif any(map(str.strip, row)):
+                yield number, parse_body(json.dumps(cells))
+    except csv.Error:
+        raise CommandError(f"{name} is not valid CSV after line {number}: check the quotes there.") from None
