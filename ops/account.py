@@ -66,7 +66,8 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
     message. Exit status 1 unless BetaTel has confirmed each result.
     """
     # In the order in which results move, so that this sees one on its way twice and not never.
-    depth = Queue.of(stack, "ResultQueueUrl").depth()
+    with progress("reading the result queue", None):
+        depth = Queue.of(stack, "ResultQueueUrl").depth()
     results, held, notes = list(read(file).values()), dict[str, tuple[str, str]](), list[str]()
     for kind, state in ((PARKED, "parked"), (DEAD, "dead-lettered")):
         with progress(f"reading the {kind.title}", None) as tell:

@@ -122,7 +122,7 @@ def discard_command(kind: QueueKind) -> click.Command:
         The file has one JSON object per line. `send --file` sends the results in it again. `body` has every message as
         it was.
         """
-        name = stack.description["StackName"]  # --stack may be an ARN
+        name = stack.name.rpartition(":stack/")[2].partition("/")[0]  # of an ARN, too
         path = path or f"{kind.group}-{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
         safely = f"permanently, after saving them to {path}"
         with _agreed(stack, kind, "Delete", safely, **options) as (queue, messages):
@@ -142,10 +142,10 @@ def _agreed(
 
     Others can't see the messages meanwhile. Those that are left become visible afterwards.
     """
-    queue = kind.of(stack)
+    with progress(f"reading the {kind.title}", None) as tell:
+        queue = kind.of(stack)
+        found = queue.hide(tell)
     try:
-        with progress(f"reading the {kind.title}", None) as tell:
-            found = queue.hide(tell)
         read_at, chosen = time.monotonic(), _show(stack, kind, queue, found, filters, rows=dry_run)
         question = f"{verb} {count(len(chosen), 'message')} {how}?"
         if not chosen or not confirmed(question, dry_run=dry_run, yes=yes):

@@ -82,19 +82,22 @@ class Queue:
         """Return all visible messages, oldest first; `release` makes them visible. `seen` takes the number so far."""
         found: dict[str, Message] = {}
         repeats = 0
-        while repeats < MOST_REPEATS and (messages := self._receive()):
-            before = len(found)
-            found.update({message.message_id: message for message in messages})
-            repeats = repeats + 1 if len(found) == before else 0
-            seen(len(found))
+        try:
+            while repeats < MOST_REPEATS and (messages := self._receive()):
+                before = len(found)
+                found.update({message.message_id: message for message in messages})
+                repeats = repeats + 1 if len(found) == before else 0
+                seen(len(found))
+        except BaseException:
+            self.release()
+            raise
         return sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
 
     def look(self, seen: Callable[[int], object]) -> list[Message]:
         """Return all visible messages, oldest first, and make them visible again."""
-        try:
-            return self.hide(seen)
-        finally:
-            self.release()
+        messages = self.hide(seen)
+        self.release()
+        return messages
 
     def delete(self, messages: Sequence[Message]) -> int:
         """Delete at most ten messages; return how many SQS has deleted."""

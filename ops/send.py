@@ -51,9 +51,10 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
     if dry_run:
         click.echo(f"Dry run: {whole} would be sent.")
         return 0
-    queue, refused, sent = Queue.of(stack, "ResultQueueUrl"), dict[str, str](), 0
+    refused, sent = dict[str, str](), 0
     bodies = ((f"line {line}", json.dumps({"uuid": one.uuid, "status": one.status})) for line, one in results.items())
     with progress("sent", len(results)) as tell:
+        queue = Queue.of(stack, "ResultQueueUrl")
         while some := dict(islice(bodies, MAX_ENTRIES)):
             faults = queue.send(some)
             refused |= faults

