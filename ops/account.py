@@ -85,7 +85,7 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
     if nowhere := sum(one.uuid not in held and one.uuid not in entries for one in results):
         notes.append(
             f"{count(nowhere, 'result')} of the file can only be on the result queue, whose messages can't be read. It "
-            f"has about {depth.total:,}, {depth.hidden + depth.delayed:,} of them deferred or in progress."
+            f"has about {count(depth.total, 'message')}, with {depth.hidden + depth.delayed:,} deferred or in progress."
         )
     waits = nowhere <= depth.total
     fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}

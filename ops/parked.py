@@ -238,7 +238,7 @@ def _details(messages: Sequence[Message]) -> str:
     if len(details) == 1:
         return details[0][0]
     others = sum(number for _, number in details[DETAILS:])
-    texts = [f"{number:,} x {detail}" for detail, number in details[:DETAILS]]
+    texts = [f"{number:,} x {detail or 'no detail'}" for detail, number in details[:DETAILS]]
     return "; ".join(texts + [f"{others:,} others"] * bool(others))
 
 
