@@ -24,13 +24,13 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
-	@$(DEV)/python -m local.demo --results $(RESULTS)
+	@PYTHONPATH=src $(DEV)/python -m local.demo --results $(RESULTS)
 
 up: $(STACK_TOOLS) ## Deploy the relay on this machine and leave it running
-	@$(DEV)/python -m local.demo.playground up $(PORTS)
+	@PYTHONPATH=src $(DEV)/python -m local.demo.playground up $(PORTS)
 
 down: ## Stop the relay that `make up` left running
-	@test ! -e .local && echo "Nothing was up." || $(DEV)/python -m local.demo.playground down
+	@test ! -e .local && echo "Nothing was up." || PYTHONPATH=src $(DEV)/python -m local.demo.playground down
 
 test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup

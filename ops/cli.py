@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import click
 
 from flash_call_relay import __version__
-from ops.discard import discard_command
+from ops.account import account
 from ops.doctor import doctor
 from ops.errors import CommandError, cause, explain
 from ops.ledger import forget
-from ops.list import list_command
+from ops.parked import discard_command, list_command, replay_command
 from ops.pause import pause, resume
 from ops.queues import DEAD, PARKED
-from ops.replay import replay_command
 from ops.send import send
 from ops.stack import Stack
 from ops.story import story
@@ -59,7 +58,7 @@ DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, 
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
     relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
-for _command in (doctor, watch, send, story, forget, pause, resume):
+for _command in (doctor, watch, send, account, story, forget, pause, resume):
     relay.add_command(_command)
 
 

@@ -1,6 +1,8 @@
 """The ledger of confirmed results, and `forget`, which removes an entry of it."""
 
 import shlex
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -11,6 +13,9 @@ from ops.errors import CommandError
 from ops.options import confirmed, dry_run_option, named, yes_option
 from ops.output import timestamp
 from ops.stack import Stack
+
+MAX_KEYS = 100  # of DynamoDB in one call
+PAUSE_S = 0.2  # before the command asks again for what DynamoDB left out
 
 
 class Entry(NamedTuple):
@@ -37,6 +42,21 @@ class Ledger:
         reply = self._dynamodb.get_item(TableName=self.table, Key={"uuid": {"S": uuid}}, ConsistentRead=True)
         item = reply.get("Item")
         return Entry(item["status"]["S"], item["confirmed_at"]["N"]) if item else None
+
+    def entries(self, uuids: Sequence[str], read: Callable[[int], object]) -> dict[str, Entry]:
+        """Return the entries of these calls, by uuid; `read` takes the number of calls so far."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(uuids), MAX_KEYS):
+            keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
+            wanted = {self.table: {"Keys": keys, "ConsistentRead": True}}
+            while wanted:
+                reply = self._dynamodb.batch_get_item(RequestItems=wanted)
+                items = reply["Responses"].get(self.table, ())
+                found |= {one["uuid"]["S"]: Entry(one["status"]["S"], one["confirmed_at"]["N"]) for one in items}
+                if wanted := reply.get("UnprocessedKeys"):
+                    time.sleep(PAUSE_S)
+            read(start + len(keys))
+        return found
 
     def remove(self, uuid: str, condition: str, **values: dict[str, str]) -> bool:
         """Remove the entry of a call if it meets the condition; return whether it did."""

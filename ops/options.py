@@ -8,15 +8,11 @@ from typing import Any
 import click
 
 from ops.errors import CommandError
-from ops.queues import HOLD_S, QueueKind
 
 LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 STATUS = click.Choice(["Success", "Failed"])
 
-limit_option = click.option(
-    "--limit", type=click.IntRange(min=0), default=0, help="At most this many, oldest first; 0: all."
-)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
@@ -46,31 +42,6 @@ def named(_context: click.Context, _parameter: click.Parameter, uuid: str) -> st
     if not uuid:
         raise CommandError("The uuid is empty: name the call.")
     return uuid
-
-
-def filter_options(kind: QueueKind) -> list[click.Parameter]:
-    """Return the options of a `Filter`, apart from its limit, and the option `hold_s`."""
-    return [
-        click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
-        click.Option(["--status", "statuses"], multiple=True, type=STATUS, help="Repeatable."),
-        click.Option(
-            ["--http-status", "http_statuses"],
-            multiple=True,
-            type=click.IntRange(100, 999),
-            help="Of the last reply. Repeatable.",
-        ),
-        click.Option(["--uuid", "uuids"], multiple=True, help="Repeatable."),
-        click.Option(["--message-id", "message_ids"], multiple=True, help="As --json shows it. Repeatable."),
-        click.Option(["--since"], type=Time(), help="Sent since: 90min, 6h, 2d, or 2026-11-22T03:00 (UTC)."),
-        click.Option(["--until"], type=Time(), help="Sent before: the same forms as --since."),
-        click.Option(
-            ["--hold", "hold_s"],
-            type=click.IntRange(5, 43_200),
-            default=HOLD_S,
-            show_default=True,
-            help="Seconds for which messages stay hidden if this command is killed.",
-        ),
-    ]
 
 
 def confirmed(question: str, *, dry_run: bool, yes: bool) -> bool:

@@ -11,12 +11,11 @@ from typing import TextIO
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
-GAP, INDENT = "  ", "    "
-LEAST_LAST_COLUMN = 20  # characters; a narrower last column moves to a line of its own
+GAP = "  "
+LEAST_LAST_COLUMN = 20  # characters
 
 
 def on_terminal(stream: TextIO) -> bool:
@@ -27,66 +26,38 @@ def on_terminal(stream: TextIO) -> bool:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Print rows under their columns; align the columns named in `right` to the right.
 
-    On a terminal that is too narrow, the last column wraps, and the columns that do not fit follow on an indented line.
-    Without a terminal each row is one line.
+    The last column wraps to the width of a terminal. Without a terminal each row is one line.
     """
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-    lines = [list(range(len(columns)))]
     if sys.stdout.isatty():
-        lines = _fit(widths, shutil.get_terminal_size().columns)
+        left = shutil.get_terminal_size().columns - sum(width + len(GAP) for width in widths[:-1])
+        widths[-1] = min(widths[-1], max(LEAST_LAST_COLUMN, left))
     for row in (columns, *texts):
-        cells = [
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        ]
-        cells[-1], *wrapped = textwrap.wrap(row[-1], widths[-1], break_on_hyphens=False) or [""]
-        for number, line in enumerate(lines):
-            text = (INDENT if number else "") + GAP.join(cells[one] for one in line)
-            _print_line(text, bold=row is columns)
-        before_last = len(text) - len(cells[-1])
-        for more in wrapped:
-            _print_line(" " * before_last + more, bold=row is columns)
-
-
-def _fit(widths: list[int], limit: int) -> list[list[int]]:
-    """Return the columns of each line of a row; narrow the last column to what is left of its line."""
-    lines, used = [[0]], widths[0]
-    for column, width in list(enumerate(widths))[1:]:
-        least = min(width, LEAST_LAST_COLUMN) if column == len(widths) - 1 else width
-        if used + len(GAP) + least <= limit:
-            lines[-1].append(column)
-            used += len(GAP) + width
-        else:
-            lines.append([column])
-            used = len(INDENT) + width
-    widths[-1] = max(1, min(widths[-1], widths[-1] + limit - used))
-    return lines
-
-
-def _print_line(text: str, *, bold: bool) -> None:
-    click.secho(text.rstrip(), bold=True if bold else None)
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Return the rate of a task, empty until it is known."""
-        return Text(f"{task.speed:,.0f} per s" if task.speed else "")
+        sides = [str.rjust if name in right else str.ljust for name in columns]
+        first, *more = textwrap.wrap(row[-1], widths[-1] or 1, break_on_hyphens=False) or [""]
+        cells = [side(cell, width) for side, cell, width in zip(sides, (*row[:-1], first), widths, strict=True)]
+        indent = " " * len(GAP.join((*cells[:-1], "")))
+        for line in (GAP.join(cells), *(indent + line for line in more)):
+            click.secho(line.rstrip(), bold=True if row is columns else None)
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show number done, rate and time left on stderr if that is a terminal; yield a function that takes the number."""
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-    ]
+    """Show the number done on stderr if that is a terminal; yield a function that takes the number.
+
+    If an error or Ctrl-C ends the work, the number is printed.
+    """
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), disable=not on_terminal(sys.stderr), transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        try:
+            yield lambda done: bar.update(task, completed=done)
+        except BaseException:
+            if total and (done := bar.tasks[task].completed):
+                bar.stop()
+                click.echo(f"At least {done:,.0f} of {total:,} {title}.", err=True)
+            raise
 
 
 def count(number: int, noun: str) -> str:

@@ -1,97 +1,132 @@
-"""`send`: put results on the result queue."""
+"""`send`: put one result, or a file of results, on the result queue."""
 
+import csv
+import io
 import json
-import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterator
+from itertools import islice
 
 import click
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult
+from flash_call_relay.models import FlashCallResult, NoResult
 from ops.errors import CommandError
-from ops.files import Lines, read
 from ops.options import STATUS
 from ops.output import count, progress
-from ops.queues import WORKERS, Pace, Queue, chunks
+from ops.queues import MAX_ENTRIES, REFUSALS_SHOWN, Queue
 from ops.stack import Stack
 
+COLUMNS = ("uuid", "status")
 BAD_SHOWN = 20
+# A rounded number, an error or a formula of a spreadsheet, and the empty cell of a database
+NO_UUID = re.compile(
+    r"""-?\d+([.,]\d+)?E[+-]\d+ | \#(N/A|DIV/0!|[A-Z]+[!?]) | ="\S*" | NULL""", re.IGNORECASE | re.VERBOSE
+)
+
+Lines = Iterator[tuple[int, FlashCallResult | NoResult]]
 
 
 @click.command()
 @click.option("--uuid", help="The call, as BetaTel named it.")
 @click.option("--status", type=STATUS, help="The call's status.")
-@click.option("--file", "file", help="CSV with the header uuid,status, or one JSON object per line; - is stdin.")
-@click.option("--skip-bad", is_flag=True, help="Send the good lines of a file that has bad ones.")
-@click.option("--rate", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Results per second.")
+@click.option("--file", help="CSV with the header uuid,status, or JSON lines; - is stdin.")
 @click.option("--dry-run", is_flag=True, help="Check the file, and send nothing.")
 @click.pass_obj
-def send(
-    stack: Stack, *, uuid: str | None, status: str | None, file: str | None, skip_bad: bool, rate: int, dry_run: bool
-) -> int:
+def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None, dry_run: bool) -> int:
     """Put one result, or a file of results, on the result queue.
 
     The command checks the whole file first. If a line is bad, it sends nothing.
     """
     if file and not (uuid or status):
-        lines = read(file)
+        results = read(file)
     elif uuid is not None and status and not file:
-        lines = _one(uuid, status)
+        content = parse_body(json.dumps({"uuid": uuid, "status": status}))
+        if not isinstance(content, FlashCallResult):
+            raise CommandError(f"{content.fault}.")
+        results = {1: content}
     else:
         raise CommandError("Say what to send: --uuid and --status, or --file.")
-    good, bad = lines.good, lines.bad
-    shown = len(bad) if skip_bad else BAD_SHOWN  # with --skip-bad, name every line that is left out
-    for number in list(bad)[:shown]:
-        click.echo(f"line {number}: {bad[number]}", err=True)
-    if len(bad) > shown:
-        click.echo(f"... and {len(bad) - shown:,} more bad lines", err=True)
-    if lines.copies:
-        click.echo(f"{count(lines.copies, 'repeated line')} left out.", err=True)
-    if bad and not skip_bad:
-        whole, verb = count(len(good) + len(bad), "line"), "is" if len(bad) == 1 else "are"
-        click.echo(f"Nothing was sent: {len(bad):,} of {whole} {verb} bad. Fix them, or add --skip-bad.", err=True)
-        return 1
+    whole = count(len(results), "result")
     if dry_run:
-        click.echo(f"Dry run: {count(len(good), 'result')} would be sent.")
+        click.echo(f"Dry run: {whole} would be sent.")
         return 0
-    refused = _send(Queue.of(stack, "ResultQueueUrl"), good, rate)
-    for line, fault in list(refused.items())[:BAD_SHOWN]:
-        click.echo(f"SQS refused line {line}: {fault}", err=True)
-    sent = count(len(good) - len(refused), "result")
-    left_out = f" {count(len(bad), 'bad line')} left out." if bad else ""
-    click.echo(f"{sent} sent to the result queue of {stack.label}.{left_out}")
+    refused, sent = dict[str, str](), 0
+    bodies = ((f"line {line}", json.dumps({"uuid": one.uuid, "status": one.status})) for line, one in results.items())
+    with progress("sent", len(results)) as tell:
+        queue = Queue.of(stack, "ResultQueueUrl")
+        while some := dict(islice(bodies, MAX_ENTRIES)):
+            faults = queue.send(some)
+            refused |= faults
+            sent += len(some) - len(faults)
+            tell(sent)
+    for line, fault in islice(refused.items(), REFUSALS_SHOWN):
+        click.echo(f"SQS refused {line}: {fault}", err=True)
+    click.echo(f"{count(sent, 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
 
 
-def _one(uuid: str, status: str) -> Lines:
-    content = parse_body(json.dumps({"uuid": uuid, "status": status}))
-    if not isinstance(content, FlashCallResult):
-        raise CommandError(f"{content.fault}.")
-    return Lines(good={1: content})
+def read(name: str) -> dict[int, FlashCallResult]:
+    """Read and check a file of results (`-` is stdin); return them by their lines, without repeated ones.
+
+    Raises:
+        CommandError: if the file can't be read, is not UTF-8, is empty, is CSV without a header, or has a bad line.
+    """
+    text = _text(name)
+    lines = list(_json_lines(text) if text.lstrip()[:1] == "{" else _csv_rows(name, text))
+    results, first, bad = dict[int, FlashCallResult](), dict[str, tuple[int, str]](), dict[int, str]()
+    for number, said in lines:
+        if isinstance(said, NoResult):
+            bad[number] = said.fault.replace("the body", "the line")
+        elif said.uuid not in first:
+            first[said.uuid], results[number] = (number, said.status), said
+        elif first[said.uuid][1] != said.status:
+            earlier, status = first[said.uuid]
+            bad[number] = f"contradicts line {earlier}, which says {status}; a call has one status"
+    for number, fault in islice(bad.items(), BAD_SHOWN):
+        click.echo(f"line {number}: {fault}", err=True)
+    if bad:
+        raise CommandError(
+            f"Nothing was done: {len(bad):,} of {count(len(lines), 'line')} can't be used. Correct or delete them."
+        )
+    if not results:
+        raise CommandError(f"{name} has no results: expected CSV with the header uuid,status, or JSON lines.")
+    if repeated := len(lines) - len(results):
+        click.echo(f"{count(repeated, 'repeated line')} left out.", err=True)
+    return results
 
 
-def _send(queue: Queue, results: Mapping[int, FlashCallResult], rate: int) -> dict[str, str]:
-    """Send results at a rate; return the fault of each result that SQS refused, by its line."""
-    bodies = {str(line): json.dumps({"uuid": one.uuid, "status": one.status}) for line, one in results.items()}
-    groups = list(chunks({line: {"MessageBody": body} for line, body in bodies.items()}))
-    pace, over = Pace(rate), threading.Event()
-    sent = 0
-    refused: dict[str, str] = {}
+def _text(name: str) -> str:
+    try:
+        with click.open_file(name, "rb") as file:
+            content: bytes = file.read()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"{name} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise CommandError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from None
 
-    def work(lines: list[str]) -> dict[str, str]:
-        pace.wait_for(len(lines), over)
-        return {} if over.is_set() else queue.send({line: bodies[line] for line in lines})
 
-    with progress("sending", len(bodies)) as tell, ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            for lines, faults in zip(groups, pool.map(work, groups), strict=True):
-                refused |= faults
-                sent += len(lines) - len(faults)
-                tell(sent)
-        except BaseException:
-            over.set()
-            whole = count(len(bodies), "result")
-            click.echo(f"At least {sent:,} of {whole} were sent. You can send all of them again safely.", err=True)
-            raise
-    return refused
+def _json_lines(text: str) -> Lines:
+    return ((number, parse_body(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _csv_rows(name: str, text: str) -> Lines:
+    rows, number = csv.reader(io.StringIO(text, newline=""), strict=True), 0
+    try:
+        header = [column.strip().lower() for column in next(rows, COLUMNS)]
+        if any(header.count(column) != 1 for column in COLUMNS):
+            raise CommandError(f"{name} has no header: its first line must be uuid,status, or name both among others.")
+        for row in rows:
+            number = rows.line_num
+            cells = {key: cell.strip() for key, cell in zip(header, row, strict=False) if key in COLUMNS}
+            if NO_UUID.fullmatch(made := cells.get("uuid", "")):
+                yield (
+                    number,
+                    NoResult(f"a spreadsheet made {made} of the uuid: format the column as text, and export it"),
+                )
+            elif any(map(str.strip, row)):
+                yield number, parse_body(json.dumps(cells))
+    except csv.Error:
+        raise CommandError(f"{name} is not valid CSV after line {number}: check the quotes there.") from None

@@ -17,6 +17,7 @@ import urllib3
 from local import ROOT, TOOLS
 from local.emulator.emulator import Emulator
 from local.processes import LocalError, start_session, tool
+from ops.queues import Queue
 
 # AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own. It
 # knows no conditions on PutEvents.
@@ -195,9 +196,7 @@ class Deployment:
 
     def depth(self, output: str) -> int:
         """Return the number of messages that SQS reports for the queue: visible, hidden and delayed."""
-        names = ["", "NotVisible", "Delayed"]
-        attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[output], AttributeNames=["All"])["Attributes"]
-        return sum(int(attributes[f"ApproximateNumberOfMessages{name}"]) for name in names)
+        return Queue(self.sqs, self.outputs[output]).depth().total
 
     def peek(self, output: str) -> list[dict[str, Any]]:
         """Return all messages of a queue, hidden ones too, without receiving them."""

@@ -2,7 +2,6 @@
 
 import json
 import random
-import threading
 from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ from botocore.exceptions import ClientError
 from ops.stack import Stack
 
 URL = "https://sqs/parked"
-HOLD_S = 60
 CALL = "01JV5V54KPYK9GB29265EQRZ4C"
 LINES = (
     {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
@@ -27,91 +25,99 @@ REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no
 
 
 class Sqs:
-    """A standard queue in memory.
+    """A standard queue in memory, and a result queue that takes bodies.
 
     Attributes:
         left: whether each message on the queue is visible, by message id.
-        log: the calls to it and to a test's callbacks, in order.
+        log: the messages that it deleted, and the bodies that were sent, in order.
         undeletable: ids that it does not delete.
+        refused: texts; it does not take a body that has one of them.
         premature: how often it may make a message visible too early.
-        gaps: how often it may return nothing although it has messages.
-        fails_at: the number of the call, to it or to a callback, that fails; 0: none.
-        released: set when messages are made visible again.
+        fails_at: the number of the call that fails; 0: none.
+        failure: how it fails.
     """
 
     def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
         self.left = dict.fromkeys(ids, True)
         self.log: list[tuple[str, str]] = []
         self.undeletable: Collection[str] = ()
-        self.premature = self.gaps = self.fails_at = 0
+        self.refused: Collection[str] = ()
+        self.premature = self.fails_at = 0
+        self.failure: BaseException = KeyboardInterrupt()
         self._newest: dict[str, str] = {}
         self._random = random.Random(seed)
-        self._lock = threading.RLock()
         self._calls = 0
-        self.released = threading.Event()
 
-    def step(self, what: str, *ids: str) -> None:
-        """Log a call; fail if it is the one that fails."""
-        with self._lock:
-            self.log += [(what, one) for one in ids]
-            self._calls += 1
-            if self._calls == self.fails_at:
-                raise ClientError({"Error": {"Code": "Throttling"}}, what) if "_" in what else KeyboardInterrupt
+    def _step(self) -> None:
+        self._calls += 1
+        if self._calls == self.fails_at:
+            raise self.failure
 
-    def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **options: Any) -> dict[str, Any]:  # noqa: N803
-        """Answer as boto3 does, without waiting."""
-        assert (QueueUrl, options["VisibilityTimeout"]) == (URL, HOLD_S)
-        with self._lock:
-            self.step("receive_message")
-            for one in [one for one, visible in self.left.items() if not visible]:
-                if self.premature and self._random.random() < 0.5:
-                    self.premature -= 1
-                    self.left[one] = True
-            if self.gaps and self._random.random() < 0.2:
-                self.gaps -= 1
-                return {}
-            visible = [one for one, visible in self.left.items() if visible]
-            taken = self._random.sample(visible, min(len(visible), self._random.randint(1, MaxNumberOfMessages)))
-            for one in taken:
-                self.left[one] = False
-                self._newest[one] = f"{one} {self._calls}"
-            return {"Messages": [self._message(one) for one in taken]} if taken else {}
+    def receive_message(self, *, QueueUrl: str, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does, without waiting; the dead-letter queue is empty."""
+        if QueueUrl != URL:
+            return {}
+        for one in [one for one, visible in self.left.items() if not visible]:
+            if self.premature and self._random.random() < 0.5:
+                self.premature -= 1
+                self.left[one] = True
+        visible = [one for one, visible in self.left.items() if visible]
+        taken = self._random.sample(visible, min(len(visible), self._random.randint(1, MaxNumberOfMessages)))
+        for one in taken:
+            self.left[one] = False
+            self._newest[one] = f"{one} {self._calls}"
+        self._step()  # the answer is lost, and the messages are hidden
+        return {"Messages": [self._message(one) for one in taken]} if taken else {}
 
     def _message(self, one: str) -> dict[str, Any]:
         body = json.dumps({"uuid": one, "status": "Success"})
         attributes = {"SentTimestamp": "1763800000123"}
         return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
 
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        """Answer as boto3 does; a body that has the text "silent" is neither taken nor refused."""
+        assert QueueUrl == "ResultQueueUrl"
+        assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
+        self._step()
+        reply: dict[str, Any] = {}
+        for entry in reversed(Entries):  # SQS promises no order
+            if any(text in entry["MessageBody"] for text in self.refused):
+                reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "Refused", "Message": "why"})
+            elif "silent" not in entry["MessageBody"]:
+                self.log.append(("sent", entry["MessageBody"]))
+                reply.setdefault("Successful", []).append({"Id": entry["Id"]})
+        return reply
+
     def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
         """Answer as boto3 does; only the newest receipt is valid."""
         assert QueueUrl == URL
         assert 1 <= len(Entries) <= 10
-        with self._lock:
-            self.step("delete_message_batch")
-            reply: dict[str, Any] = {}
-            for entry in Entries:
-                one = entry["ReceiptHandle"].partition(" ")[0]
-                if one in self.undeletable or self._newest[one] != entry["ReceiptHandle"]:
-                    reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "ReceiptHandleIsInvalid"})
-                else:
-                    self.log.append(("delete", one))
-                    self.left.pop(one)
-                    reply.setdefault("Successful", []).append({"Id": entry["Id"]})
-            return reply
+        self._step()
+        reply: dict[str, Any] = {}
+        for entry in Entries:
+            one = entry["ReceiptHandle"].partition(" ")[0]
+            if one in self.undeletable or self._newest[one] != entry["ReceiptHandle"]:
+                reply.setdefault("Failed", []).append({"Id": entry["Id"], "Code": "ReceiptHandleIsInvalid"})
+            else:
+                self.log.append(("deleted", one))
+                self.left.pop(one)
+                reply.setdefault("Successful", []).append({"Id": entry["Id"]})
+        return reply
 
     def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         """Answer as boto3 does."""
         assert QueueUrl == URL
-        assert 1 <= len(Entries) <= 10
-        assert len({entry["Id"] for entry in Entries}) == len(Entries)
-        self.released.set()
-        with self._lock:
-            for entry in Entries:
-                assert entry["VisibilityTimeout"] == 0
-                one = entry["ReceiptHandle"].partition(" ")[0]
-                if one in self.left:
-                    self.left[one] = True
+        assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
+        for entry in Entries:
+            assert entry["VisibilityTimeout"] == 0
+            one = entry["ReceiptHandle"].partition(" ")[0]
+            if one in self.left:
+                self.left[one] = True
         return {}
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, dict[str, str]]:
+        """Return the number of messages as SQS does."""
+        return counts(visible=len(self.left))
 
 
 def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, dict[str, str]]:
@@ -125,36 +131,14 @@ def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, 
     return {"Attributes": attributes}
 
 
-class Crowded(Sqs):
-    """A queue that allows a small number of messages in flight, and returns nothing beyond it."""
-
-    in_flight = 40
-
-    def receive_message(self, **options: Any) -> dict[str, Any]:
-        """Answer as boto3 does."""
-        with self._lock:
-            if sum(not visible for visible in self.left.values()) > self.in_flight - 10:
-                return {}
-            return super().receive_message(**options)
-
-    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        """Answer as boto3 does."""
-        assert QueueUrl == "ResultQueueUrl"
-        self.step("sent", *(entry["MessageBody"] for entry in Entries))
-        return {"Successful": Entries}
-
-    def get_queue_attributes(self, **_: Any) -> dict[str, dict[str, str]]:
-        """Return the number of messages as SQS does."""
-        return counts(visible=len(self.left))
-
-
 class QueueStack:
     """A stack with that queue."""
 
     label = "a-stack (eu-central-1)"
     outputs: dict[str, str] = {}  # noqa: RUF012 - no ledger
+    name = "arn:aws:cloudformation:eu-central-1:111122223333:stack/a-stack/1f2e3d4c"
 
-    def __init__(self, sqs: Crowded) -> None:
+    def __init__(self, sqs: Sqs) -> None:
         self.sqs = sqs
 
     def client(self, _service: str) -> Any:

@@ -96,7 +96,9 @@ def run(stack: Any, *arguments: str) -> Ended:
 
 
 @contextlib.contextmanager
-def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Callable[..., str]]:
+def terminal(
+    stream: str, columns: int = 80, encoding: str = "utf-8", **environment: str
+) -> Iterator[Callable[..., str]]:
     """Make a standard stream a terminal; yield a function that returns the text on it.
 
     The function returns all text so far, or waits until the text has a pattern.
@@ -117,7 +119,7 @@ def terminal(stream: str, columns: int = 80, **environment: str) -> Iterator[Cal
         seen = seen.replace(END.encode(), b"")
         return text.replace(END, "")
 
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as file:
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding=encoding) as file:
         for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patch.delenv(name, raising=False)
         for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():

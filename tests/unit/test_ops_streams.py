@@ -1,17 +1,15 @@
-"""JSON for scripts, pipes that close early, and commands that are interrupted."""
+"""JSON for scripts, and pipes that close early."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from local import ROOT
-from tests.support.aws import CALL, HOLD_S, Crowded, QueueStack, busy_stack
+from tests.support.aws import CALL, busy_stack
 from tests.support.operator import run
 
 
@@ -107,53 +105,3 @@ def test_a_closed_pipe_ends_a_command_quietly(words: list[str]) -> None:
             command, env=environment, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False
         )
     assert (ended.returncode, ended.stderr) == (1, "")
-
-
-class Interrupted(Crowded):
-    """A queue at which Ctrl-C is pressed after some calls that delete or send."""
-
-    in_flight = 1000
-    calls = 3
-
-    def _count(self) -> None:
-        with self._lock:
-            self.calls -= 1
-            if self.calls < 0:
-                raise KeyboardInterrupt
-
-    def delete_message_batch(self, **request: Any) -> dict[str, Any]:
-        """Answer as boto3 does."""
-        self._count()
-        return super().delete_message_batch(**request)
-
-    def send_message_batch(self, **request: Any) -> dict[str, Any]:
-        """Answer as boto3 does."""
-        self._count()
-        return super().send_message_batch(**request)
-
-
-def interrupted(sqs: Interrupted, *words: str) -> str:
-    """Run a command until it is interrupted; return what it says before the usual sentence."""
-    ended = run(QueueStack(sqs), *words)
-    says, blank, usual = ended.err.splitlines()
-    assert (ended.status, blank, usual) == (130, "", "Interrupted. Nothing is lost.")
-    return says
-
-
-def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know what is deleted, or a deleted message would be in no file."""
-    sqs, path = Interrupted([f"message-{number}" for number in range(60)]), tmp_path / "discarded.jsonl"
-    says = interrupted(sqs, "parked", "discard", "--yes", "--to", str(path), "--hold", str(HOLD_S))
-    assert says == f"{60 - len(sqs.left)} of 60 messages deleted."
-    assert 0 < len(sqs.left) < 60
-    assert all(sqs.left.values()), "the others are visible"
-    saved = {json.loads(line)["message_id"] for line in path.read_text().splitlines()}
-    assert len(saved) == 60
-
-
-def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know whether to send the file again."""
-    path = tmp_path / "results.csv"
-    path.write_text("uuid,status\n" + "".join(f"call-{number},Success\n" for number in range(100)))
-    says = interrupted(Interrupted([]), "send", "--file", str(path), "--rate", "10000")
-    assert re.fullmatch(r"At least \d+ of 100 results were sent. You can send all of them again safely.", says)

@@ -1,0 +1,258 @@
+"""`parked` and `dead`: list, replay or discard the messages of a queue that needs a person."""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import click
+
+from flash_call_relay.events import MAX_UUID_LENGTH
+from flash_call_relay.models import Status
+from flash_call_relay.text import printable
+from ops.errors import CommandError
+from ops.ledger import Ledger
+from ops.messages import Message
+from ops.options import STATUS, confirmed, dry_run_option, yes_option
+from ops.output import DAY_S, count, duration, progress, table
+from ops.queues import HOLD_S, MAX_ENTRIES, REFUSALS_SHOWN, Queue, QueueKind
+from ops.stack import Stack
+
+ROWS = 8  # of messages on a terminal: with the counts they fit on 24 lines
+UUID_CHARACTERS = 36
+DETAILS = 2  # of one reason
+EXPIRES_SOON_S = 3 * DAY_S
+DISCARD_RATE = 1000  # messages per second
+
+
+def _filters(kind: QueueKind) -> list[click.Parameter]:
+    return [
+        click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
+        click.Option(["--uuid", "uuids"], multiple=True, help="Repeatable."),
+        click.Option(["--message-id", "message_ids"], multiple=True, help="As --json shows it. Repeatable."),
+    ]
+
+
+def choose(
+    messages: Sequence[Message], *, reasons: Sequence[str], uuids: Sequence[str], message_ids: Sequence[str]
+) -> list[Message]:
+    """Return the messages that meet each condition that is not empty."""
+    calls, ids = set(uuids), set(message_ids)
+    return [
+        one
+        for one in messages
+        if (not reasons or one.reason in reasons)
+        and (not calls or calls & one.calls)
+        and (not ids or one.message_id in ids)
+    ]
+
+
+def list_command(kind: QueueKind) -> click.Command:
+    """Return the `list` command of a queue."""
+
+    @click.command("list", params=_filters(kind))
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object per message and line, in full.")
+    @click.pass_obj
+    def list_messages(stack: Stack, /, *, as_json: bool, **filters: Any) -> None:
+        """Show the oldest messages, and count all by reason.
+
+        Afterwards each message is visible again. Only SQS's count of its receives has grown.
+        """
+        with progress(f"reading the {kind.title}", None) as tell:
+            queue = kind.of(stack)
+            found = queue.look(tell)
+        if as_json:
+            for message in choose(found, **filters):
+                click.echo(message.as_json())
+        elif _show(stack, kind, queue, found, filters, rows=True):
+            click.echo(f"What to do, by reason: {kind.section}")
+
+    return list_messages
+
+
+def replay_command(kind: QueueKind) -> click.Command:
+    """Return the `replay` command of a queue."""
+
+    @click.command("replay", short_help="Send messages to the result queue again.", params=_filters(kind))
+    @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="Messages per second.")
+    @click.option("--set-status", type=STATUS, help="Report this status instead.")
+    @dry_run_option
+    @yes_option
+    @click.pass_obj
+    def replay(stack: Stack, /, *, rate: int, set_status: Status | None, **options: Any) -> int:
+        """Send messages to the result queue again, and delete them from this queue.
+
+        You can interrupt and repeat this safely: the command sends a message before it deletes it, and the relay does
+        not report a confirmed result twice. --set-status corrects a contradiction, or a status that is none: the relay
+        forgets the other status.
+        """
+        if set_status and not (options["uuids"] or options["reasons"]):
+            raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
+
+        def send(messages: Sequence[Message]) -> Mapping[str, str]:
+            for one in messages:
+                if set_status and one.uuid:  # because of the other status, the relay would park this result again
+                    ledger.remove(one.uuid, "#status <> :status", status={"S": set_status})
+            return results.send({one.message_id: one.to_replay(set_status) for one in messages})
+
+        to = f"to the result queue of {stack.label}"
+        with _agreed(stack, kind, "Send", to, **options) as (queue, messages):
+            results, ledger = Queue.of(stack, "ResultQueueUrl"), Ledger(stack)
+            return _take(queue, messages, rate, "replayed", send)
+
+    return replay
+
+
+def discard_command(kind: QueueKind) -> click.Command:
+    """Return the `discard` command of a queue."""
+
+    @click.command("discard", params=_filters(kind))
+    @click.option("--to", "path", help="A new file for the messages.  [default: named after queue, stack and time]")
+    @dry_run_option
+    @yes_option
+    @click.pass_obj
+    def discard(stack: Stack, /, *, path: str | None, **options: Any) -> int:
+        """Delete messages permanently, after saving them to a file.
+
+        The file has one JSON object per line. `send --file` sends the results in it again. `body` has every message as
+        it was.
+        """
+        name = stack.name.rpartition(":stack/")[2].partition("/")[0]  # of an ARN, too
+        path = path or f"{kind.group}-{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+        safely = f"permanently, after saving them to {path}"
+        with _agreed(stack, kind, "Delete", safely, **options) as (queue, messages):
+            if messages:
+                _save(path, messages)
+                click.echo(f"The messages are saved in {path}.")
+            return _take(queue, messages, DISCARD_RATE, "deleted", lambda _: {})
+
+    return discard
+
+
+@contextmanager
+def _agreed(
+    stack: Stack, kind: QueueKind, verb: str, how: str, *, dry_run: bool, yes: bool, **filters: Any
+) -> Iterator[tuple[Queue, list[Message]]]:
+    """Show the chosen messages and ask what to do with them; yield them with their queue, or none without a yes.
+
+    Others can't see the messages meanwhile. Those that are left become visible afterwards.
+    """
+    with progress(f"reading the {kind.title}", None) as tell:
+        queue = kind.of(stack)
+        found = queue.hide(tell)
+    try:
+        read_at, chosen = time.monotonic(), _show(stack, kind, queue, found, filters, rows=dry_run)
+        question = f"{verb} {count(len(chosen), 'message')} {how}?"
+        if not chosen or not confirmed(question, dry_run=dry_run, yes=yes):
+            chosen = []
+        elif time.monotonic() > read_at + HOLD_S:
+            raise CommandError("The messages are visible to others again: repeat the command.")
+        yield queue, chosen
+    finally:
+        queue.release()
+
+
+def _take(
+    queue: Queue,
+    messages: Sequence[Message],
+    rate: int,
+    did: str,
+    act: Callable[[Sequence[Message]], Mapping[str, str]],
+) -> int:
+    """Act on messages, and delete all but those of which `act` returns a fault; print the numbers.
+
+    Returns the exit status.
+    """
+    if not messages:
+        return 0
+    refused, deleted, size = dict[str, str](), 0, min(MAX_ENTRIES, rate)
+    with progress(did, len(messages)) as tell:
+        for start in range(0, len(messages), size):
+            began, some = time.monotonic(), messages[start : start + size]
+            refused |= act(some)
+            deleted += queue.delete([one for one in some if one.message_id not in refused])
+            tell(deleted)
+            time.sleep(max(0, began + len(some) / rate - time.monotonic()))
+    for message_id, fault in islice(refused.items(), REFUSALS_SHOWN):
+        click.echo(f"SQS refused {message_id}: {fault}", err=True)
+    click.echo(f"{count(deleted, 'message')} {did}.")
+    if left := len(messages) - deleted:
+        click.echo(f"SQS did not take or delete {count(left, 'message')}. Repeat the command safely.", err=True)
+    return 1 if left else 0
+
+
+def _show(
+    stack: Stack, kind: QueueKind, queue: Queue, found: Sequence[Message], filters: Mapping[str, Any], *, rows: bool
+) -> list[Message]:
+    """Print the oldest of the chosen messages, then the numbers by reason, then the whole number; return the chosen."""
+    chosen, depth, groups = choose(found, **filters), queue.depth(), dict[str, list[Message]]()
+    if chosen and rows:
+        number, size = (ROWS, UUID_CHARACTERS) if sys.stdout.isatty() else (len(chosen), MAX_UUID_LENGTH)
+        shown, kept_s = chosen[:number], depth.retention_s
+        rows_ = [(_left(one, kept_s), printable(one.uuid or "", size), one.status, _why(one)) for one in shown]
+        table(("expires in", "uuid", "status", "reason"), rows_)
+        if len(shown) < len(chosen):
+            click.echo(f"... and {len(chosen) - len(shown):,} more: --json shows each in full.")
+        click.echo()
+    for one in chosen:
+        groups.setdefault(_why(one), []).append(one)
+    lines = []
+    for why, some in sorted(groups.items(), key=lambda group: -len(group[1])):
+        newest, expires = duration(time.time() - some[-1].sent_at), _left(some[0], depth.retention_s)
+        lines.append((f"{len(some):,}", why, newest, expires, _details(some)))
+    if lines:
+        table(("messages", "reason", "newest", "expires in", "detail"), lines, right=("messages",))
+        click.echo()
+    whole = count(len(found), "message") if found else "No visible messages"
+    match = "" if len(chosen) == len(found) else f"; {len(chosen):,} match"
+    click.echo(f"{whole} on the {kind.title} of {stack.label}{match}.")
+    known = {one for message in chosen for one in (*message.calls, message.message_id)}
+    missing = [one for one in (*filters["uuids"], *filters["message_ids"]) if one not in known]
+    if chosen and missing:
+        click.echo(f"No match for {', '.join(missing)}.")
+    if (others := depth.total - len(found)) > 0:
+        click.echo(
+            f"About {others:,} more have just arrived, or another command holds them for up to {duration(HOLD_S)}. "
+            "Repeat the command for them."
+        )
+    return chosen
+
+
+def _why(message: Message) -> str:
+    return f"{message.reason} {message.http_status or ''}".rstrip()
+
+
+def _left(message: Message, retention_s: int) -> str:
+    left_s = message.sent_at + retention_s - time.time()
+    return ("! " if left_s < EXPIRES_SOON_S else "") + duration(left_s)
+
+
+def _details(messages: Sequence[Message]) -> str:
+    """Return the most frequent details, each with its number if there are several."""
+    details = Counter(message.detail for message in messages).most_common()
+    if len(details) == 1:
+        return details[0][0]
+    others = sum(number for _, number in details[DETAILS:])
+    texts = [f"{number:,} x {detail or 'no detail'}" for detail, number in details[:DETAILS]]
+    return "; ".join(texts + [f"{others:,} others"] * bool(others))
+
+
+def _save(path: str, messages: Sequence[Message]) -> None:
+    """Write messages to a new file, and wait until the disk has it.
+
+    Raises:
+        CommandError: if the file exists or can't be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:  # noqa: PTH123 - of a descriptor
+            file.writelines(f"{message.as_json()}\n" for message in messages)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was deleted.") from None

@@ -1,0 +1,194 @@
+"""A file of results is read exactly, or refused with its bad lines; messages are written to a new file."""
+
+import contextlib
+import csv
+import io
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_call_relay.models import FlashCallResult
+from ops import parked, send
+from ops.errors import CommandError
+from ops.messages import Message
+
+A, B = FlashCallResult("a", "Success"), FlashCallResult("b", "Failed")
+NOTHING = "Nothing was done: "
+
+UUIDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
+RESULTS = st.builds(FlashCallResult, UUIDS | st.sampled_from("ab"), st.sampled_from(["Success", "Failed"]))
+SOUP = st.lists(
+    st.sampled_from(["uuid", "status", "uuid,status\n", "Success", "Failed", ",", '"', '""', "\n", "\r", " ", "a", "{"])
+    | st.sampled_from(['{"uuid": "a", "status": "Success"}', "}", "[", "0", "null", "\x00", "\ufeff", "=", "NULL"]),
+    max_size=30,
+).map("".join)
+
+Read = Callable[[str | bytes], tuple[dict[int, FlashCallResult], list[str]]]
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """Return a function that reads a file; it returns the results and what is printed, the refusal last."""
+    path = tmp_path_factory.mktemp("files") / "results"
+
+    def of(content: str | bytes) -> tuple[dict[int, FlashCallResult], list[str]]:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(errors="surrogatepass"))
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                return send.read(str(path)), err.getvalue().splitlines()
+            except CommandError as error:
+                return {}, [*err.getvalue().splitlines(), str(error).replace(str(path), "FILE")]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "uuid,status\na,Success\nb,Failed\n",
+        "uuid,status\na,Success\nb,Failed",
+        "\ufeffuuid,status\r\na,Success\r\nb,Failed\r\n",
+        "uuid,status\ra,Success\rb,Failed\r",
+        "status,uuid\nSuccess,a\nFailed,b\n",
+        " UUID , Status \na , Success\nb,\tFailed\n",
+        '"uuid","status"\n"a","Success"\n"b","Failed"\n',
+        "call,uuid,at,status\n1,a,3:00,Success\n2,b,4:00,Failed\n",
+        "uuid,status,,\na,Success,,\nb,Failed,x,y,z\n",
+        '\n{"uuid": "a", "status": "Success"}\r\n{"status": "Failed", "uuid": "b", "x": 1}',
+        '{"detail-type": "any", "detail": {"uuid": "a", "status": "Success"}}\n{"uuid": "b", "status": "Failed"}',
+    ],
+)
+def test_every_usual_shape_is_read(read: Read, text: str) -> None:
+    """An operator would have to convert a good export by hand."""
+    first = 1 if text.startswith('{"detail') else 2
+    assert read(text) == ({first: A, first + 1: B}, [])
+
+
+def test_blank_lines_are_skipped_and_counted(read: Read) -> None:
+    """Empty rows of a spreadsheet would make the file bad, or shift its line numbers."""
+    assert read("uuid,status\n\na,Success\n,\n   \n , \n\nb,Failed\n\n") == ({3: A, 8: B}, [])
+    assert read('uuid,note,status\na,"x\ny\nz",Success\nb,,Failed\n') == ({4: A, 5: B}, [])
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["1.2345E+17", '"1,2345E+17"', "-1E-05", "#N/A", "#REF!", "#NAME?", "#DIV/0!", '="0012"', '"=""0012"""', "NULL"],
+)
+def test_what_only_a_spreadsheet_makes_is_refused(read: Read, made: str) -> None:
+    """Three calls whose uuids a spreadsheet has rounded to one number would be reported as one that does not exist."""
+    results, said = read(f"uuid,status\na,Success\n{made},Success\n{made},Success\n")
+    cell = next(csv.reader([made]))[0]
+    fault = f"a spreadsheet made {cell} of the uuid: format the column as text, and export it"
+    assert said[:2] == [f"line {number}: {fault}" for number in (3, 4)]
+    assert said[2] == f"{NOTHING}2 of 3 lines can't be used. Correct or delete them."
+    assert not results
+
+
+@pytest.mark.parametrize("uuid", ["12E45678", "1e5", "#1", "=", "nullify", "N/A", "0012", "1.5"])
+def test_other_odd_uuids_are_read(read: Read, uuid: str) -> None:
+    """An operator could not send the result of a call with an odd uuid."""
+    assert read(f"uuid,status\n{uuid},Failed\n") == ({2: FlashCallResult(uuid, "Failed")}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("uuid,status\na,success\n", 'line 2: status must be exactly "Success" or "Failed", got "success"'),
+        ("uuid,status\nb\n", "line 2: the line has no status; expected a JSON object with uuid and status"),
+        ("uuid,status\n,Failed\n", "line 2: uuid must be a string of 1 to 128 visible ASCII characters, got 0 char"),
+        ("uuid,status\na,Success\na,Failed\n", "line 3: contradicts line 2, which says Success; a call has one status"),
+        ('{"uuid": "a", "status": "Success"}\nnonsense\n', "line 2: the line is not valid JSON"),
+        ('{"uuid": "a", "status": "Success"}\n\ufeff{}\n', "line 2: the line begins with a byte order mark"),
+        ("", "FILE has no results: expected CSV with the header uuid,status, or JSON lines."),
+        ("uuid,status\n\n", "FILE has no results"),
+        ("a,Success\n", "FILE has no header: its first line must be uuid,status, or name both among others."),
+        ("uuid;status\na;Success\n", "FILE has no header"),
+        ("uuid,status,uuid\na,Success,b\n", "FILE has no header"),
+        ('[{"uuid": "a", "status": "Success"}]', "FILE has no header"),
+        ('uuid,status\na,Success\n"b,Failed\n', "FILE is not valid CSV after line 2: check the quotes there."),
+        (f"uuid,status\na,{'x' * 200_000}\n", "FILE is not valid CSV"),
+        (b"uuid,status\na,Success\n\xe9,Failed\n", "FILE is not UTF-8 text (line 3): save it as UTF-8."),
+        ("uuid,status\n".encode("utf-16"), "FILE is not UTF-8 text (line 1)"),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_to_correct(read: Read, text: str | bytes, said: str) -> None:
+    """An operator would not know what to correct, or a part of the file would be sent."""
+    results, lines = read(text)
+    assert lines[0].startswith(said)
+    assert lines[-1].startswith(("FILE ", NOTHING))
+    assert not results
+
+
+def test_repeated_lines_are_left_out(read: Read) -> None:
+    """A copied line would make the file bad."""
+    assert read("uuid,status\na,Success\nb,Failed\na,Success\n") == ({2: A, 3: B}, ["1 repeated line left out."])
+
+
+@pytest.mark.parametrize(("name", "said"), [(".", "Is a directory"), ("none", "No such file or directory")])
+def test_a_name_without_a_readable_file_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    """A mistyped name would end in a traceback."""
+    with pytest.raises(CommandError, match=f"can't be read: {said}"):
+        send.read(str(tmp_path / name))
+
+
+@given(results=st.lists(RESULTS, min_size=1, max_size=20), end=st.sampled_from(["\n", "\r\n"]), as_csv=st.booleans())
+def test_every_file_of_a_program_is_read_exactly(
+    read: Read, results: list[FlashCallResult], end: str, *, as_csv: bool
+) -> None:
+    """A result with a quote or a comma in its uuid would be lost, or reported for another call."""
+    text, wanted = io.StringIO(newline=""), {one.uuid: one.status for one in reversed(results)}
+    rows = [("uuid", "status"), *((one.uuid, one.status) for one in results)]
+    if as_csv:
+        csv.writer(text, lineterminator=end).writerows(rows)
+    else:
+        text.writelines(json.dumps({"uuid": uuid, "status": status}) + end for uuid, status in rows[1:])
+    read_back, said = read(text.getvalue())
+    if any(wanted[one.uuid] != one.status for one in results) or any(send.NO_UUID.fullmatch(one) for one in wanted):
+        assert said[-1].startswith(NOTHING)
+    else:
+        assert {one.uuid: one.status for one in read_back.values()} == wanted
+        assert len(read_back) == len(wanted)
+
+
+@settings(max_examples=300)
+@given(st.text(st.characters(exclude_categories=())) | SOUP | SOUP.map("uuid,status\n".__add__) | st.binary())
+def test_any_content_is_read_or_refused(read: Read, content: str | bytes) -> None:
+    """An odd file would end in a traceback, or report lines that it does not have."""
+    results, said = read(content)
+    assert results or said
+    height = len(content if isinstance(content, bytes) else content.encode(errors="replace")) + 1
+    assert all(1 <= number <= height for number in results)
+
+
+# ---- messages written to a file ----
+
+
+def message(name: str, body: str) -> Message:
+    """Return a parked message."""
+    received = {"MessageId": name, "ReceiptHandle": "h", "Body": body, "Attributes": {"SentTimestamp": "1763800000123"}}
+    return Message.of(received, dead=False)
+
+
+def test_written_messages_can_be_corrected_and_sent_again(tmp_path: Path, read: Read) -> None:
+    """Messages discarded by mistake would be lost, or every user of the machine could read them."""
+    path, bodies = tmp_path / "discarded.jsonl", ['{"uuid": "b", "status": "Failed"}', '{"uuid": "a", "status": "OK"}']
+    parked._save(str(path), [message(body[10], body) for body in bodies])
+    lines = path.read_text()
+    assert [json.loads(line)["body"] for line in lines.splitlines()] == bodies
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read(lines)[1][0].startswith("line 2: status must be ")
+    assert read(lines.replace('"status": null', '"status": "Success"')) == ({1: B, 2: A}, [])
+
+
+@pytest.mark.parametrize("name", ["exists", "none/discarded.jsonl", "x" * 1000, ""])
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    """Messages would be deleted without a copy, or the only copy of others would be overwritten."""
+    (tmp_path / "exists").write_text("precious")
+    with pytest.raises(CommandError, match=r"can't be written: .*\. Nothing was deleted\."):
+        parked._save(str(tmp_path / name), [message("m", "x")])
+    assert (tmp_path / "exists").read_text() == "precious"
