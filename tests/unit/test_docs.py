@@ -13,8 +13,8 @@ from botocore import xform_name
 
 from local import ROOT
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-CODE = [*ROOT.glob("ops/*.py"), ROOT / "template.yaml", ROOT / "monitoring.yaml"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+CODE = [*ROOT.glob("*.yaml"), *(file for folder in ("ops", "src", "tests") for file in ROOT.glob(f"{folder}/**/*.py"))]
 
 
 def anchors(page: Path) -> set[str]:
@@ -27,7 +27,8 @@ def anchors(page: Path) -> set[str]:
 def links() -> list[tuple[Path, str, str]]:
     """Return each link inside the repository: the file that has it, the path and the anchor."""
     found = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
-    found += [(ROOT / "code", link) for file in CODE for link in re.findall(r"docs/\w+\.md#[a-z-]+", file.read_text())]
+    in_code = r"docs/[\w/-]+\.md(?:#[a-z-]+)?"
+    found += [(ROOT / file.name, link) for file in CODE for link in re.findall(in_code, file.read_text())]
     return [(page, *link.partition("#")[::2]) for page, link in found if not link.startswith("https://")]
 
 
