@@ -43,6 +43,18 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
     assert len(links()) > 50
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_each_file_and_test_that_a_page_names_exists(page: str) -> None:
+    """A new contributor or a reviewer would look for something that has another name by now."""
+    text = (ROOT / page).read_text()
+    files = re.findall(r"`(\w[\w.-]*(?:/[\w./-]*|\.(?:py|yaml|toml|md)))`", text)
+    rooms = (ROOT, ROOT / "src" / "flash_call_relay")
+    assert [name for name in files if not any((room / name).exists() for room in rooms)] == []
+    tests = "".join(file.read_text() for file in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
+    assert len(files) > 10
+
+
 def test_each_check_that_checkov_leaves_out_has_its_reason() -> None:
     """A security reviewer would find a check switched off, and no word about it."""
     left_out = yaml.safe_load((ROOT / ".checkov.yaml").read_text())["skip-check"]
