@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-# For what outlasts an invocation: Lambda may stop the monotonic clock between invocations (docs/decisions.md).
+# For what outlasts an invocation: Lambda may stop the monotonic clock in between (docs/decisions/06-gate.md).
 wall_clock = time.time
 
 

@@ -1,4 +1,4 @@
-"""CloudWatch's evaluation of an alarm, by AWS's documentation (docs/decisions.md quotes it).
+"""CloudWatch's evaluation of an alarm, by AWS's documentation (docs/decisions/aws.md#alarms).
 
 CloudWatch evaluates an alarm every minute, over windows of the alarm's period that end then. It retrieves more windows
 than the alarm needs; AWS does not say how many. Older windows with data replace windows without data. If they are too

@@ -14,8 +14,8 @@ from botocore import xform_name
 
 from local import ROOT
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-CODE = [*ROOT.glob("ops/*.py"), ROOT / "template.yaml", ROOT / "monitoring.yaml"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+CODE = [*ROOT.glob("*.yaml"), *(file for folder in ("ops", "src", "tests") for file in ROOT.glob(f"{folder}/**/*.py"))]
 
 
 def anchors(page: Path) -> set[str]:
@@ -28,7 +28,8 @@ def anchors(page: Path) -> set[str]:
 def links() -> list[tuple[Path, str, str]]:
     """Return each link inside the repository: the file that has it, the path and the anchor."""
     found = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
-    found += [(ROOT / "code", link) for file in CODE for link in re.findall(r"docs/\w+\.md#[a-z-]+", file.read_text())]
+    in_code = r"docs/[\w/-]+\.md(?:#[a-z-]+)?"
+    found += [(ROOT / file.name, link) for file in CODE for link in re.findall(in_code, file.read_text())]
     return [(page, *link.partition("#")[::2]) for page, link in found if not link.startswith("https://")]
 
 
@@ -41,6 +42,18 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
             broken.append(f"{page.name}: {path}#{anchor}")
     assert broken == []
     assert len(links()) > 50
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_each_file_and_test_that_a_page_names_exists(page: str) -> None:
+    """A new contributor or a reviewer would look for something that has another name by now."""
+    text = (ROOT / page).read_text()
+    files = re.findall(r"`(\w[\w.-]*(?:/[\w./-]*|\.(?:py|yaml|toml|md)))`", text)
+    rooms = (ROOT, ROOT / "src" / "flash_call_relay")
+    assert [name for name in files if not any((room / name).exists() for room in rooms)] == []
+    tests = "".join(file.read_text() for file in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
+    assert len(files) > 10
 
 
 def test_each_check_that_checkov_leaves_out_has_its_reason() -> None:
