@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from local import ROOT, TOOLS
 
 Result = TypeVar("Result")
+START_LIMIT_S = 300
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
@@ -67,6 +68,26 @@ def start_session(
             **options,
         )
         ending.callback(end_session, process.pid, process.wait)
+    return process
+
+
+def start_server(
+    ending: contextlib.ExitStack,
+    name: str,
+    command: list[str],
+    log: Path,
+    is_ready: Callable[[], object],
+    **options: Any,
+) -> "subprocess.Popen[bytes]":
+    """Start a process by `start_session`, with its output in `log`, and wait until it is ready.
+
+    Raises:
+        LocalError: it has ended, or is not ready in time.
+    """
+    with log.open("ab") as output:
+        process = start_session(ending, command, stdout=output, **options)
+    if not wait_until(lambda: process.poll() is not None or is_ready(), START_LIMIT_S) or process.poll() is not None:
+        raise LocalError(f"The {name} did not start. The end of its log:\n{log.read_text(errors='replace')[-2000:]}")
     return process
 
 

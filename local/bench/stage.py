@@ -17,8 +17,7 @@ from typing import Any
 from local import ROOT
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.process import start_endpoint
-from local.endpoint.standin import WEBHOOK_PATH
+from local.endpoint.standin import WEBHOOK_PATH, start_process
 from local.processes import LocalError, held_port, tool
 
 HERE = Path(__file__).parent
@@ -105,7 +104,7 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
                 endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
                 options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
                 options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]
-                start_endpoint(ending, state, port, {"api_key": api_key, "user_id": user_id}, *options)
+                start_process(ending, state, port, {"api_key": api_key, "user_id": user_id}, *options)
         template = sam_build(emulator)
         fastest = endpoints[min(latencies_ms)]
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})

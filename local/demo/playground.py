@@ -23,8 +23,7 @@ from local import ROOT, TOOLS
 from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.process import start_endpoint
-from local.endpoint.standin import WEBHOOK_PATH
+from local.endpoint.standin import WEBHOOK_PATH, start_process
 from local.processes import LocalError, end_session, signals_held
 
 LOCAL = ROOT / ".local"
@@ -68,7 +67,7 @@ def up(options: argparse.Namespace) -> int:
         origin = f"http://127.0.0.1:{options.endpoint_port}"
         say(f"starting the stand-in endpoint on {origin}")
         credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
-        register("endpoint", start_endpoint(undo, LOCAL, options.endpoint_port, credentials))
+        register("endpoint", start_process(undo, LOCAL, options.endpoint_port, credentials))
         urllib3.request("POST", f"{origin}/_standin/calls", json={"uuid": FIRST_CALL}, retries=False)
         url = origin + WEBHOOK_PATH
         deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": url, **PARAMETERS})

@@ -1,18 +1,18 @@
-"""One client's connection to the stand-in: parse its requests, and run the script of each answer."""
+"""One client's connection to the stand-in: read its requests, and run the script of each answer."""
 
-import asyncio
 import contextlib
 import math
+import select
 import socket
+import ssl
 import struct
-from collections import deque
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-import httptools
+from local.endpoint.behaviour import Act, Headers, Step, json_reply
 
-from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
+Accept = Callable[[], None]
 
 
 def reset_on_close(client: socket.socket) -> None:
@@ -20,151 +20,120 @@ def reset_on_close(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # linger for 0 s
 
 
-@dataclass(slots=True)
-class Response:
-    """The answer to one request: a script, or the reply if there is none."""
-
-    reply: Reply
-    pair: tuple[str, str] | None = None  # the uuid and status that the script may accept
-    script: Iterator[Step] | None = None
-    keep_alive: bool = True
-
-
-class Connection(asyncio.Protocol):
-    """One client's connection. It answers pipelined requests one after the other, in order.
+class Connection(threading.Thread):
+    """One client's connection, in a thread of its own. It answers pipelined requests in order.
 
     Args:
-        respond: decides the answer to a request: its method, path, headers and body.
-        accept: takes the uuid and status of an accepted result.
-        connections: the open connections; this one adds and removes itself.
+        client: the accepted socket.
+        tls: the server's context, for https.
+        respond: takes a request's method, path, headers and body; returns the script of the answer, and what
+            `Act.ACCEPT` calls in it.
+        is_over: takes the connection at its end, and a bug that ended it.
     """
 
     def __init__(
         self,
-        respond: Callable[[str, str, Headers, bytes], Response],
-        accept: Callable[[tuple[str, str]], None],
-        connections: "set[Connection]",
+        client: socket.socket,
+        tls: ssl.SSLContext | None,
+        respond: Callable[[str, str, Headers, bytes], tuple[Iterator[Step], Accept]],
+        is_over: Callable[["Connection", Exception | None], None],
     ) -> None:
-        self._respond, self._accept, self._connections = respond, accept, connections
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[tuple[str, str, Headers, bytes, bool]] = deque()
-        self._response: Response | None = None  # the one whose script is running
-        self._timer: asyncio.TimerHandle | None = None
-        self._awaits_request = False  # that script
-        self._url, self._headers, self._body = b"", list[tuple[str, str]](), list[bytes]()
+        super().__init__(name="stand-in's connection", daemon=True)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False) if tls else client
+        self._respond, self._is_over = respond, is_over
+        self._how: Act | None = None  # in which it ends
+        self._ended = threading.Event()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the connection."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """End the script that is running."""
-        self._connections.discard(self)
-        self.gone.set_result(None)
-        self._waiting.clear()
-        self._response = None
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse the bytes and answer the requests that are complete."""
-        understood = True
+    def run(self) -> None:
+        """Serve until one of both sides ends the connection."""
+        bug = None
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:  # a bug here
-            raise
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            understood = False
-        if self._awaits_request and self._response and self._response.script and self._waiting:
-            self._awaits_request = False
-            self._run(self._response, self._response.script)
-        self._answer_waiting()  # outside the parser, which would report a bug here as the client's
-        if not understood:
-            if self._response is None and not self._transport.is_closing():
-                self._transport.write(json_reply(400, {"message": "Not understood"}).wire())
-            self._transport.close()
+            with self._client, self._client.makefile("rb") as self._file, contextlib.suppress(OSError):
+                if isinstance(self._client, ssl.SSLSocket):
+                    self._client.do_handshake()
+                while self._answer_next():
+                    pass
+                self._finish()
+        except Exception as error:  # noqa: BLE001 - `StandIn` raises it
+            bug = error
+        self._is_over(self, bug)
 
-    def reset(self) -> None:
-        """Reset the connection (TCP RST)."""
-        client = self._transport.get_extra_info("socket")
-        if client is not None:
-            with contextlib.suppress(OSError):  # it has ended already
-                reset_on_close(client)
-        self._transport.abort()
+    def end(self, how: Act, *, also_writing: bool = False) -> None:
+        """End the connection in this way, from another thread: nothing more is read, or with `Act.CUT` sent."""
+        self._how = how
+        self._ended.set()
+        part = socket.SHUT_RDWR if also_writing else socket.SHUT_WR if how is Act.CUT else socket.SHUT_RD
+        with contextlib.suppress(OSError):  # it has ended already
+            self._raw(socket.socket.shutdown, part)
 
-    def end(self, how: Act) -> None:
-        """End the connection in this way."""
-        if how is Act.RESET:
-            self.reset()
-        elif how is Act.CUT:
-            self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)  # the rest is the client's
-        else:
-            self._transport.close()
+    def _raw(self, method: Callable[..., Any], *arguments: object) -> Any:
+        return method(self._client, *arguments)  # of the TCP socket, under TLS, too
 
-    # ---- the parser's callbacks ----
+    def _answer_next(self) -> bool:
+        """Answer the next request; return whether the connection stays open."""
+        try:
+            request = self._read()
+        except ValueError:
+            self._client.sendall(json_reply(400, {"message": "Not understood"}).wire())
+            return False
+        if request is None or self._how:
+            return False
+        script, accept = self._respond(*request)
+        return self._run(script, accept) and ("connection", "close") not in {
+            (name.lower(), value.lower()) for name, value in request[2]
+        }
 
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the path."""
-        self._url += url
+    def _read(self) -> tuple[str, str, Headers, bytes] | None:
+        """Return the method, path, headers and body of the next request; None if there is none."""
+        if not (start := self._file.peek(1)[:1]):
+            return None
+        if not start.isalpha():
+            raise ValueError("another protocol, which may have no lines")
+        lines = list(iter(lambda: self._file.readline().decode("latin-1").rstrip("\r\n"), ""))
+        method, path, _ = lines[0].split(" ")
+        pairs = [line.partition(":")[::2] for line in lines[1:]]
+        headers = tuple((name, value.strip()) for name, value in pairs)
+        length = int({name.lower(): value for name, value in headers}.get("content-length", "0"))
+        body = self._file.read(length)
+        return (method, path, headers, body) if len(body) == length else None
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        """Queue the request."""
-        method, path = self._parser.get_method().decode("latin-1"), self._url.decode("latin-1")
-        body = b"".join(self._body)
-        self._waiting.append((method, path, tuple(self._headers), body, self._parser.should_keep_alive()))
-        self._url, self._headers, self._body = b"", [], []
-
-    # ---- the answers ----
-
-    def _answer_waiting(self) -> None:
-        while self._waiting and self._response is None and not self._transport.is_closing():
-            method, path, headers, body, keep_alive = self._waiting.popleft()
-            self._response = self._respond(method, path, headers, body)
-            self._response.keep_alive = keep_alive
-            if self._response.script is None:
-                reply = self._response.reply
-                self._transport.write(reply.head() if method == "HEAD" else reply.wire())
-                self._end_response()
-            else:
-                self._run(self._response, self._response.script)
-
-    def _run(self, response: Response, script: Iterator[Step]) -> None:
-        """Run a script until it pauses or ends."""
+    def _run(self, script: Iterator[Step], accept: Accept) -> bool:
+        """Run a script; return whether the connection stays open."""
         for step in script:
             if isinstance(step, bytes):
-                self._transport.write(step)
+                self._client.sendall(step)
             elif step is Act.ACCEPT:
-                if response.pair:
-                    self._accept(response.pair)
+                accept()
             elif step is Act.REQUEST:
-                if not self._waiting:
-                    self._awaits_request = True
-                    return
+                if self._read() is None:
+                    return False
             elif isinstance(step, Act):
-                self.end(step)
-                return
-            else:
-                if step < math.inf:
-                    self._timer = asyncio.get_running_loop().call_later(step, self._resume, response, script)
-                return
-        self._end_response()
+                self._how = step
+            elif self._client_leaves_within(step):
+                return False
+            if self._how:
+                return False
+        return True
 
-    def _resume(self, response: Response, script: Iterator[Step]) -> None:
-        self._timer = None
-        self._run(response, script)
-        self._answer_waiting()
+    def _client_leaves_within(self, seconds: float) -> bool:
+        limit_s = None if seconds == math.inf else seconds
+        poller = select.poll()
+        poller.register(self._client, select.POLLIN)
+        if not poller.poll(None if limit_s is None else limit_s * 1000):
+            return False
+        if not self._raw(socket.socket.recv, 1, socket.MSG_PEEK):
+            return True
+        self._ended.wait(limit_s)  # the client has sent its next request
+        return False
 
-    def _end_response(self) -> None:
-        if self._response is not None and not self._response.keep_alive:
-            self._transport.close()
-        self._response = None
+    def _finish(self) -> None:
+        if self._how is Act.RESET:
+            reset_on_close(self._client)
+        elif self._how is Act.CUT:
+            self._raw(socket.socket.shutdown, socket.SHUT_WR)
+            while self._raw(socket.socket.recv, 65536):  # the rest is the client's
+                pass
+        elif isinstance(self._client, ssl.SSLSocket):
+            self._raw(socket.socket.shutdown, socket.SHUT_RD)  # else it waits for the client's close_notify
+            self._client.unwrap()

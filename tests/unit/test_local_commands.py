@@ -31,6 +31,7 @@ FILE = str(Path(__file__))
         (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
         (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
         (standin, ["--port", "x"], "--port: expected a whole number from 1 to 65535, got 'x'"),
+        (standin, ["--port", "8787", "--credentials", FILE], "cannot start: Extra data"),
         (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
         (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, got 'bodies'"),
     ],
