@@ -8,13 +8,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from local import ROOT, TOOLS
 
-Result = TypeVar("Result")
 START_LIMIT_S = 300
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
@@ -112,20 +110,6 @@ def wait_until(condition: Callable[[], object], limit_s: float, every_s: float =
     while not (holds := bool(condition())) and time.monotonic() < deadline:
         time.sleep(every_s)
     return holds
-
-
-def in_background(work: Callable[[], Result]) -> Future[Result]:
-    """Run a function in a thread that does not keep the process alive; return how it ends."""
-    ending: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            ending.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - for whoever asks for the result
-            ending.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return ending
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ import contextlib
 import json
 import math
 import signal
-import socket
 import ssl
 import sys
 import threading
@@ -34,7 +33,7 @@ from typing import Any, Self, cast
 
 from local.command import Parser, whole
 from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply, late
-from local.endpoint.connection import Accept, Connection, reset_on_close
+from local.endpoint.server import Accept, Server
 from local.processes import listens, start_server
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
@@ -108,7 +107,7 @@ class StandIn:
         every_call_exists: bool = False,
     ) -> None:
         self.url = ""
-        self._port, self._tls = port, tls
+        self._scheme, self._server = "https" if tls else "http", Server(self._respond, tls, port, self._admits)
         self._every_call_exists = every_call_exists
         self._credentials = (api_key, user_id)
         self._issued: set[str] = set()
@@ -122,40 +121,20 @@ class StandIn:
         self._accepted: list[tuple[str, str]] = []
         self._connections = 0
         self._changed = threading.Condition()  # guards all of the above
-        self._open: set[Connection] = set()
-        self._bug: Exception | None = None
 
     def __repr__(self) -> str:
         """Show no credential."""
         return f"StandIn(url={self.url!r}, connections={self._connections}, requests={len(self._requests)})"
 
     def __enter__(self) -> Self:
-        """Listen on the port.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=512)
-        self._port = self._listener.getsockname()[1]
-        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}{WEBHOOK_PATH}"
-        self._stopped = False
-        self._thread = threading.Thread(target=self._take_connections, name="stand-in", daemon=True)
-        self._thread.start()
+        """Listen on the port; raise an OSError if it is taken."""
+        self._server.__enter__()
+        self.url = f"{self._scheme}://127.0.0.1:{self._server.port}{WEBHOOK_PATH}"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop, and reset the open connections.
-
-        Raises:
-            RuntimeError: the stand-in has met a bug of its own.
-        """
-        self._stopped = True
-        with socket.socket() as waking:
-            waking.connect(("127.0.0.1", self._port))
-            self._thread.join()
-        self.end_connections(Act.RESET, also_writing=True)
-        if self._bug and exc_info[0] is None:
-            raise RuntimeError("the stand-in itself has failed") from self._bug
+        """Stop, and reset the open connections; raise a RuntimeError if the stand-in has met a bug of its own."""
+        self._server.__exit__(*exc_info)
 
     @property
     def requests(self) -> list[Request]:
@@ -213,15 +192,9 @@ class StandIn:
             self._queued.clear()
             self._always.clear()
 
-    def end_connections(self, how: Act, *, also_writing: bool = False) -> None:
+    def end_connections(self, how: Act) -> None:
         """End the open connections in this way; return when it is done."""
-        with self._changed:
-            connections = [*self._open]
-        for connection in connections:
-            connection.end(how, also_writing=also_writing)
-        for connection in connections:
-            if how is not Act.CUT:  # the client ends what is cut
-                connection.join()
+        self._server.end_connections(how)
 
     def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
         """Wait until the condition holds; check it now, and at each request and connection.
@@ -238,37 +211,12 @@ class StandIn:
             if not self._changed.wait_for(lambda: condition(self), timeout):
                 raise TimeoutError(f"{what}: not within {timeout} s")
 
-    def _take_connections(self) -> None:
-        with self._listener:
-            while True:
-                client, _ = self._listener.accept()
-                with self._changed:
-                    if not self._stopped:
-                        self._connections += 1
-                        self._serve(client)
-                        self._changed.notify_all()
-                        continue
-                client.close()
-                return
-
-    def _serve(self, client: socket.socket) -> None:
-        override = self._current_override()
-        if override is not None and override.on_connect:
-            reset_on_close(client)
-            client.close()
-            return
-        try:
-            connection = Connection(client, self._tls, self._respond, self._is_over)
-        except OSError:  # the client has left
-            client.close()
-            return
-        self._open.add(connection)
-        connection.start()
-
-    def _is_over(self, connection: Connection, bug: Exception | None) -> None:
+    def _admits(self) -> bool:
         with self._changed:
-            self._open.discard(connection)
-            self._bug = self._bug or bug
+            self._connections += 1
+            self._changed.notify_all()
+            override = self._current_override()
+            return override is None or not override.on_connect
 
     def _current_override(self) -> Behaviour | None:
         return self._override if time.monotonic() < self._override_ends else None

@@ -8,15 +8,11 @@ import json
 import random
 import re
 import ssl
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from enum import StrEnum
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import urllib3
@@ -25,10 +21,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.emulator.emulator import Emulator
+from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
+from local.endpoint.server import Accept, Server
 from local.soak.facts import AwsCall, Pair
 
 SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
-AwsReply = tuple[int, Mapping[str, str], bytes]  # status, headers, body
 
 
 class AwsFault(StrEnum):
@@ -108,48 +105,39 @@ class FaultyAws:
         """Listen on a loopback port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._emulator.state / "cert.pem", self._emulator.state / "key.pem")
-        self._server = _Server(("127.0.0.1", 0), partial(_Proxied, self, context))
-        threading.Thread(target=self._server.serve_forever, name="faulty-aws", daemon=True).start()
-        self.url = f"https://localhost:{self._server.server_address[1]}"
+        self._server = Server(self._respond, context).__enter__()
+        self.url = f"https://localhost:{self._server.port}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop. Calls that have begun fail.
-
-        Raises:
-            RuntimeError: the proxy has met a bug of its own.
-        """
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop. Calls that have begun fail."""
+        self._server.__exit__()
         self._http.clear()
-        if self._server.bug:
-            raise RuntimeError("the AWS proxy itself has failed") from self._server.bug
 
     @property
     def fault_counts(self) -> Counter[str]:
         """How often each fault of each operation occurred."""
         return Counter(f"{call.operation}: {call.fault}" for call in list(self.calls) if call.fault)
 
-    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply | None:
-        """Return the reply to a call, with the fault that is due; None if the reply is lost."""
-        began = time.time()
+    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> tuple[Iterator[Step], Accept]:
+        """Answer a call, with the fault that is due."""
+        began, headers = time.time(), dict(sent)
         environment = self._environment(headers)
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
         with self._lock:
             fault = next(self._schedules[operation]) if operation in self._schedules else None
         self._on_call(environment, operation)
         asked = json.loads(body or b"{}")
-        reply: AwsReply
         if fault in ERRORS:
             status, code = ERRORS[fault]
-            reply = status, {}, json.dumps({"__type": code, "message": "injected"}).encode()
+            reply = json_reply(status, {"__type": code, "message": "injected"})
         elif fault is AwsFault.PARTLY:
             reply = self._partly(operation, path, headers, asked)
         else:
             if fault is AwsFault.SLOW:
                 time.sleep(SLOW_S)
             reply = self._forward(path, headers, body)
-        said = json.loads(reply[2] or b"{}") if reply[0] == 200 else {}
+        said = json.loads(reply.body or b"{}") if reply.status == 200 else {}
         call = AwsCall(
             *(began, time.time(), environment, operation, str(fault or "")),
             **_about(operation, asked, said),
@@ -157,19 +145,20 @@ class FaultyAws:
         )
         with self._lock:
             self.calls.append(call)
-        return None if fault is AwsFault.LOST else reply
+        return iter((Act.CLOSE if fault is AwsFault.LOST else reply.wire(),)), lambda: None
 
     def _environment(self, headers: Mapping[str, str]) -> int:
         key = headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
         return self.identities.get(key, -1)
 
-    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply:
+    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         passed = {
             name: value for name, value in headers.items() if name.lower() not in ("connection", "content-length")
         }
         response = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=passed, redirect=False)
         names = ("Content-Type", "x-amzn-RequestId", "x-amz-crc32")
-        return response.status, {n: response.headers[n] for n in names if n in response.headers}, response.data
+        kept = tuple((name, response.headers[name]) for name in names if name in response.headers)
+        return Reply(response.status, response.data, kept)
 
     def _signed(self, headers: Mapping[str, str], path: str, body: bytes) -> Mapping[str, str]:
         """Return the headers for a changed body, signed as the account: only the function has the role's key."""
@@ -179,7 +168,7 @@ class FaultyAws:
         SigV4Auth(Credentials("test", "test"), service, region).add_auth(request)
         return dict(request.headers)
 
-    def _partly(self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]) -> AwsReply:
+    def _partly(self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]) -> Reply:
         """Forward every second entry, and reply for the others as AWS does for failed entries."""
         holder, name = asked, {"BatchGetItem": "Keys", "BatchExecuteStatement": "Statements"}.get(operation, "Entries")
         if operation == "BatchGetItem":
@@ -187,15 +176,14 @@ class FaultyAws:
         entries = holder[name]
         taken, failed = entries[1::2], entries[::2]
         said: dict[str, Any] = {"Responses": {}} if operation == "BatchGetItem" else {}
-        status, passed = 200, {"Content-Type": "application/x-amz-json-1.0"}
         if taken:
             holder[name] = taken
             part = json.dumps(asked).encode()
-            status, _, body = self._forward(path, self._signed(headers, path, part), part)
-            said = json.loads(body)
+            reply = self._forward(path, self._signed(headers, path, part), part)
+            said = json.loads(reply.body)
             holder[name] = entries  # the caller records the whole request
-        if status != 200:
-            raise RuntimeError(f"a part of {operation} was refused: {said}")
+            if reply.status != 200:
+                raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":
             (table,) = asked["RequestItems"]
             said["UnprocessedKeys"] = {table: {**holder, "Keys": failed}}
@@ -209,7 +197,7 @@ class FaultyAws:
         else:
             failures = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in failed]
             said["Failed"] = [*said.get("Failed", ()), *failures]
-        return status, passed, json.dumps(said).encode()
+        return Reply(200, json.dumps(said).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
 
 
 def _merged(entries: list[Any], error: object, answers: Sequence[object]) -> list[object]:
@@ -235,8 +223,6 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
         answers = said.get("Responses", ())
         written = frozenset(pair for pair, answer in zip(pairs, answers, strict=False) if "Error" not in answer)
         return {"asked": frozenset(uuid for uuid, _ in pairs), "written": written}
-    if operation == "ChangeMessageVisibilityBatch":
-        return {"delays": tuple(int(entry["VisibilityTimeout"]) for entry in asked["Entries"])}
     if operation == "PutEvents":
         answers = said.get("Entries", ())
         taken = [e for e, answer in zip(asked["Entries"], answers, strict=False) if "ErrorCode" not in answer]
@@ -246,53 +232,3 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
         sources = (a["source_message_id"]["StringValue"] for a in attributes if "source_message_id" in a)
         return {"asked": frozenset(sources)}
     return {}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    bug: BaseException | None = None
-
-    def handle_error(self, *_: object) -> None:
-        """Keep a bug, but not a broken connection: a killed function leaves those."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            self.bug = self.bug or error
-
-
-class _Proxied(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __init__(self, aws: FaultyAws, context: ssl.SSLContext, *args: Any) -> None:
-        self._aws, self._context = aws, context
-        super().__init__(*args)
-
-    def setup(self) -> None:
-        """Do the TLS handshake in the connection's own thread."""
-        self.request = self._context.wrap_socket(self.request, server_side=True)
-        super().setup()
-
-    def finish(self) -> None:
-        with suppress(OSError):
-            super().finish()
-        self.request.close()
-
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"] or 0)
-        body = self.rfile.read(length)
-        # A function that is killed may leave a part of a request.
-        reply = self._aws.answer(self.path, dict(self.headers.items()), body) if len(body) == length else None
-        if reply is None:
-            self.close_connection = True
-            return
-        status, headers, content = reply
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Log no requests."""

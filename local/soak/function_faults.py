@@ -1,14 +1,15 @@
 """Faults of the function itself: it is killed or frozen in the middle of a batch, or gets an event twice."""
 
 import random
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
 
 from local.emulator.runtime import Environment, Invocation, Runtime
-from local.processes import in_background
 
 CRASHING = "killed by a crashing result"
 
@@ -80,19 +81,12 @@ class FaultyFunction:
                 self._due[fault] += 1
             return self._run(runtime, event)
         self.fault_counts[fault] += 1
-        repeat = partial(self._repeat, runtime, event)
-        if fault is FunctionFault.TWICE:
-            invocation = self._run(runtime, event)
-            repeat()
-            return invocation
-        beside = in_background(repeat)
+        again = partial(self._run, runtime, event)
+        beside = ThreadPoolExecutor(1).submit(again) if fault is FunctionFault.SIDE_BY_SIDE else None
         invocation = self._run(runtime, event)
-        beside.result()
+        repeat = beside.result() if beside else again()
+        self.repeats.add((repeat.environment, repeat.number))
         return invocation
-
-    def _repeat(self, runtime: Runtime, event: bytes) -> None:
-        invocation = self._run(runtime, event)
-        self.repeats.add((invocation.environment, invocation.number))
 
     def _run(self, runtime: Runtime, event: bytes) -> Invocation:
         with runtime.environment() as environment:
@@ -119,7 +113,4 @@ class FaultyFunction:
                 self._due[fault] -= 1
             self.fault_counts[fault or CRASHING] += 1
             self.interrupted.add((number, invocation))
-        if fault is FunctionFault.TIMED_OUT:
-            environment.freeze()
-        else:
-            environment.kill()
+        environment.signal(signal.SIGSTOP if fault is FunctionFault.TIMED_OUT else signal.SIGKILL)

@@ -287,7 +287,7 @@ class TestLifecycle:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            assert (endpoint._listener.fileno(), endpoint._open) == (-1, set())
+            assert (endpoint._server._listener.fileno(), endpoint._server._open) == (-1, set())
 
     def test_tls_works_and_survives_clients_that_distrust_it(self) -> None:
         """The tests of https and of refused certificates would prove nothing."""

@@ -1,4 +1,4 @@
-"""One client's connection to the stand-in: read its requests, and run the script of each answer."""
+"""A server on a loopback port, which answers each request by a script: that of the stand-in, and of the soak."""
 
 import contextlib
 import math
@@ -8,14 +8,101 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from local.endpoint.behaviour import Act, Headers, Step, json_reply
 
 Accept = Callable[[], None]
+# Takes a request's method, path, headers and body; returns the script of the answer, and what `Act.ACCEPT` calls in it.
+Respond = Callable[[str, str, Headers, bytes], tuple[Iterator[Step], Accept]]
 
 
-def reset_on_close(client: socket.socket) -> None:
+class Server:
+    """The server, which runs while the context is entered.
+
+    Args:
+        respond: decides the answer to a request.
+        tls: a server's context, for https.
+        port: the loopback port to listen on; 0 for any free one, which is here once it runs.
+        admits: is called for each new connection, which is reset if the value is false.
+    """
+
+    def __init__(
+        self,
+        respond: Respond,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        admits: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.port = port
+        self._respond, self._tls, self._admits = respond, tls, admits
+        self._open: set[Connection] = set()
+        self._bug: Exception | None = None
+
+    def __enter__(self) -> Self:
+        """Listen on the port.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self.port = self._listener.getsockname()[1]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._take_connections, name="server", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop, and reset the open connections.
+
+        Raises:
+            RuntimeError: an answer has failed by a bug.
+        """
+        self._stopped.set()
+        with socket.socket() as waking:
+            waking.connect(("127.0.0.1", self.port))
+            self._thread.join()
+        self.end_connections(Act.RESET, also_writing=True)
+        if self._bug and (not exc_info or exc_info[0] is None):
+            raise RuntimeError("the stand-in itself, or another local server, has failed") from self._bug
+
+    def end_connections(self, how: Act, *, also_writing: bool = False) -> None:
+        """End the open connections in this way; return when it is done."""
+        connections = self._open.copy()
+        for connection in connections:
+            connection.end(how, also_writing=also_writing)
+        for connection in connections:
+            if how is not Act.CUT and connection.ident:  # the client ends what is cut; one may not have begun
+                connection.join()
+
+    def _take_connections(self) -> None:
+        with self._listener:
+            while True:
+                client, _ = self._listener.accept()
+                if self._stopped.is_set():
+                    client.close()
+                    return
+                if self._admits():
+                    self._serve(client)
+                else:
+                    _reset_on_close(client)
+                    client.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            connection = Connection(client, self._tls, self._respond, self._is_over)
+        except OSError:  # the client has left
+            client.close()
+            return
+        self._open.add(connection)
+        connection.start()
+
+    def _is_over(self, connection: "Connection", bug: Exception | None) -> None:
+        self._open.discard(connection)
+        self._bug = self._bug or bug
+
+
+def _reset_on_close(client: socket.socket) -> None:
     """Have the close of a socket send RST instead of FIN."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # linger for 0 s
 
@@ -26,8 +113,7 @@ class Connection(threading.Thread):
     Args:
         client: the accepted socket.
         tls: the server's context, for https.
-        respond: takes a request's method, path, headers and body; returns the script of the answer, and what
-            `Act.ACCEPT` calls in it.
+        respond: decides the answer to a request.
         is_over: takes the connection at its end, and a bug that ended it.
     """
 
@@ -35,7 +121,7 @@ class Connection(threading.Thread):
         self,
         client: socket.socket,
         tls: ssl.SSLContext | None,
-        respond: Callable[[str, str, Headers, bytes], tuple[Iterator[Step], Accept]],
+        respond: Respond,
         is_over: Callable[["Connection", Exception | None], None],
     ) -> None:
         super().__init__(name="stand-in's connection", daemon=True)
@@ -55,7 +141,7 @@ class Connection(threading.Thread):
                 while self._answer_next():
                     pass
                 self._finish()
-        except Exception as error:  # noqa: BLE001 - `StandIn` raises it
+        except Exception as error:  # noqa: BLE001 - `Server` raises it
             bug = error
         self._is_over(self, bug)
 
@@ -79,7 +165,10 @@ class Connection(threading.Thread):
             return False
         if request is None or self._how:
             return False
-        script, accept = self._respond(*request)
+        try:
+            script, accept = self._respond(*request)
+        except OSError as error:
+            raise RuntimeError("not the client's error") from error
         return self._run(script, accept) and ("connection", "close") not in {
             (name.lower(), value.lower()) for name, value in request[2]
         }
@@ -129,7 +218,7 @@ class Connection(threading.Thread):
 
     def _finish(self) -> None:
         if self._how is Act.RESET:
-            reset_on_close(self._client)
+            _reset_on_close(self._client)
         elif self._how is Act.CUT:
             self._raw(socket.socket.shutdown, socket.SHUT_WR)
             while self._raw(socket.socket.recv, 65536):  # the rest is the client's
