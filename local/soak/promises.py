@@ -198,9 +198,6 @@ def _not_sent_again(view: _View, promise: Promise) -> None:
         promise.checked += 1
         if count > len(view.by_uuid[pair[0]]):
             promise.broken.append(f"{pair} was confirmed {count} times in {len(view.by_uuid[pair[0]])} invocations")
-    for entry in view.facts.log:
-        if entry.get("outcome") == "duplicate" and (entry["uuid"], entry["status"]) not in view.accepted:
-            promise.broken.append(f"{entry['uuid']} is logged as a duplicate, but was never confirmed")
 
 
 def _read_before(view: _View, invocation: Invocation, uuid: str, written_at: float) -> bool:
@@ -242,9 +239,6 @@ def _whose_fault_decides(view: _View, promise: Promise) -> None:
         elif message.reason not in sent.ends:
             allowed = sorted(sent.ends)
             promise.broken.append(f"{message.message_id} is parked as {message.reason}, expected {allowed}")
-    for message_id, sent in view.sent.items():
-        if not view.is_on_a_queue(message_id) and DELIVERED not in sent.ends:
-            promise.broken.append(f"{message_id} is gone, expected {sorted(sent.ends)}")
 
 
 def _the_horizon_is_kept(view: _View, promise: Promise) -> None:

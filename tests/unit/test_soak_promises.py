@@ -236,7 +236,6 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     ),
     (ONCE, "sent outside an invocation", lambda f: more(f, requests=request(99.0, GOOD))),
     (LOST, "deleted again although no second delivery deferred it", lambda f: delivered_twice(f, kept=False)),
-    (ONCE, "a duplicate of nothing", lambda f: more(f, log=line(3, "m7", "duplicate", UNKNOWN))),
     (
         CONTRADICTIONS,
         "both statuses were confirmed without a log line",
@@ -248,7 +247,7 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
         lambda f: parked(f, "m6", reason="conflicting_status"),
     ),
     (FAULT, "parked, but never sent", lambda f: more(f, parked=QueueMessage("m9", "what", "rejected"))),
-    (FAULT, "delivered instead of parked", lambda f: replace(f, parked=f.parked[1:])),
+    (LOST, "delivered instead of parked", lambda f: replace(f, parked=f.parked[1:])),
     (HORIZON, "parked within the grace", lambda f: parked(f, "m7", age_s=GRACE_S - 10)),
     (HORIZON, "out of receives", lambda f: more(f, dead_lettered=QueueMessage("m6", body(FAILING)))),
     (CLOCK, "sent two seconds after being asked to wait", lambda f: asked_to_wait(f, 5, later=32.2)),
