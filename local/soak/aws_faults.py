@@ -5,7 +5,6 @@ meet the fault, because the relay works in parallel.
 """
 
 import json
-import random
 import re
 import ssl
 import threading
@@ -22,6 +21,7 @@ from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
 from local.endpoint.server import Accept, Server
 from local.soak.facts import AwsCall, Pair
+from local.soak.plan import fault_schedule
 
 SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
 
@@ -50,36 +50,13 @@ ERRORS = {
 }
 
 
-def aws_fault_schedule(seed: str, operation: str, rate: float) -> Iterator[AwsFault | None]:
-    """Yield the fault of each call of an operation: first each fault once, then random ones.
-
-    A fault may last for several calls, since the relay's clients try each call twice.
-
-    Args:
-        seed: repeats the schedule.
-        operation: a key of `AWS_FAULTS`.
-        rate: the share of the later calls at which a fault begins, 0 to 1.
-    """
-    rng = random.Random(f"{seed} {operation}")  # noqa: S311 - the seed repeats it
-    kinds = list(AWS_FAULTS[operation])
-    rng.shuffle(kinds)
-    yield None
-    for kind in kinds:
-        yield from (kind, kind, None)
-    while True:
-        if rng.random() < rate:
-            yield from [rng.choice(kinds)] * rng.randint(1, 3)
-        else:
-            yield None
-
-
 class FaultyAws:
     """A proxy for the function's AWS calls. It forwards them to the emulator and uses the emulator's certificate.
 
     Args:
         emulator: where the calls go.
         seed: repeats the schedule.
-        rate: as in `aws_fault_schedule`; None for no faults.
+        rate: as in `fault_schedule`; None for no faults.
         on_call: takes the environment and the operation of each call before it is made.
         credentials: the endpoint's; the proxy looks for them in each call.
     """
@@ -95,7 +72,8 @@ class FaultyAws:
         self.calls: list[AwsCall] = []
         self.identities: Mapping[str, int] = {}  # access key id → environment
         self._emulator, self._on_call, self._credentials = emulator, on_call, credentials
-        self._schedules = {} if rate is None else {name: aws_fault_schedule(seed, name, rate) for name in AWS_FAULTS}
+        schedules = {name: fault_schedule(f"{seed} {name}", kinds, rate or 0, 3) for name, kinds in AWS_FAULTS.items()}
+        self._schedules = {} if rate is None else schedules
         self._lock = threading.Lock()
         self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=300)
 

@@ -2,16 +2,17 @@
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from local.endpoint import behaviour
 from local.endpoint.behaviour import Act, Behaviour, answer, error, named
 from local.endpoint.standin import StandIn
 from local.soak.facts import DEAD, DELIVERED, OTHER, Pair, SentMessage
 
+Fault = TypeVar("Fault")
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -161,3 +162,21 @@ class Plan:
     def items(self) -> Sequence[Item]:
         """All items."""
         return [*self.to_queue, *self.to_bus, *self.late, *self.crashing]
+
+
+def fault_schedule(seed: str, kinds: Sequence[Fault], rate: float, most: int = 1) -> Iterator[Fault | None]:
+    """Yield the fault of each call: first each fault once, then random ones.
+
+    Args:
+        seed: repeats the schedule.
+        kinds: the faults.
+        rate: the share of the later calls at which a fault begins, 0 to 1.
+        most: a fault lasts for so many calls at most, since the relay's AWS clients try each call twice.
+    """
+    rng = random.Random(seed)  # noqa: S311 - the seed repeats it
+    yield None
+    for kind in rng.sample(kinds, len(kinds)):
+        yield from [*[kind] * min(most, 2), None]
+    while True:
+        begins = rng.random() < rate
+        yield from [rng.choice(kinds)] * rng.randint(1, most) if begins else [None]

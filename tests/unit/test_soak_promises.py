@@ -69,11 +69,6 @@ def events(at: float, told: str, *lines: Mapping[str, Any], **changes: Any) -> A
     return AwsCall(at, at + 0.1, 0, "PutEvents", published=tuple({**kind, **one, **changes} for one in kept))
 
 
-def without_events(facts: Facts) -> Facts:
-    """Take the events away."""
-    return replace(facts, calls=[call for call in facts.calls if not call.published])
-
-
 def read(at: float, *uuids: str, found: tuple[str, ...] = (), fault: str = "") -> AwsCall:
     """Return a read of the ledger."""
     return AwsCall(at, at + 0.1, 0, "BatchGetItem", fault, asked=frozenset(uuids), found=frozenset(found))
@@ -261,16 +256,6 @@ WRONG: list[tuple[str, str, Callable[[Facts], Facts]]] = [
     (CREDENTIALS, "a POST elsewhere", lambda f: more(f, requests=request(9, GOOD, 404, path="/"))),
     (CREDENTIALS, "a POST with more headers", lambda f: more(f, requests=request(9, GOOD, 400, headers=(("a", "b"),)))),
     (OBSERVED, "an outcome was logged twice", lambda f: more(f, log=f.log[0])),
-    (OBSERVED, "no event and no line", without_events),
-    (
-        OBSERVED,
-        "no event of a message that the relay could not hide once before",
-        lambda f: replace(
-            f,
-            calls=[*f.calls[:-1], events(200.9, "Parked", f.log[8])],
-            log=[*f.log, {"message": "settle.failed", "environment": 0, "invocation": 2, "message_id": "m6"}],
-        ),
-    ),
     (
         OBSERVED,
         "an event for a duplicate",
