@@ -4,10 +4,10 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from local.processes import ENDINGS, LocalError
+from local.processes import ENDINGS, LocalError, wait_until
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,11 +52,34 @@ def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(number)
 
 
-def stopwatch(show: Callable[[str], object]) -> Callable[[str], None]:
+def stopwatch() -> Callable[[str], None]:
     """Return a function that shows a line, preceded by the seconds since this call."""
     began = time.monotonic()
 
     def say(line: str) -> None:
-        show(f"{time.monotonic() - began:6.1f} s  {line}")
+        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
 
     return say
+
+
+def watch(
+    until: Callable[[], bool], limit_s: float, say: Callable[[str], None], progress: Callable[[], str], every_s: float
+) -> bool:
+    """Wait for a condition, and say how far it is; return whether the condition held within the limit."""
+    said_at = time.monotonic()
+
+    def is_met() -> bool:
+        nonlocal said_at
+        if time.monotonic() - said_at >= every_s:
+            said_at = time.monotonic()
+            say(progress())
+        return until()
+
+    return wait_until(is_met, limit_s, every_s=0.25)
+
+
+def show_counts(title: str, counts: Mapping[str, int]) -> None:
+    """Print a table."""
+    print(f"\n{title}")
+    for name, count in counts.items():
+        print(f"  {name:55}{count:8}")

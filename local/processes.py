@@ -8,13 +8,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from local import ROOT, TOOLS
 
-Result = TypeVar("Result")
+START_LIMIT_S = 300
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
@@ -70,6 +69,26 @@ def start_session(
     return process
 
 
+def start_server(
+    ending: contextlib.ExitStack,
+    name: str,
+    command: list[str],
+    log: Path,
+    is_ready: Callable[[], object],
+    **options: Any,
+) -> "subprocess.Popen[bytes]":
+    """Start a process by `start_session`, with its output in `log`, and wait until it is ready.
+
+    Raises:
+        LocalError: it has ended, or is not ready in time.
+    """
+    with log.open("ab") as output:
+        process = start_session(ending, command, stdout=output, **options)
+    if not wait_until(lambda: process.poll() is not None or is_ready(), START_LIMIT_S) or process.poll() is not None:
+        raise LocalError(f"The {name} did not start. The end of its log:\n{log.read_text(errors='replace')[-2000:]}")
+    return process
+
+
 def end_session(pid: int, reap: Callable[[], object] = lambda: None) -> None:
     """Kill a process that leads its own session, and its children.
 
@@ -91,20 +110,6 @@ def wait_until(condition: Callable[[], object], limit_s: float, every_s: float =
     while not (holds := bool(condition())) and time.monotonic() < deadline:
         time.sleep(every_s)
     return holds
-
-
-def in_background(work: Callable[[], Result]) -> Future[Result]:
-    """Run a function in a thread that does not keep the process alive; return how it ends."""
-    ending: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            ending.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - for whoever asks for the result
-            ending.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return ending
 
 
 @contextlib.contextmanager

@@ -9,21 +9,25 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import urllib3
+
 from local import ROOT
+from local.bench.batches import batch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.process import start_endpoint
-from local.endpoint.standin import WEBHOOK_PATH
+from local.emulator.runtime import Runtime
+from local.endpoint.standin import WEBHOOK_PATH, start_process
 from local.processes import LocalError, held_port, tool
 
-HERE = Path(__file__).parent
 CPUS = sorted(os.sched_getaffinity(0))
 MEASURE_S = 600
+BARE, RELAY, FIRST_POST = "bare function: init", "relay: init", "relay: first POST"
 
 
 @contextlib.contextmanager
@@ -68,34 +72,58 @@ class Stage:
             "BENCH_IDEMPOTENCY": "idempotency",
         }
         command = [str(tool("bench/bin/python")), "-m", "local.bench.worker", *map(str, arguments)]
+        how: dict[str, Any] = {"cwd": ROOT, "env": variables, "timeout": MEASURE_S}
         with pinned(CPUS[0]):
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=variables,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=MEASURE_S,
-                check=False,
-            )
+            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how)
         if done.returncode:
             raise LocalError(f"The measured process failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
         measured: dict[str, Any] = json.loads(result.read_text())
         return measured
 
-    def bare_package(self) -> Path:
-        """Return a package with the same libraries, without bytecode, and the bare function in the handler's place."""
+    def cold_starts(self, rounds: int) -> dict[str, list[float]]:
+        """Return the measured milliseconds by name, one value per round, in AWS's own Lambda runtime.
+
+        The bare function is in a package with the same libraries, without bytecode.
+        """
         bare = self.state / "bare"
         shutil.copytree(self.package, bare, ignore=shutil.ignore_patterns("__pycache__", "flash_call_relay"))
         (bare / "flash_call_relay").mkdir()
-        shutil.copy(HERE / "bare.py", bare / "flash_call_relay" / "handler.py")
-        return bare
+        shutil.copy(Path(__file__).parent / "bare.py", bare / "flash_call_relay" / "handler.py")
+        measured: dict[str, list[float]] = {BARE: [], RELAY: [], FIRST_POST: []}
+        for number in range(rounds):
+            logs = self.state / f"start-{number}"
+            measured[BARE].append(self._start(bare, logs / "bare")[0])
+            init_ms, began = self._start(self.package, logs / "relay")
+            measured[RELAY].append(init_ms)
+            measured[FIRST_POST].append((self._first_request_after(began) - began) * 1000)
+        return measured
+
+    def _start(self, package: Path, logs: Path) -> tuple[float, float]:
+        """Invoke a new environment; return how long its init phase took in ms, and when it began in epoch seconds."""
+        with Runtime(self.deployment, package, logs) as runtime:
+            runtime.restart(SSL_CERT_FILE=str(self.deployment.emulator.ca_bundle))  # of the endpoint
+            with pinned(CPUS[0]), runtime.environment() as environment:
+                began = time.time()  # the runtime emulator starts the function when the first event comes
+                invocation = runtime.run(environment, json.dumps(batch(10)).encode())
+                if invocation.error:
+                    raise RuntimeError(invocation.error)
+                return environment.init_ms, began
+
+    def _first_request_after(self, began: float) -> float:
+        url = self.endpoints[min(self.endpoints)].partition("/api/")[0]
+        with urllib3.PoolManager(ca_certs=str(self.deployment.emulator.ca_bundle)) as http:
+            requests = http.request("GET", f"{url}/_standin/requests").json()
+        return min(float(one["at"]) for one in requests if one["at"] > began and one["method"] == "POST")
+
+    def zipped_mb(self) -> float:
+        """Return the size of the package as Lambda gets it, in MB (a million bytes)."""
+        return Path(shutil.make_archive(str(self.state / "package"), "zip", self.package)).stat().st_size / 1e6
 
 
 @contextlib.contextmanager
 def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Stage]:
     """Start the emulator and an endpoint for each latency, and deploy the relay."""
-    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+    credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
             emulator = ending.enter_context(Emulator(state, say=say))
@@ -105,11 +133,11 @@ def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Sta
                 endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
                 options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
                 options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]
-                start_endpoint(ending, state, port, {"api_key": api_key, "user_id": user_id}, *options)
+                start_process(ending, state, port, credentials, *options)
         template = sam_build(emulator)
         fastest = endpoints[min(latencies_ms)]
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})
-        deployment.fill_secret(api_key, user_id)
+        deployment.fill_secret(**credentials)
         deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
             TableName="idempotency",

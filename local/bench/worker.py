@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -35,15 +36,8 @@ SLOW_RESULTS = 200  # in each round of a kind that takes milliseconds per result
 Round = Callable[[], object]
 
 
-class Context:
-    """Lambda's context, as far as it is read."""
-
-    aws_request_id = "00000000-0000-4000-8000-000000000000"
-    function_name = "bench"
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds that are left of the function's time-out."""
-        return 60_000
+# Lambda's context, as far as it is read.
+CONTEXT = SimpleNamespace(aws_request_id="-", function_name="bench", get_remaining_time_in_millis=lambda: 60_000)
 
 
 def posts(count: int) -> Round:
@@ -71,7 +65,7 @@ def invocations(function: Callable[[Any, Any], Any], size: int, count: int) -> R
 
     def run() -> None:
         for event in events:
-            if (reply := function(event, Context())) and reply["batchItemFailures"]:
+            if (reply := function(event, CONTEXT)) and reply["batchItemFailures"]:
                 raise RuntimeError("a result was not delivered")
 
     return run
@@ -138,13 +132,13 @@ def main() -> None:
     """Measure what the command line asks for."""
     kind, *numbers = sys.argv[1:]
     measured: object = cpu(*map(int, numbers)) if kind == "cpu" else rate(*map(int, numbers))
-    versions = {
-        "Python": platform.python_version(),
-        "urllib3": version("urllib3"),
-        "botocore": version("botocore"),
-        "Powertools": version("aws-lambda-powertools"),
-        "requests": version("requests"),
+    packages = {
+        "urllib3": "urllib3",
+        "botocore": "botocore",
+        "Powertools": "aws-lambda-powertools",
+        "requests": "requests",
     }
+    versions = {"Python": platform.python_version(), **{name: version(one) for name, one in packages.items()}}
     Path(os.environ["BENCH_RESULT"]).write_text(json.dumps({"measured": measured, "versions": versions}))
 
 

@@ -5,15 +5,11 @@ import contextlib
 import secrets
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
-
-from rich.console import Console
 
 from local.command import Parser, run_command, stopwatch, whole
 from local.demo.report import show
 from local.demo.run import PARAMETERS, Run
-from local.demo.scenario import Scenario
 from local.emulator.deployment import sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
@@ -34,8 +30,7 @@ def main() -> int:
 
 def demonstrate(options: argparse.Namespace) -> int:
     """Set up and run a scenario, show its outcomes; return the exit code."""
-    console = Console(highlight=False, markup=False)
-    say = stopwatch(partial(console.print, soft_wrap=True))
+    say = stopwatch()
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-")))
@@ -46,17 +41,14 @@ def demonstrate(options: argparse.Namespace) -> int:
         deployment = sam_deploy(emulator, "flash-call-relay-demo", sam_build(emulator), parameters)
         say("filling the secret with made-up credentials")
         deployment.fill_secret(api_key, user_id)
-        run = Run(deployment, endpoint, Scenario.of(options.results), console, say)
+        run = Run(deployment, endpoint, options.results, say)
         run.send_all()
         say("counting the outcomes")
         deviations = show(run)
         say("ending the emulator and the endpoint")
     for deviation in deviations[:MOST_SHOWN]:
-        console.print(deviation, style="red", soft_wrap=True)
-    if len(deviations) > MOST_SHOWN:
-        console.print(f"... and {len(deviations) - MOST_SHOWN} more", style="red")
-    if not deviations:
-        console.print("Nothing is missing: every result sent is accounted for.", style="bold green")
+        print(deviation)
+    print(f"{len(deviations)} deviations." if deviations else "Every result sent is accounted for.")
     return 1 if deviations else 0
 
 

@@ -1,21 +1,19 @@
 """`make up` deploys the relay on this machine and leaves it running; `make down` ends it.
 
-All its files are in `.local`; `pids.json` there lists its processes.
+All its files are in `.local`, those with the pids of its processes too.
 """
 
 import argparse
 import contextlib
+import fcntl
 import json
-import os
 import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import urllib3
 
@@ -23,14 +21,11 @@ from local import ROOT, TOOLS
 from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.process import start_endpoint
-from local.endpoint.standin import WEBHOOK_PATH
+from local.endpoint.standin import WEBHOOK_PATH, start_process
 from local.processes import LocalError, end_session, signals_held
 
 LOCAL = ROOT / ".local"
-PIDS = LOCAL / "pids.json"
 ENV = LOCAL / "env"
-COMMAND = ".venv/dev/bin/flash-call-relay"
 COMMANDS = LOCAL / "commands"
 STACK_NAME = "flash-call-relay-local"
 PARAMETERS: dict[str, str | int] = {"RetryBaseSeconds": 2, "UnknownCallGraceSeconds": 60}
@@ -59,16 +54,19 @@ def up(options: argparse.Namespace) -> int:
     clear()
     require_free(options.emulator_port, "the emulator", "EMULATOR_PORT")
     require_free(options.endpoint_port, "the endpoint", "ENDPOINT_PORT")
-    say = stopwatch(partial(print, flush=True))
+    say = stopwatch()
     with contextlib.ExitStack() as undo:
         undo.callback(clear)
         LOCAL.mkdir()
-        emulator = undo.enter_context(Emulator(LOCAL / "emulator", options.emulator_port, say))
-        register("emulator", emulator.pid)
+        with registered("emulator") as register:
+            emulator = Emulator(LOCAL / "emulator", options.emulator_port, say, (register.fileno(),))
+            register.write(str(undo.enter_context(emulator).pid))
         origin = f"http://127.0.0.1:{options.endpoint_port}"
         say(f"starting the stand-in endpoint on {origin}")
         credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
-        register("endpoint", start_endpoint(undo, LOCAL, options.endpoint_port, credentials))
+        with registered("endpoint") as register:
+            places: dict[str, Any] = {"pass_fds": [register.fileno()]}
+            register.write(str(start_process(undo, LOCAL, options.endpoint_port, credentials, **places)))
         urllib3.request("POST", f"{origin}/_standin/calls", json={"uuid": FIRST_CALL}, retries=False)
         url = origin + WEBHOOK_PATH
         deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": url, **PARAMETERS})
@@ -109,40 +107,24 @@ def require_free(port: int, user: str, variable: str) -> None:
         ) from None
 
 
-# ---- the processes of `up` ----
-
-
-def register(name: str, pid: int) -> None:
-    """Write a process into `PIDS`, with its start time: another process may have its pid one day."""
-    PIDS.write_text(json.dumps({**registered(), name: {"pid": pid, "started": start_time(pid)}}))
-
-
-def registered() -> dict[str, dict[str, Any]]:
-    """Return the processes in `PIDS`, by name."""
-    try:
-        processes: dict[str, dict[str, Any]] = json.loads(PIDS.read_text())
-    except (OSError, ValueError):
-        return {}
-    return processes
+@contextlib.contextmanager
+def registered(name: str) -> Iterator[TextIO]:
+    """Yield a locked file for the pid of a process that inherits the file, and so keeps the lock while it runs."""
+    with (LOCAL / f"{name}.pid").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def live_pids() -> list[int]:
-    """Return the pids of the processes of `up` that still run."""
-    return [one["pid"] for one in registered().values() if one["started"] and one["started"] == start_time(one["pid"])]
-
-
-def start_time(pid: int) -> str:
-    """Return a process's start time as the system writes it; empty if it does not run or is a zombie."""
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] == "Z" else fields[19]
-    command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
-    words = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
-    state, _, started = words.stdout.strip().partition(" ")
-    return "" if state.startswith("Z") else started.strip()
+    """Return the pids of the processes of `up` that still run: another process may have their pids one day."""
+    pids = []
+    for path in LOCAL.glob("*.pid"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pids.append(int(file.read()))
+    return pids
 
 
 # ---- the commands to try ----
@@ -203,9 +185,9 @@ Read the parked results, each with its reason:
     {sqs} receive-message --queue-url "$PARKED_QUEUE_URL" --max-number-of-messages 10 --message-attribute-names All
 
 Check the relay, list the parked results, follow one result (docs/operating.md has more):
-    {COMMAND} doctor --probe
-    {COMMAND} parked list
-    {COMMAND} story {FIRST_CALL}
+    .venv/dev/bin/flash-call-relay doctor --probe
+    .venv/dev/bin/flash-call-relay parked list
+    .venv/dev/bin/flash-call-relay story {FIRST_CALL}
 
 Read the log:
     aws logs filter-log-events --log-group-name "$LOG_GROUP" --query 'events[].[message]' --output text

@@ -18,10 +18,9 @@ import trustme
 import urllib3
 from botocore.config import Config
 
-from local.processes import LocalError, start_session, tool, wait_until
+from local.processes import LocalError, start_server, tool
 
 REGION = "eu-central-1"
-START_LIMIT_S = 300
 # `python -m ministack` takes no open socket, and as root it also listens on port 443, for which emulators compete.
 # It takes the lines that a function has written 5 ms after its reply for all lines of the invocation. On a busy machine
 # the others would come with the next invocation, or never. Here the function's process marks the last line.
@@ -55,12 +54,14 @@ class Emulator:
         state: a directory for everything that the emulator and SAM write.
         port: the emulator's loopback port; 0: any free one, which is here once it runs.
         say: takes a line for each step, for the person who waits.
+        pass_fds: file descriptors that the emulator keeps open.
         pid: the emulator's process, once it runs.
     """
 
     state: Path
     port: int = 0
     say: Callable[[str], None] = lambda _line: None
+    pass_fds: tuple[int, ...] = ()
     pid: int = field(default=0, init=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -119,8 +120,11 @@ class Emulator:
         authority.cert_pem.write_to_path(str(self.ca_bundle))
         certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
         (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        output = self.state / "emulator.log"
-        with self._listener() as listener, output.open("wb") as log:
+        try:
+            listener = socket.create_server(("127.0.0.1", self.port))
+        except OSError as error:
+            raise LocalError(f"The emulator cannot listen on port {self.port}: {error.strerror}.") from error
+        with listener:
             self.port = listener.getsockname()[1]
             self.say(f"starting the emulator on {self.url}")
             command = [
@@ -143,20 +147,10 @@ class Emulator:
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
             }
-            places: dict[str, Any] = {"cwd": self.state, "stdout": log, "pass_fds": [listener.fileno()]}
-            process = start_session(ending, command, env=environment, **places)
-        self.pid = process.pid
-        responded = wait_until(lambda: process.poll() is not None or self._is_healthy(), START_LIMIT_S, every_s=0.1)
-        if process.poll() is not None or not responded:
-            raise LocalError(
-                f"The emulator did not start. The end of its log:\n{output.read_text(errors='replace')[-2000:]}"
-            )
-
-    def _listener(self) -> socket.socket:
-        try:
-            return socket.create_server(("127.0.0.1", self.port))
-        except OSError as error:
-            raise LocalError(f"The emulator cannot listen on port {self.port}: {error.strerror}.") from error
+            how: dict[str, Any] = {"cwd": self.state, "env": environment}
+            how["pass_fds"] = [listener.fileno(), *self.pass_fds]
+            log = self.state / "emulator.log"
+            self.pid = start_server(ending, "emulator", command, log, self._is_healthy, **how).pid
 
     def _is_healthy(self) -> bool:
         pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=10)

@@ -14,23 +14,21 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
-from local.processes import LocalError, held_port, listens, start_session, tool, wait_until
+from local.endpoint.behaviour import Headers, Reply, Step
+from local.endpoint.server import Accept, Server
+from local.processes import held_port, listens, start_server, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
-START_LIMIT_S = 180
 GRACE_S = 60  # after the function's time-out, for its cold start and for the runtime emulator to kill it
 
 
@@ -69,7 +67,7 @@ class Environment:
 
     Attributes:
         number: counts the environments, from 0.
-        invocations: the number of invocations that have ended.
+        invocations: the number of invocations that have begun.
         log: the file it writes to.
         lost: the function has crashed, or it was killed here or at its time-out.
     """
@@ -91,24 +89,20 @@ class Environment:
             *(str(tool("runtime/bin/python")), "-S", "-m", "awslambdaric", variables["_HANDLER"]),
         ]
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
-        output = self._ending.enter_context(log.open("ab"))
-        self._emulator = start_session(self._ending, command, env=environment, cwd=package, stdout=output).pid
-        wait_until(lambda: self._has_ended() or listens(self._port), START_LIMIT_S, every_s=0.01)
-        if self._has_ended() or not listens(self._port):
-            self.end()
-            raise LocalError(f"The runtime emulator did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        how: dict[str, Any] = {"env": environment, "cwd": package}
+        with contextlib.ExitStack() as ending:
+            ending.push(self._ending)
+            self._emulator = start_server(ending, "runtime emulator", command, log, lambda: listens(self._port), **how)
+            self._ending = ending.pop_all()
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
         began, self.lost = time.time(), True  # unless it replies
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._limit_s)
-        try:
-            connection.request("POST", INVOCATIONS, event)
-            response = connection.getresponse()
-            status, body = response.status, response.read()
-        finally:
-            connection.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._limit_s)) as asked:
             self.invocations += 1
+            asked.request("POST", INVOCATIONS, event)
+            response = asked.getresponse()
+            status, body = response.status, response.read()
         reply, error = _outcome(status, body)
         self.lost = status != http.HTTPStatus.OK or not body.startswith(b"{")
         records = json.loads(event).get("Records", ())
@@ -119,28 +113,14 @@ class Environment:
         """How long the last init phase took, in milliseconds, by the runtime emulator."""
         return float(re.findall(r"INIT REPORT\(durationMs: ([0-9.]+)\)", self.log.read_text(errors="replace"))[-1])
 
-    def kill(self) -> None:
-        """Kill the function with SIGKILL, as a crash or a lost machine does."""
-        self._signal(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Stop the function with SIGSTOP, so that Lambda kills it at its time-out."""
-        self._signal(signal.SIGSTOP)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._has_ended():  # another process may have its pid
+    def signal(self, number: signal.Signals) -> None:
+        """Send the function a signal: SIGKILL is a crash, after SIGSTOP Lambda kills it at its time-out."""
+        if self._emulator.poll() is not None:  # another process may have its pid
             return
-        for thread in Path(f"/proc/{self._emulator}/task").iterdir():
+        for thread in Path(f"/proc/{self._emulator.pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 for child in (thread / "children").read_text().split():
                     os.kill(int(child), number)
-
-    def _has_ended(self) -> bool:
-        try:
-            # Without WNOWAIT, another process could get its pid before `end`.
-            return os.waitid(os.P_PID, self._emulator, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
 
     def end(self) -> None:
         """End the environment's processes."""
@@ -202,10 +182,9 @@ class Runtime:
         self._before: dict[str, str] = configuration["Environment"]["Variables"]
         self._base = self._variables(configuration)
         self._let_the_account_assume_the_role()
-        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
-        threading.Thread(target=self._server.serve_forever, name="runtime", daemon=True).start()
+        self._server = Server(self._respond).__enter__()
         self.resume()
-        self._configure({**self._before, PROXY_URL: f"http://127.0.0.1:{self._server.server_address[1]}/"})
+        self._configure({**self._before, PROXY_URL: f"http://127.0.0.1:{self._server.port}/"})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -221,15 +200,10 @@ class Runtime:
         finally:
             for environment in self._all:
                 environment.end()
-            self._server.shutdown()
-            self._server.server_close()
-        if self._server.failure:
-            raise RuntimeError("an execution environment has failed") from self._server.failure
+            self._server.__exit__()
 
-    def _configure(self, variables: Mapping[str, str]) -> None:
-        self._function.update_function_configuration(
-            FunctionName=self._name, Environment={"Variables": dict(variables)}
-        )
+    def _configure(self, variables: dict[str, str]) -> None:
+        self._function.update_function_configuration(FunctionName=self._name, Environment={"Variables": variables})
 
     def _variables(self, configuration: Mapping[str, Any]) -> dict[str, str]:
         """Return the environment variables of the function: its configuration's and Lambda's."""
@@ -267,17 +241,23 @@ class Runtime:
 
     # ---- invocations ----
 
-    def handle(self, event: bytes) -> Invocation | None:
+    def _respond(self, _method: str, _path: str, _headers: Headers, event: bytes) -> tuple[Iterator[Step], Accept]:
+        return iter((self._answer(event).wire(),)), lambda: None
+
+    def _answer(self, event: bytes) -> Reply:
         """Handle an event with `on_event`; refuse one that the emulator sent before it learned of `stop`."""
         with self._lock:
             if self._stopped:
-                return None
+                return Reply(503, b"stopped")
             self._under_way += 1
         try:
-            return self._on_event(self, event)
+            invocation = self._on_event(self, event)
         finally:
             with self._lock:
                 self._under_way -= 1
+        if invocation.reply is None:
+            return Reply(502, invocation.error.encode())
+        return Reply(200, json.dumps(invocation.reply).encode())
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event, in a free environment."""
@@ -349,19 +329,15 @@ class Runtime:
 
     def raw_log(self) -> list[str]:
         """Return all lines that the function and its runtime wrote, one environment after the other."""
-        return [line for log in self._log_files() for line in log.read_text(errors="replace").splitlines()]
+        return [line for one in [*self._all] for line in one.log.read_text(errors="replace").splitlines()]
 
     def log(self) -> list[dict[str, Any]]:
         """Return the function's JSON log lines in the order of their timestamps.
 
         Each line has the `environment` that wrote it, and the number of the `invocation` there, or None.
         """
-        lines = [line for number, log in enumerate(self._log_files()) for line in _read_log(number, log)]
+        lines = [line for one in [*self._all] for line in _read_log(one.number, one.log)]
         return sorted(lines, key=lambda line: str(line.get("timestamp")))
-
-    def _log_files(self) -> list[Path]:
-        with self._lock:
-            return [environment.log for environment in self._all]
 
 
 def _read_log(environment: int, log: Path) -> Iterator[dict[str, Any]]:
@@ -374,41 +350,3 @@ def _read_log(environment: int, log: Path) -> Iterator[dict[str, Any]]:
             if isinstance(line, dict):
                 number = numbers.get(str(line.get("function_request_id")))
                 yield {**line, "environment": environment, "invocation": number}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    failure: BaseException | None = None
-
-    def handle_error(self, *_: object) -> None:
-        """Keep what failed; the emulator gets no reply."""
-        self.failure = self.failure or sys.exception()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Takes the function's events from the emulator."""
-
-    disable_nagle_algorithm = True
-
-    def __init__(self, runtime: Runtime, *args: Any) -> None:
-        self._runtime = runtime
-        super().__init__(*args)
-
-    def do_POST(self) -> None:
-        event = self.rfile.read(int(self.headers["Content-Length"]))
-        invocation = self._runtime.handle(event)
-        if invocation is None:
-            status, body = 503, "stopped"
-        elif invocation.reply is None:
-            status, body = 502, invocation.error
-        else:
-            status, body = 200, json.dumps(invocation.reply)
-        with contextlib.suppress(OSError):  # the emulator has closed the connection
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Log no requests."""

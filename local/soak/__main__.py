@@ -10,10 +10,7 @@ import pickle
 import secrets
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
-
-from rich.console import Console
 
 from local.command import Parser, run_command, stopwatch, whole
 from local.emulator.deployment import sam_build, sam_deploy
@@ -36,9 +33,6 @@ def main() -> int:
         "--results", type=whole(LEAST_RESULTS), default=10_000, help="about how many to send (default %(default)s)"
     )
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeats a plan (default: a new one)")
-    parser.add_argument(
-        "--concurrency", type=whole(1), default=4, help="the most invocations at a time (default %(default)s)"
-    )
     parser.add_argument("--keep", type=_directory, help="a directory for the function's log and all facts")
     options = parser.parse_args()
     return run_command(lambda: soak(options))
@@ -46,8 +40,7 @@ def main() -> int:
 
 def soak(options: argparse.Namespace) -> int:
     """Set up and run a soak, show its report; return the exit code."""
-    console = Console(highlight=False, markup=False)
-    say = stopwatch(partial(console.print, soft_wrap=True))
+    say = stopwatch()
     say(f"seed {options.seed}: --results {options.results} --seed {options.seed} repeats the plan of this run")
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-soak-")))
@@ -59,10 +52,10 @@ def soak(options: argparse.Namespace) -> int:
         deployment = sam_deploy(emulator, "flash-call-relay-soak", template, parameters)
         plan = Plan.of(options.results, options.seed, other_host.url)
         package, logs = template.parent / "RelayFunction", state / "environments"
-        with Soak(deployment, port, package, logs, plan, other_host, say, options.concurrency) as run:
+        with Soak(deployment, port, package, logs, plan, other_host, say) as run:
             run.limit_s += options.results / 20
             report = run.run(outages=max(1, options.results // RESULTS_PER_OUTAGE))
-        show(report, console)
+        show(report)
         if options.keep:
             _keep(report.facts, options.keep)
     return 0 if report.passed else 1

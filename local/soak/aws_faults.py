@@ -5,30 +5,25 @@ meet the fault, because the relay works in parallel.
 """
 
 import json
-import random
 import re
 import ssl
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from enum import StrEnum
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import urllib3
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore import xform_name
 
 from local.emulator.emulator import Emulator
+from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
+from local.endpoint.server import Accept, Server
 from local.soak.facts import AwsCall, Pair
+from local.soak.plan import fault_schedule
 
 SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
-AwsReply = tuple[int, Mapping[str, str], bytes]  # status, headers, body
 
 
 class AwsFault(StrEnum):
@@ -55,36 +50,13 @@ ERRORS = {
 }
 
 
-def aws_fault_schedule(seed: str, operation: str, rate: float) -> Iterator[AwsFault | None]:
-    """Yield the fault of each call of an operation: first each fault once, then random ones.
-
-    A fault may last for several calls, since the relay's clients try each call twice.
-
-    Args:
-        seed: repeats the schedule.
-        operation: a key of `AWS_FAULTS`.
-        rate: the share of the later calls at which a fault begins, 0 to 1.
-    """
-    rng = random.Random(f"{seed} {operation}")  # noqa: S311 - the seed repeats it
-    kinds = list(AWS_FAULTS[operation])
-    rng.shuffle(kinds)
-    yield None
-    for kind in kinds:
-        yield from (kind, kind, None)
-    while True:
-        if rng.random() < rate:
-            yield from [rng.choice(kinds)] * rng.randint(1, 3)
-        else:
-            yield None
-
-
 class FaultyAws:
     """A proxy for the function's AWS calls. It forwards them to the emulator and uses the emulator's certificate.
 
     Args:
         emulator: where the calls go.
         seed: repeats the schedule.
-        rate: as in `aws_fault_schedule`; None for no faults.
+        rate: as in `fault_schedule`; None for no faults.
         on_call: takes the environment and the operation of each call before it is made.
         credentials: the endpoint's; the proxy looks for them in each call.
     """
@@ -100,7 +72,8 @@ class FaultyAws:
         self.calls: list[AwsCall] = []
         self.identities: Mapping[str, int] = {}  # access key id → environment
         self._emulator, self._on_call, self._credentials = emulator, on_call, credentials
-        self._schedules = {} if rate is None else {name: aws_fault_schedule(seed, name, rate) for name in AWS_FAULTS}
+        schedules = {name: fault_schedule(f"{seed} {name}", kinds, rate or 0, 3) for name, kinds in AWS_FAULTS.items()}
+        self._schedules = {} if rate is None else schedules
         self._lock = threading.Lock()
         self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=300)
 
@@ -108,48 +81,40 @@ class FaultyAws:
         """Listen on a loopback port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._emulator.state / "cert.pem", self._emulator.state / "key.pem")
-        self._server = _Server(("127.0.0.1", 0), partial(_Proxied, self, context))
-        threading.Thread(target=self._server.serve_forever, name="faulty-aws", daemon=True).start()
-        self.url = f"https://localhost:{self._server.server_address[1]}"
+        self._server = Server(self._respond, context).__enter__()
+        self.url = f"https://localhost:{self._server.port}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop. Calls that have begun fail.
-
-        Raises:
-            RuntimeError: the proxy has met a bug of its own.
-        """
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop. Calls that have begun fail."""
+        self._server.__exit__()
         self._http.clear()
-        if self._server.bug:
-            raise RuntimeError("the AWS proxy itself has failed") from self._server.bug
 
     @property
     def fault_counts(self) -> Counter[str]:
         """How often each fault of each operation occurred."""
         return Counter(f"{call.operation}: {call.fault}" for call in list(self.calls) if call.fault)
 
-    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply | None:
-        """Return the reply to a call, with the fault that is due; None if the reply is lost."""
-        began = time.time()
-        environment = self._environment(headers)
+    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> tuple[Iterator[Step], Accept]:
+        """Answer a call, with the fault that is due."""
+        began, headers = time.time(), dict(sent)
+        key, _, _, service, *_ = headers.get("Authorization", "Credential=////").partition("Credential=")[2].split("/")
+        environment = self.identities.get(key, -1)
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
         with self._lock:
             fault = next(self._schedules[operation]) if operation in self._schedules else None
         self._on_call(environment, operation)
         asked = json.loads(body or b"{}")
-        reply: AwsReply
         if fault in ERRORS:
             status, code = ERRORS[fault]
-            reply = status, {}, json.dumps({"__type": code, "message": "injected"}).encode()
+            reply = json_reply(status, {"__type": code, "message": "injected"})
         elif fault is AwsFault.PARTLY:
-            reply = self._partly(operation, path, headers, asked)
+            reply = self._partly(operation, service, asked)
         else:
             if fault is AwsFault.SLOW:
                 time.sleep(SLOW_S)
             reply = self._forward(path, headers, body)
-        said = json.loads(reply[2] or b"{}") if reply[0] == 200 else {}
+        said = json.loads(reply.body or b"{}") if reply.status == 200 else {}
         call = AwsCall(
             *(began, time.time(), environment, operation, str(fault or "")),
             **_about(operation, asked, said),
@@ -157,59 +122,42 @@ class FaultyAws:
         )
         with self._lock:
             self.calls.append(call)
-        return None if fault is AwsFault.LOST else reply
+        return iter((Act.CLOSE if fault is AwsFault.LOST else reply.wire(),)), lambda: None
 
-    def _environment(self, headers: Mapping[str, str]) -> int:
-        key = headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
-        return self.identities.get(key, -1)
-
-    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> AwsReply:
+    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         passed = {
             name: value for name, value in headers.items() if name.lower() not in ("connection", "content-length")
         }
         response = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=passed, redirect=False)
         names = ("Content-Type", "x-amzn-RequestId", "x-amz-crc32")
-        return response.status, {n: response.headers[n] for n in names if n in response.headers}, response.data
+        kept = tuple((name, response.headers[name]) for name in names if name in response.headers)
+        return Reply(response.status, response.data, kept)
 
-    def _signed(self, headers: Mapping[str, str], path: str, body: bytes) -> Mapping[str, str]:
-        """Return the headers for a changed body, signed as the account: only the function has the role's key."""
-        *_, region, service, _ = headers["Authorization"].partition("Credential=")[2].partition(",")[0].split("/")
-        kept = {name: headers[name] for name in ("Content-Type", "X-Amz-Target") if name in headers}
-        request = AWSRequest("POST", f"{self._emulator.url}{path}", kept, body)
-        SigV4Auth(Credentials("test", "test"), service, region).add_auth(request)
-        return dict(request.headers)
-
-    def _partly(self, operation: str, path: str, headers: Mapping[str, str], asked: dict[str, Any]) -> AwsReply:
-        """Forward every second entry, and reply for the others as AWS does for failed entries."""
+    def _partly(self, operation: str, service: str, asked: dict[str, Any]) -> Reply:
+        """Carry out every second entry, as the account, and reply for the others as AWS does for failed entries."""
         holder, name = asked, {"BatchGetItem": "Keys", "BatchExecuteStatement": "Statements"}.get(operation, "Entries")
         if operation == "BatchGetItem":
-            (holder,) = asked["RequestItems"].values()
+            ((table, holder),) = asked["RequestItems"].items()
         entries = holder[name]
-        taken, failed = entries[1::2], entries[::2]
+        failed = entries[::2]
         said: dict[str, Any] = {"Responses": {}} if operation == "BatchGetItem" else {}
-        status, passed = 200, {"Content-Type": "application/x-amz-json-1.0"}
-        if taken:
-            holder[name] = taken
-            part = json.dumps(asked).encode()
-            status, _, body = self._forward(path, self._signed(headers, path, part), part)
-            said = json.loads(body)
+        if len(entries) > 1:
+            holder[name] = entries[1::2]
+            said = getattr(self._emulator.client(service), xform_name(operation))(**asked)
+            del said["ResponseMetadata"]
             holder[name] = entries  # the caller records the whole request
-        if status != 200:
-            raise RuntimeError(f"a part of {operation} was refused: {said}")
         if operation == "BatchGetItem":
-            (table,) = asked["RequestItems"]
             said["UnprocessedKeys"] = {table: {**holder, "Keys": failed}}
         elif operation == "BatchExecuteStatement":
             error = {"Error": {"Code": "ThrottlingError", "Message": "injected"}}
             said["Responses"] = _merged(entries, error, said.get("Responses", ()))
         elif operation == "PutEvents":
             refused = {"ErrorCode": "ThrottlingException", "ErrorMessage": "injected"}
-            said["Entries"] = _merged(entries, refused, said.get("Entries", ()))
-            said["FailedEntryCount"] = len(failed)
+            said |= {"Entries": _merged(entries, refused, said.get("Entries", ())), "FailedEntryCount": len(failed)}
         else:
             failures = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in failed]
             said["Failed"] = [*said.get("Failed", ()), *failures]
-        return status, passed, json.dumps(said).encode()
+        return Reply(200, json.dumps(said).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
 
 
 def _merged(entries: list[Any], error: object, answers: Sequence[object]) -> list[object]:
@@ -235,8 +183,6 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
         answers = said.get("Responses", ())
         written = frozenset(pair for pair, answer in zip(pairs, answers, strict=False) if "Error" not in answer)
         return {"asked": frozenset(uuid for uuid, _ in pairs), "written": written}
-    if operation == "ChangeMessageVisibilityBatch":
-        return {"delays": tuple(int(entry["VisibilityTimeout"]) for entry in asked["Entries"])}
     if operation == "PutEvents":
         answers = said.get("Entries", ())
         taken = [e for e, answer in zip(asked["Entries"], answers, strict=False) if "ErrorCode" not in answer]
@@ -246,53 +192,3 @@ def _about(operation: str, asked: dict[str, Any], said: dict[str, Any]) -> dict[
         sources = (a["source_message_id"]["StringValue"] for a in attributes if "source_message_id" in a)
         return {"asked": frozenset(sources)}
     return {}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    bug: BaseException | None = None
-
-    def handle_error(self, *_: object) -> None:
-        """Keep a bug, but not a broken connection: a killed function leaves those."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            self.bug = self.bug or error
-
-
-class _Proxied(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __init__(self, aws: FaultyAws, context: ssl.SSLContext, *args: Any) -> None:
-        self._aws, self._context = aws, context
-        super().__init__(*args)
-
-    def setup(self) -> None:
-        """Do the TLS handshake in the connection's own thread."""
-        self.request = self._context.wrap_socket(self.request, server_side=True)
-        super().setup()
-
-    def finish(self) -> None:
-        with suppress(OSError):
-            super().finish()
-        self.request.close()
-
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"] or 0)
-        body = self.rfile.read(length)
-        # A function that is killed may leave a part of a request.
-        reply = self._aws.answer(self.path, dict(self.headers.items()), body) if len(body) == length else None
-        if reply is None:
-            self.close_connection = True
-            return
-        status, headers, content = reply
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Log no requests."""

@@ -15,21 +15,31 @@ OTHER = {"Success": "Failed", "Failed": "Success"}
 Pair = tuple[str, str]  # uuid and status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SentMessage:
-    """A message or an event that was sent.
+    """A message or an event.
 
     Attributes:
-        key: the id of the message or of the event.
+        key: the id of the message or of the event, once it is sent.
         text: the message's body, or the event's detail.
         pair: uuid and status; None if it is no valid result.
-        allowed_ends: how it may end: `delivered`, `dead-lettered`, or a reason for which the relay may park it.
+        ends: how it may end: `delivered`, `dead-lettered`, or a reason for which the relay may park it.
     """
 
     key: str
     text: str
     pair: Pair | None
-    allowed_ends: frozenset[str]
+    ends: frozenset[str]
+
+    @property
+    def uuid(self) -> str:
+        """The result's uuid; empty if it is no valid result."""
+        return self.pair[0] if self.pair else ""
+
+    @property
+    def end(self) -> str:
+        """The only end that it may have; empty if there are several."""
+        return "".join(self.ends) if len(self.ends) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,6 @@ class AwsCall:
         asked: the uuids of the ledger's entries, or the ids of the parked source messages.
         found: the uuids that the ledger's reply holds.
         written: the pairs that the call wrote into the ledger.
-        delays: the new visibility timeouts, in seconds.
         published: the details of the events that EventBridge took, each with its detail-type.
         leaks: whether the call contains a credential of the endpoint.
     """
@@ -97,7 +106,6 @@ class AwsCall:
     asked: frozenset[str] = frozenset()
     found: frozenset[str] = frozenset()
     written: frozenset[Pair] = frozenset()
-    delays: tuple[int, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
     leaks: bool = False
 
@@ -115,9 +123,7 @@ class Facts:
         host: the endpoint's host and port.
         bounds: the retry horizon and the grace for unknown calls in seconds, each after the time (in seconds since the
             epoch) from which they applied; oldest first.
-        recoveries: when the endpoint recovered from an outage, in seconds since the epoch.
         visibility_s: the result queue's visibility timeout.
-        cap_s: the longest retry delay before jitter. All results of a run are fresh.
     """
 
     sent: Sequence[SentMessage]
@@ -136,6 +142,4 @@ class Facts:
     credentials: frozenset[str]
     host: str
     bounds: Sequence[tuple[float, float, float]]
-    recoveries: Sequence[float]
     visibility_s: float
-    cap_s: float

@@ -1,14 +1,14 @@
 """Faults of the function itself: it is killed or frozen in the middle of a batch, or gets an event twice."""
 
-import random
+import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
 
 from local.emulator.runtime import Environment, Invocation, Runtime
-from local.processes import in_background
+from local.soak.plan import fault_schedule
 
 CRASHING = "killed by a crashing result"
 
@@ -35,19 +35,6 @@ _OPERATIONS = {
 }
 
 
-def function_fault_schedule(seed: str, rate: float) -> Iterator[FunctionFault | None]:
-    """Yield the fault of each invocation: first each fault once, then random ones, few of them time-outs."""
-    rng = random.Random(f"{seed} function")  # noqa: S311 - the seed repeats it
-    faults = list(FunctionFault)
-    rng.shuffle(faults)
-    for fault in faults:
-        yield from (None, None, fault)
-    faults.remove(FunctionFault.TIMED_OUT)
-    while True:
-        kinds = [FunctionFault.TIMED_OUT] if rng.random() < 0.05 else faults
-        yield rng.choice(kinds) if rng.random() < rate else None
-
-
 class FaultyFunction:
     """Runs invocations, and kills, freezes or repeats some of them by a schedule.
 
@@ -65,7 +52,7 @@ class FaultyFunction:
         self.repeats: set[tuple[int, int]] = set()
         self.crashing_uuids: set[bytes] = set()
         self.fault_counts: Counter[str] = Counter()
-        self._schedule = None if rate is None else function_fault_schedule(seed, rate)
+        self._schedule = None if rate is None else fault_schedule(f"{seed} function", [*FunctionFault], rate)
         self._due: Counter[FunctionFault] = Counter()
         # By environment: its invocation, and whether the event holds a crashing result.
         self._running: dict[int, tuple[Environment, int, bool]] = {}
@@ -80,19 +67,12 @@ class FaultyFunction:
                 self._due[fault] += 1
             return self._run(runtime, event)
         self.fault_counts[fault] += 1
-        repeat = partial(self._repeat, runtime, event)
-        if fault is FunctionFault.TWICE:
-            invocation = self._run(runtime, event)
-            repeat()
-            return invocation
-        beside = in_background(repeat)
+        again = partial(self._run, runtime, event)
+        beside = ThreadPoolExecutor(1).submit(again) if fault is FunctionFault.SIDE_BY_SIDE else None
         invocation = self._run(runtime, event)
-        beside.result()
+        repeat = beside.result() if beside else again()
+        self.repeats.add((repeat.environment, repeat.number))
         return invocation
-
-    def _repeat(self, runtime: Runtime, event: bytes) -> None:
-        invocation = self._run(runtime, event)
-        self.repeats.add((invocation.environment, invocation.number))
 
     def _run(self, runtime: Runtime, event: bytes) -> Invocation:
         with runtime.environment() as environment:
@@ -119,7 +99,4 @@ class FaultyFunction:
                 self._due[fault] -= 1
             self.fault_counts[fault or CRASHING] += 1
             self.interrupted.add((number, invocation))
-        if fault is FunctionFault.TIMED_OUT:
-            environment.freeze()
-        else:
-            environment.kill()
+        environment.signal(signal.SIGSTOP if fault is FunctionFault.TIMED_OUT else signal.SIGKILL)

@@ -1,50 +1,78 @@
-"""The results that a soak sends and the endpoint's behaviour for each, made from a seed."""
+"""The results that the soak and the demo send, and the endpoint's behaviour for each. A seed repeats a soak's plan."""
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from local.endpoint import behaviour
 from local.endpoint.behaviour import Act, Behaviour, answer, error, named
-from local.soak.facts import DEAD, DELIVERED, OTHER, Pair
+from local.endpoint.standin import StandIn
+from local.soak.facts import DEAD, DELIVERED, OTHER, Pair, SentMessage
 
+Fault = TypeVar("Fault")
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(frozen=True)
-class Item:
-    """One message or event, and the endpoint's behaviour for it.
+class Item(SentMessage):
+    """One message or event to send, and the endpoint's behaviour for it.
 
     Attributes:
-        text: the message's body, or the event's detail.
-        pair: uuid and status; None if it is no valid result.
-        allowed_ends: as in `facts.SentMessage`.
-        kind: "plain", "known later" (the endpoint knows its call only after an attempt), "unknown" (the endpoint never
-            knows its call), "failing" (the endpoint never accepts it) or "crashing" (it kills the function).
         behaviours: the endpoint's behaviours for its first attempts.
         always: the endpoint's behaviour for each attempt.
     """
 
-    text: str
-    pair: Pair | None
-    allowed_ends: frozenset[str]
-    kind: str = "plain"
     behaviours: tuple[Behaviour, ...] = ()
     always: Behaviour | None = None
 
-    @property
-    def uuid(self) -> str:
-        """The result's uuid; empty if it is no valid result."""
-        return self.pair[0] if self.pair else ""
+
+def made_up(rng: random.Random, *ends: str, **fields: Any) -> Item:
+    """Return a new result, which is delivered unless other ends are allowed."""
+    pair = "01" + "".join(rng.choices(ALPHABET, k=24)), rng.choice(("Success", "Failed"))
+    return _item(pair, *ends, **fields)
+
+
+def _item(pair: Pair, *ends: str, **fields: Any) -> Item:
+    return Item("", json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(ends or {DELIVERED}), **fields)
+
+
+def _contradicting(item: Item) -> Item:
+    """Return the other status of the same call. The relay parks it, unless a fault hides the ledger's entry."""
+    return _item((item.uuid, OTHER[item.pair[1] if item.pair else ""]), DELIVERED, "conflicting_status")
+
+
+def _invalid(*texts: str) -> list[Item]:
+    return [Item("", text, None, frozenset({"invalid_event"})) for text in texts]
+
+
+INVALID_BODIES = _invalid(
+    "a flash call that was no JSON",
+    json.dumps(["01JV5V54KPYK9GB29265EQRZ2P", "Success"]),
+    json.dumps({"uuid": "01JV5V54KPYK9GB29265EQRZ2P", "status": "Answered"}),
+    json.dumps({"status": "Success"}),
+    json.dumps({"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:123456789012:calls", "Message": "{}"}),
+)
+INVALID_DETAILS = _invalid(json.dumps({"uuid": 7, "status": "Success"}), json.dumps({"status": "Failed"}))
+
+
+def prepare(endpoint: StandIn, items: Iterable[Item]) -> None:
+    """Tell the endpoint which calls exist, and how to behave for each."""
+    for item in items:
+        if item.pair and item.end != "unknown_call":
+            endpoint.issue(item.uuid)
+        endpoint.misbehave(item.uuid, *item.behaviours)
+        if item.always:
+            endpoint.always(item.uuid, item.always)
 
 
 def failures(other_host_url: str) -> Sequence[Behaviour]:
     """Return the endpoint's failures of single attempts. The redirects lead to the other host."""
     page = "<html><body>We'll be back soon</body></html>"
     return (
+        error(404),  # the call is known at the next attempt
         error(500),
         error(503, html=True),
         error(429, retry_after=2),
@@ -64,16 +92,6 @@ def failures(other_host_url: str) -> Sequence[Behaviour]:
         behaviour.end_kept(Act.REQUEST),
         behaviour.end_kept(Act.REQUEST, Act.RESET),
     )
-
-
-INVALID = (
-    "a flash call that was no JSON",
-    json.dumps(["01JV5V54KPYK9GB29265EQRZ2P", "Success"]),
-    json.dumps({"uuid": "01JV5V54KPYK9GB29265EQRZ2P", "status": "Answered"}),
-    json.dumps({"status": "Success"}),
-    json.dumps({"uuid": 7, "status": "Failed"}),
-)
-INVALID_DETAILS = (json.dumps({"uuid": 7, "status": "Success"}), json.dumps({"status": "Failed"}))
 
 
 @dataclass(frozen=True)
@@ -107,39 +125,34 @@ class Plan:
             source: the source of the events.
         """
         rng = random.Random(f"{seed} plan")  # noqa: S311 - the seed repeats it
-        kinds, result = failures(other_host_url), partial(_made_up, rng)
+        kinds, result = failures(other_host_url), partial(made_up, rng)
         few, some = max(2, count // 1000), max(4, count // 100)
         items = [result(behaviours=(kind,)) for kind in kinds for _ in range(few)]
         items += [result(behaviours=tuple(rng.sample(kinds, 3))) for _ in range(few)]
-        items += [result(kind="known later") for _ in range(some)]
         # Few: the relay tries them until the end, and too many failures in a row make it spare the endpoint.
-        items += [result({"unknown_call"}, kind="unknown") for _ in range(min(few, 20))]
-        items += [result({"retries_exhausted"}, kind="failing", always=error(503)) for _ in range(min(few, 5))]
-        items += [result({"rejected"}, always=error(status)) for status in (400, 409, 422) for _ in range(few)]
-        items += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID for _ in range(few)]
-        either = {DELIVERED, "conflicting_status"}
-        for first in [result(either) for _ in range(some)]:  # contradictions in flight at the same time
+        items += [result("unknown_call") for _ in range(min(few, 20))]
+        items += [result("retries_exhausted", always=error(503)) for _ in range(min(few, 5))]
+        items += [result("rejected", always=error(status)) for status in (400, 409, 422) for _ in range(few)]
+        items += INVALID_BODIES * few
+        # Contradictions in flight at the same time.
+        for first in [result(DELIVERED, "conflicting_status") for _ in range(some)]:
             items += [first, _contradicting(first)]
         items += [result() for _ in range(some)] * 2  # copies in flight at the same time
         plain = [result() for _ in range(max(0, count - len(items) - 3 * some))]
         late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
         half = len(plain) // 2
-        to_queue, to_bus = [*items, *plain[:half]], plain[half:]
-        to_bus += [Item(text, None, frozenset({"invalid_event"})) for text in INVALID_DETAILS for _ in range(few)]
+        to_queue, to_bus = [*items, *plain[:half]], [*plain[half:], *INVALID_DETAILS * few]
         rng.shuffle(to_queue)
         rng.shuffle(to_bus)
         # Sent last, because the rest of their batch fails, too.
-        crashing = [result({DEAD}, kind="crashing") for _ in range(2)]
-        return cls(seed, to_queue, to_bus, late, crashing, source)
+        return cls(seed, to_queue, to_bus, late, [result(DEAD) for _ in range(2)], source)
 
     @classmethod
     def short(cls, seed: str, other_host_url: str) -> "Plan":
         """Return a plan of a few dozen results, which takes seconds."""
-        rng = random.Random(f"{seed} plan")  # noqa: S311 - the seed repeats it
-        result = partial(_made_up, rng)
+        result = partial(made_up, random.Random(f"{seed} plan"))  # noqa: S311 - the seed repeats it
         plain = [result() for _ in range(10)]
-        failing = result({"retries_exhausted"}, kind="failing", always=error(503))
-        items = [*plain, failing, *(Item(text, None, frozenset({"invalid_event"})) for text in INVALID)]
+        items = [*plain, result("retries_exhausted", always=error(503)), *INVALID_BODIES]
         for failure in failures(other_host_url):
             # A plain result after each, because five failures in a row make the relay spare the endpoint for 30 s.
             items += [result(behaviours=(failure,)), result()]
@@ -151,15 +164,19 @@ class Plan:
         return [*self.to_queue, *self.to_bus, *self.late, *self.crashing]
 
 
-def _made_up(rng: random.Random, allowed_ends: set[str] | None = None, **fields: Any) -> Item:
-    pair = "01" + "".join(rng.choices(ALPHABET, k=24)), rng.choice(("Success", "Failed"))
-    return _item(pair, allowed_ends or {DELIVERED}, **fields)
+def fault_schedule(seed: str, kinds: Sequence[Fault], rate: float, most: int = 1) -> Iterator[Fault | None]:
+    """Yield the fault of each call: first each fault once, then random ones.
 
-
-def _item(pair: Pair, allowed_ends: set[str], **fields: Any) -> Item:
-    return Item(json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(allowed_ends), **fields)
-
-
-def _contradicting(item: Item) -> Item:
-    """Return the other status of the same call. The relay parks it, unless a fault hides the ledger's entry."""
-    return _item((item.uuid, OTHER[item.pair[1] if item.pair else ""]), {DELIVERED, "conflicting_status"})
+    Args:
+        seed: repeats the schedule.
+        kinds: the faults.
+        rate: the share of the later calls at which a fault begins, 0 to 1.
+        most: a fault lasts for so many calls at most, since the relay's AWS clients try each call twice.
+    """
+    rng = random.Random(seed)  # noqa: S311 - the seed repeats it
+    yield None
+    for kind in rng.sample(kinds, len(kinds)):
+        yield from [*[kind] * min(most, 2), None]
+    while True:
+        begins = rng.random() < rate
+        yield from [rng.choice(kinds)] * rng.randint(1, most) if begins else [None]

@@ -6,21 +6,23 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from flash_call_relay import budget
+from local.command import watch
 from local.emulator.deployment import Deployment
 from local.emulator.runtime import Runtime
 from local.endpoint.behaviour import error, named
 from local.endpoint.standin import StandIn
-from local.processes import in_background, wait_until
+from local.processes import wait_until
 from local.soak.aws_faults import AWS_FAULTS, FaultyAws
 from local.soak.facts import Facts, QueueMessage, SentMessage
 from local.soak.function_faults import CRASHING, FaultyFunction, FunctionFault
-from local.soak.plan import Item, Plan, failures
+from local.soak.plan import Item, Plan, failures, prepare
 from local.soak.promises import Promise, check
 
 HORIZON_S, GRACE_S = 7200, 3600  # while faults come and go
@@ -30,6 +32,7 @@ VISIBILITY_S = TIMEOUT_S + 4
 FINAL_VISIBILITY_S = 2
 RECEIVES = 1000
 FINAL_RECEIVES = 2
+CONCURRENCY = 3  # the most invocations at a time
 PARAMETERS: dict[str, str | int] = {
     "RequestTimeoutSeconds": 2,
     "RetryBaseSeconds": 1,
@@ -47,7 +50,7 @@ EVERY_FAULT: Sequence[str] = [
     *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
     *FunctionFault,
     *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
-    *(f"endpoint: {status}" for status in (400, 401, 404, 409, 422)),
+    *(f"endpoint: {status}" for status in (400, 401, 409, 422)),
     *(LIMITED, f"endpoint: {OVERLOADED}"),
     *OUTAGE,
     CRASHING,
@@ -100,7 +103,6 @@ class Soak:
         plan: the results to send.
         other_host: a host that must not get the credentials.
         say: takes a line for each step, for the person who waits.
-        concurrency: the most invocations at a time.
         fault_rate: the share of AWS calls and invocations with a fault, once each fault has occurred; None for no
             faults.
         horizon_s: the retry horizon while faults come and go, in seconds.
@@ -115,7 +117,6 @@ class Soak:
     plan: Plan
     other_host: StandIn
     say: Callable[[str], None] = lambda _line: None
-    concurrency: int = 3
     fault_rate: float | None = 0.02
     horizon_s: int = HORIZON_S
     timeout_s: int = TIMEOUT_S
@@ -125,8 +126,7 @@ class Soak:
         """Start the endpoint, the AWS proxy and the function's environments."""
         self._sent: list[SentMessage] = []
         self._secrets: set[str] = set()
-        self._recoveries: list[float] = []
-        self._requests_seen, self._other_host_requests_before = 0, len(self.other_host.requests)
+        self._other_host_requests_before = len(self.other_host.requests)
         self._bounds = [(0.0, float(self.horizon_s), float(GRACE_S))]
         self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
@@ -142,17 +142,17 @@ class Soak:
             self.deployment.fill_secret(api_key, user_id)
             ending.enter_context(self.deployment.receives_limited(RECEIVES))
             ending.enter_context(self._aws)
-            self._runtime = Runtime(
+            self.runtime = Runtime(
                 *(self.deployment, self.package, self.state),
-                concurrency=self.concurrency,
+                concurrency=CONCURRENCY,
                 timeout_s=self.timeout_s,
                 aws_url=self._aws.url,
                 on_event=self._function.on_event,
             )
-            self._aws.identities = self._runtime.identities
-            ending.enter_context(self._runtime)
-            self._runtime.restart(RETRY_HORIZON_SECONDS=str(self.horizon_s))
-            self._set_up_endpoint()
+            self._aws.identities = self.runtime.identities
+            ending.enter_context(self.runtime)
+            self.runtime.restart(RETRY_HORIZON_SECONDS=str(self.horizon_s))
+            prepare(self.endpoint, self.plan.items)
             self._ending = ending.pop_all()
         return self
 
@@ -182,27 +182,16 @@ class Soak:
         self._secrets |= {api_key, user_id}
         return api_key, user_id
 
-    def _set_up_endpoint(self) -> None:
-        for item in self.plan.items:
-            if item.pair and item.kind not in ("known later", "unknown"):
-                self.endpoint.issue(item.uuid)
-            if item.behaviours:
-                self.endpoint.misbehave(item.uuid, *item.behaviours)
-            if item.always:
-                self.endpoint.always(item.uuid, item.always)
-        self._known_later = {item.uuid for item in self.plan.items if item.kind == "known later"}
-
     def _send_all(self, outages: int) -> bool:
         plan = self.plan
         total = len(plan.to_queue) + len(plan.to_bus)
         self.say(f"sending {len(plan.to_queue)} messages and {len(plan.to_bus)} events")
-        sending = [
-            in_background(partial(self.send, plan.to_queue)),
-            in_background(partial(self.put_events, plan.to_bus)),
-        ]
+        put, pool = partial(self.deployment.put_events, source=plan.source), ThreadPoolExecutor()
+        sending = [pool.submit(self.send, plan.to_queue), pool.submit(self.send, plan.to_bus, put)]
         deadline = time.monotonic() + self.limit_s
         for number in range(outages):
-            self.watch(partial(self._has_delivered, total * (number + 0.3) / (outages + 1)), deadline)
+            due = total * (number + 0.3) / (outages + 1)
+            self.watch(lambda: len(self.endpoint.accepted) >= due, deadline)  # noqa: B023 - it waits here
             self._endpoint_outage()
         sent = self.watch(lambda: all(one.done() and not one.result() for one in sending), deadline)
         settled = self.watch(self.is_settled, deadline) and sent
@@ -212,28 +201,18 @@ class Soak:
 
     def is_settled(self) -> bool:
         """Return whether the queue holds only the results that the endpoint never accepts."""
-        return self._queue_holds(sum(item.kind in ("unknown", "failing") for item in self.plan.items))
+        return self._queue_holds(sum(item.end in ("unknown_call", "retries_exhausted") for item in self.plan.items))
 
     def _queue_holds(self, count: int) -> bool:
         return self.deployment.depth("ResultQueueUrl") <= count
 
-    def send(self, items: Sequence[Item]) -> None:
-        """Put results on the queue."""
-        self._send(items, self.deployment.send)
-
-    def put_events(self, items: Sequence[Item]) -> None:
-        """Put results on the bus."""
-        self._send(items, partial(self.deployment.put_events, source=self.plan.source))
-
-    def _send(self, items: Sequence[Item], put: Callable[[list[str]], list[str]]) -> None:
+    def send(self, items: Sequence[Item], put: Callable[[list[str]], list[str]] | None = None) -> None:
+        """Put results on the queue, or where `put` puts them."""
         for start in range(0, len(items), 100):
             wait_until(lambda: self.deployment.depth("ResultQueueUrl") < MOST_QUEUED, self.limit_s, every_s=0.2)
             part = items[start : start + 100]
-            keys = put([item.text for item in part])
-            self._sent += [SentMessage(key, i.text, i.pair, i.allowed_ends) for key, i in zip(keys, part, strict=True)]
-
-    def _has_delivered(self, count: float) -> bool:
-        return self.delivered() >= count
+            keys = (put or self.deployment.send)([item.text for item in part])
+            self._sent += [SentMessage(key, one.text, one.pair, one.ends) for key, one in zip(keys, part, strict=True)]
 
     def _endpoint_outage(self) -> None:
         """Let the endpoint rotate its key, throttle, be overloaded, refuse connections, and answer 500 to all."""
@@ -251,7 +230,6 @@ class Soak:
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
-        self._recoveries.append(time.time() + ERRORS_S)
         self.endpoint.override(error(500), ERRORS_S)
 
     @contextlib.contextmanager
@@ -266,14 +244,14 @@ class Soak:
 
     def _settle_the_rest(self) -> bool:
         """Let the relay give up on the results that the endpoint never accepts; send those that kill the function."""
-        failing = sum(item.kind == "failing" for item in self.plan.items)
+        failing = sum(item.end == "retries_exhausted" for item in self.plan.items)
         settled = True
         # The grace ends first, because at the horizon the relay parks an unknown call as `retries_exhausted` if it is
         # sparing the endpoint.
         for horizon_s, left in ((HORIZON_S, failing), (FINAL_HORIZON_S, 0)):
             self.say(f"a new deployment: a retry horizon of {horizon_s} s, an unknown-call grace of {FINAL_GRACE_S} s")
             self._bounds.append((time.time(), horizon_s, FINAL_GRACE_S))
-            self._runtime.restart(RETRY_HORIZON_SECONDS=str(horizon_s), UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
+            self.runtime.restart(RETRY_HORIZON_SECONDS=str(horizon_s), UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
             settled &= self.watch(partial(self._queue_holds, left), time.monotonic() + self.limit_s)
         self.say("sending results that kill the function each time")
         with self.deployment.receives_limited(FINAL_RECEIVES):
@@ -283,57 +261,35 @@ class Soak:
             return self.watch(partial(self._queue_holds, 0), time.monotonic() + self.limit_s) and settled
 
     def watch(self, until: Callable[[], bool], deadline: float) -> bool:
-        """Wait for a condition until a deadline of `time.monotonic`; return whether it holds.
+        """Wait for a condition until a deadline of `time.monotonic`; return whether it holds."""
 
-        While it waits, it makes each "known later" call known to the endpoint after the first attempt.
-        """
-        said_at = time.monotonic()
+        def progress() -> str:
+            return f"{len(self.endpoint.accepted)} accepted, {self.deployment.depth('ResultQueueUrl')} on the queue"
 
-        def is_met() -> bool:
-            nonlocal said_at
-            requests = self.endpoint.requests
-            asked = {request.uuid for request in requests[self._requests_seen :]} & self._known_later
-            self._requests_seen = len(requests)
-            self.endpoint.issue(*(uuid for uuid in asked if uuid))
-            if time.monotonic() - said_at >= 5:
-                said_at = time.monotonic()
-                self.say(f"{self.delivered()} accepted, {self.deployment.depth('ResultQueueUrl')} on the queue")
-            return until()
-
-        return wait_until(is_met, max(0.0, deadline - time.monotonic()), every_s=0.25)
-
-    def delivered(self) -> int:
-        """Return the number of results that the endpoint has accepted, copies included."""
-        return len(self.endpoint.accepted)
-
-    def stop(self) -> None:
-        """Let no more invocations begin, and wait until the running ones have ended: then the facts are complete."""
-        self._runtime.stop()
-
-    def resume(self) -> None:
-        """Let invocations begin again."""
-        self._runtime.resume()
+        return watch(until, max(0.0, deadline - time.monotonic()), self.say, progress, every_s=5)
 
     def facts(self) -> Facts:
         """Return the recorded facts."""
+
+        def held(output: str) -> list[QueueMessage]:
+            return [QueueMessage.of(message) for message in self.deployment.peek(output)]
+
         return Facts(
             sent=self._sent,
-            invocations=list(self._runtime.invocations),
+            invocations=list(self.runtime.invocations),
             interrupted=frozenset(self._function.interrupted),
             repeats=frozenset(self._function.repeats),
             requests=self.endpoint.requests,
             accepted=self.endpoint.accepted,
             other_host_requests=self.other_host.requests[self._other_host_requests_before :],
             calls=list(self._aws.calls),
-            parked=[QueueMessage.of(message) for message in self.deployment.peek("ParkedQueueUrl")],
-            dead_lettered=[QueueMessage.of(message) for message in self.deployment.peek("DeadLetterQueueUrl")],
-            queued=[QueueMessage.of(message) for message in self.deployment.peek("ResultQueueUrl")],
-            log=self._runtime.log(),
-            raw_log=self._runtime.raw_log(),
+            parked=held("ParkedQueueUrl"),
+            dead_lettered=held("DeadLetterQueueUrl"),
+            queued=held("ResultQueueUrl"),
+            log=self.runtime.log(),
+            raw_log=self.runtime.raw_log(),
             credentials=frozenset(self._secrets),
             host=f"127.0.0.1:{self.port}",
             bounds=self._bounds,
             visibility_s=VISIBILITY_S,
-            recoveries=self._recoveries,
-            cap_s=float(PARAMETERS["FreshRetryCapSeconds"]),
         )

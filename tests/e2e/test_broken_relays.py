@@ -171,10 +171,10 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     def is_found() -> bool:
         if promise not in broken_promises(soak.facts()):
             return False
-        soak.stop()  # the facts of an invocation that is under way can look like a broken promise
+        soak.runtime.stop()  # the facts of an invocation that is under way can look like a broken promise
         found = promise in broken_promises(soak.facts())
         if not found:
-            soak.resume()
+            soak.runtime.resume()
         return found
 
     def early_are_gone() -> bool:  # so that their copies come later, and only the other results meet the rotated key
@@ -188,7 +188,7 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
             with soak.rotation():
                 soak.send([*plan.to_queue[half:], *plan.late])
             soak.watch(is_found, time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S))
-        soak.stop()
+        soak.runtime.stop()
         facts = soak.facts()
     started = any("outcome" in line for line in facts.log)
     assert started, {invocation.error for invocation in facts.invocations}

@@ -2,8 +2,8 @@
 
 import math
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_the_messages_of_a_crashed_or_frozen_function_come_back(
 ) -> None:
     """A crash or a time-out would lose the batch."""
     crashed, frozen = ([result() for _ in range(5)] for _ in range(2))
-    faults = {crashed[0]["uuid"]: Environment.kill, frozen[0]["uuid"]: Environment.freeze}
+    faults = {crashed[0]["uuid"]: signal.SIGKILL, frozen[0]["uuid"]: signal.SIGSTOP}
     failed: list[Future[None]] = []
     relay.endpoint.issue(*(one["uuid"] for one in [*crashed, *frozen]))
 
@@ -96,9 +96,9 @@ def test_the_messages_of_a_crashed_or_frozen_function_come_back(
             failed.extend(threads.submit(fail_in_mid_batch, uuid, environment, faults.pop(uuid)) for uuid in due)
             return runtime.run(environment, event)
 
-    def fail_in_mid_batch(uuid: str, environment: Environment, fail: Callable[[Environment], None]) -> None:
+    def fail_in_mid_batch(uuid: str, environment: Environment, fault: signal.Signals) -> None:
         relay.endpoint.wait_until(lambda endpoint: uuid in {r.uuid for r in endpoint.requests}, LIMIT_S, "an attempt")
-        fail(environment)
+        environment.signal(fault)
 
     def was_received(uuid: str) -> bool:
         return uuid not in faults

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from local.soak.plan import Plan
 from local.soak.report import show
 from local.soak.run import Soak
@@ -17,7 +15,7 @@ def test_every_promise_holds_under_every_fault(stage: SoakStage, package: Path, 
     plan = Plan.of(RESULTS, "pytest", stage.other_host.url, SOAK_SOURCE)
     with Soak(stage.deployment, stage.port, package, tmp_path, plan, stage.other_host) as soak:
         report = soak.run(outages=1)
-    show(report, Console())
+    show(report)
     assert {promise.name: promise.broken for promise in report.broken} == {}
     assert report.missing_faults == []
     assert report.settled

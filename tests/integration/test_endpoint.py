@@ -5,6 +5,7 @@ The relay's tests rely on the stand-in, so these tests use other clients than th
 
 import contextlib
 import gzip
+import io
 import json
 import re
 import signal
@@ -13,9 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ import urllib3
 from local.endpoint.behaviour import (
     Act,
     Behaviour,
-    answer,
     close_early,
     drip_body,
     drip_headers,
@@ -38,11 +36,9 @@ from local.endpoint.behaviour import (
     gzip_bomb,
     half_reply,
     hang,
-    huge,
     late,
     lost,
     not_http,
-    redirect,
     reset,
     reset_on_connect,
     status_line,
@@ -62,21 +58,11 @@ HEADERS = {"Content-Type": "application/json", "x-api-key": KEY, "x-user-id": US
 WRONG_REQUESTS: dict[str, tuple[int, object, Headers]] = {
     "wrong key": (401, RESULT, {"x-api-key": "wrong"}),
     "wrong user": (401, RESULT, {"x-user-id": "wrong"}),
-    "no key": (401, RESULT, {"x-api-key": ""}),
-    "no user": (401, RESULT, {"x-user-id": ""}),
-    "key with a further character": (401, RESULT, {"x-api-key": KEY + "\xe9"}),
-    "wrong key and no JSON": (401, b"not json", {"x-api-key": "wrong"}),
     "text/plain": (400, RESULT, {"Content-Type": "text/plain"}),
-    "no content type": (400, RESULT, {"Content-Type": ""}),
     "empty body": (400, b"", {}),
-    "open brace": (400, b"{", {}),
-    "not UTF-8": (400, b"\xff", {}),
     "deep nesting": (400, b"[" * 100_000, {}),
-    "list": (400, [RESULT], {}),
     "no status": (400, {"uuid": UUID}, {}),
     "number as uuid": (400, {"uuid": 1, "status": "Success"}, {}),
-    "lower-case status": (400, {"uuid": UUID, "status": "success"}, {}),
-    "null status": (400, {"uuid": UUID, "status": None}, {}),
     "further key": (400, {**RESULT, "further": 1}, {}),
     "uuid twice": (400, b'{"uuid": "a", "uuid": "a", "status": "Failed"}', {}),
     "unknown call": (404, {"uuid": "unknown", "status": "Failed"}, {}),
@@ -91,9 +77,7 @@ WIRE: list[tuple[Behaviour, int | str, bytes]] = [
     (end_kept(0), "close when idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-    (status_line(100), 100, rb"HTTP/1.1 100 .*\r\n\r\n"),
     (status_line(150), 150, rb"HTTP/1.1 150 .*\r\n\r\n"),
-    (status_line(600), 600, rb"HTTP/1.1 600 .*\r\n\r\n\{.*\}"),
     (status_line(999), 999, rb"HTTP/1.1 999 .*\r\n\r\n\{.*\}"),
     (echo_headers(), 400, rf"HTTP/1.1 400 .*\"x-api-key\": \"{KEY}\".*".encode()),
 ]
@@ -175,116 +159,9 @@ class TestContract:
         assert [request.answer for request in endpoint.requests] == [expected]
         assert endpoint.accepted == []
 
-    def test_another_path_or_method_is_refused(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A wrong URL would look like an unknown call, or a wrong method like a delivery."""
-        elsewhere = client.request("POST", endpoint.url + "?x=1", body=b"{}", headers=HEADERS)
-        assert (elsewhere.status, elsewhere.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
-        got = client.request("GET", endpoint.url, headers=HEADERS)
-        assert (got.status, got.headers["Allow"]) == (405, "POST")
-        head = client.request("HEAD", endpoint.url)
-        assert (head.status, head.data) == (405, b"")
-        assert client.request("GET", endpoint.url).status == 405  # the HEAD has left no body behind
-
-    def test_rotated_credentials_replace_the_old_ones(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A relay that keeps using replaced credentials would pass its tests."""
-        endpoint.rotate("new key", "new user")
-        assert post(client, endpoint.url)[0] == 401
-        assert post(client, endpoint.url, **{"x-api-key": "new key", "x-user-id": "new user"})[0] == 200
-
-    def test_every_call_exists_if_asked_for(self, client: urllib3.PoolManager) -> None:
-        """A load test would have to issue each of its calls."""
-        with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as endpoint:
-            assert post(client, endpoint.url)[0] == 200
-
-    def test_connections_are_kept_alive_and_counted(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A relay that opens a connection for each result would pass its tests."""
-        for _ in range(3):
-            assert post(client, endpoint.url)[0] == 200
-        assert endpoint.connections == 1
-        assert endpoint.accepted == [(UUID, "Success")] * 3
-
-    @pytest.mark.parametrize("chop", [1, 7, 10_000], ids=["1 byte", "7 bytes", "whole"])
-    def test_requests_may_come_in_any_pieces_and_back_to_back(self, endpoint: StandIn, chop: int) -> None:
-        """A client that splits or pipelines its requests would get another request's answer."""
-        both = wire() + wire(b"{}", headers=HEADERS | {"Connection": "close"})
-        with connected(endpoint.url) as connection:
-            for at in range(0, len(both), chop):
-                connection.sendall(both[at : at + chop])
-            assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"400"]
-
-    def test_bytes_that_are_not_http_get_an_error(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """A broken client would hang, or stop the endpoint for the others."""
-        with connected(endpoint.url) as connection:
-            connection.sendall(b"EHLO there\r\n\r\n")
-            assert read_all(connection).startswith(b"HTTP/1.1 400 ")
-        assert post(client, endpoint.url)[0] == 200
-
-    def test_parallel_clients_get_one_answer_each(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """Under load, the endpoint would lose a request or count it twice."""
-        uuids = [f"call-{n}" for n in range(200)]
-        endpoint.issue(*uuids)
-
-        def deliver(uuid: str) -> int:
-            return post(client, endpoint.url, {"uuid": uuid, "status": "Failed"})[0]
-
-        with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(deliver, uuids)) == {200}
-        assert sorted(endpoint.accepted) == sorted((uuid, "Failed") for uuid in uuids)
-
 
 class TestMisbehaviour:
     """The failures that the stand-in imitates."""
-
-    @pytest.mark.parametrize(
-        ("behaviour", "expected"),
-        [
-            (
-                answer(200, CONFIRMED | {"uuid": "another"}),
-                (200, "application/json", CONFIRMED | {"uuid": "another"}),
-            ),
-            (answer(200, [1]), (200, "application/json", [1])),
-            (answer(202, "<p>OK"), (202, "text/html; charset=utf-8", b"<p>OK")),
-            (answer(200, b"\0", headers={"Content-Type": "image/png"}), (200, "image/png", b"\0")),
-            (answer(204), (204, None, b"")),
-            (answer(200), (200, None, b"")),
-            (error(500), (500, "application/json", {"message": "Internal Server Error"})),
-            (error(502, html=True), (502, "text/html; charset=utf-8", b"<h1>502 Bad Gateway</h1>")),
-        ],
-        ids=["object", "list", "text", "bytes of a type", "204", "empty 200", "error of the API", "error of a proxy"],
-    )
-    def test_a_queued_answer_replaces_the_documented_one(
-        self,
-        endpoint: StandIn,
-        client: urllib3.PoolManager,
-        behaviour: Behaviour,
-        expected: tuple[int, str, Any],
-    ) -> None:
-        """The tests of the policy table would meet another answer than they ask for."""
-        endpoint.misbehave(UUID, behaviour)
-        reply = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS)
-        status, kind, body = expected
-        assert (reply.status, reply.headers.get("Content-Type")) == (status, kind)
-        assert body in reply.data if isinstance(body, bytes) else reply.json() == body
-        assert endpoint.accepted == []
-        assert post(client, endpoint.url)[0] == 200  # on the same connection
-        assert endpoint.connections == 1
-
-    @pytest.mark.parametrize(
-        ("behaviour", "name", "value"),
-        [
-            (error(429, retry_after=120), "Retry-After", "120"),
-            (redirect(307, "https://elsewhere.example/"), "Location", "https://elsewhere.example/"),
-            (answer(200, {}, {"Content-Type": "text/json"}), "Content-Type", "text/json"),
-        ],
-        ids=["Retry-After", "Location", "Content-Type"],
-    )
-    def test_an_answer_carries_its_headers(
-        self, endpoint: StandIn, client: urllib3.PoolManager, behaviour: Behaviour, name: str, value: str
-    ) -> None:
-        """The tests of Retry-After and redirects would prove nothing."""
-        endpoint.always(UUID, behaviour)
-        reply = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS, redirect=False)
-        assert reply.headers.getlist(name) == [value]
 
     @pytest.mark.parametrize(("behaviour", "noted", "pattern"), WIRE, ids=[behaviour.name for behaviour, *_ in WIRE])
     def test_a_behaviour_has_its_bytes_on_the_wire(
@@ -322,12 +199,6 @@ class TestMisbehaviour:
         assert [request.answer for request in endpoint.requests] == ["reset_on_connect"]
         assert endpoint.connections == 2
 
-    @pytest.mark.parametrize("ask", [StandIn.misbehave, StandIn.always])
-    def test_reset_on_connect_is_refused_for_a_single_call(self, endpoint: StandIn, ask: Any) -> None:
-        """A test that asks for the impossible would pass without it."""
-        with pytest.raises(ValueError, match="override"):
-            ask(endpoint, UUID, reset_on_connect())
-
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     @pytest.mark.parametrize("is_reused", [False, True], ids=["idle", "reused"])
     def test_a_kept_connection_ends_after_a_proper_answer(
@@ -349,60 +220,20 @@ class TestMisbehaviour:
 
     def test_a_limit_refuses_the_requests_above_its_rate(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """No test could show that the relay keeps to a rate, or that it waits as long as it is asked to."""
-        endpoint.misbehave(UUID, error(503, retry_after=7), error(500, retry_after=7))
-        endpoint.limit(0.001)
-        assert [post(client, endpoint.url)[0] for _ in range(2)] == [503, 429]
-        endpoint.limit(0.001, retry_after=9)
-        assert post(client, endpoint.url)[0] == 429
-        assert endpoint.limited == 2
+        endpoint.limit(1, retry_after=9)
+        statuses = [post(client, endpoint.url)[0] for _ in range(5)]
         endpoint.limit(None)
-        assert [post(client, endpoint.url)[0] for _ in range(2)] == [500, 200]
-        waits = [request.wait_s for request in endpoint.requests]
-        assert waits == [7, waits[1], 9, 0, 0]
-        assert 1 <= waits[1] <= 1000
-
-    @pytest.mark.parametrize(
-        ("behaviour", "least", "most"),
-        [(gzip_bomb(5_000_000), 1, 50_000), (huge(5_000_000), 5_000_000, 5_000_000)],
-        ids=["compressed", "plain"],
-    )
-    def test_a_huge_reply_is_a_whole_valid_reply(
-        self, endpoint: StandIn, client: urllib3.PoolManager, behaviour: Behaviour, least: int, most: int
-    ) -> None:
-        """A relay without a limit on replies would pass its tests."""
-        endpoint.misbehave(UUID, behaviour)
-        sent = client.request("POST", endpoint.url, json=RESULT, headers=HEADERS, decode_content=False).data
-        assert least <= len(sent) <= most
-        whole = gzip.decompress(sent) if sent.startswith(b"\x1f\x8b") else sent
-        assert len(whole) >= 5_000_000
-        assert json.loads(whole) == {"message": "OK"}
+        assert post(client, endpoint.url)[0] == 200
+        assert set(statuses) == {200, 429}
+        assert endpoint.limited == statuses.count(429)
+        assert [one.wait_s for one in endpoint.requests] == [9 if status == 429 else 0 for status in [*statuses, 200]]
 
     def test_a_gzip_bomb_of_200_mb_is_small_on_the_wire(self, endpoint: StandIn) -> None:
-        """The bomb would exhaust the memory of the tests."""
-        reply = exchange(endpoint, gzip_bomb())
-        inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        size, rest = 0, reply.partition(b"\r\n\r\n")[2]
+        """The bomb would exhaust the memory of the tests, or be refused because it is no gzip."""
+        rest = exchange(endpoint, gzip_bomb()).partition(b"\r\n\r\n")[2]
         assert len(rest) < 1_000_000
-        while rest:
-            size += len(inflate.decompress(rest, 2**20))
-            rest = inflate.unconsumed_tail
-        assert inflate.eof
-        assert size >= 200_000_000
-
-    def test_a_dripped_answer_holds_back_the_next_one(self, endpoint: StandIn) -> None:
-        """The answers on one connection would be mixed up."""
-        endpoint.misbehave(UUID, drip_headers(0.0001), late(0.01))
-        with connected(endpoint.url) as connection:
-            connection.sendall(wire() * 2 + wire(b"{}", headers=HEADERS | {"Connection": "close"}))
-            assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"200", b"400"]
-
-    def test_queued_behaviours_are_for_one_request_each(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """No test could let a call fail twice and then work, without a change to other calls."""
-        endpoint.issue("other")
-        endpoint.misbehave(UUID, error(500))
-        endpoint.misbehave(UUID, error(429))
-        assert post(client, endpoint.url, {"uuid": "other", "status": "Failed"})[0] == 200
-        assert [post(client, endpoint.url)[0] for _ in range(3)] == [500, 429, 200]
+        with gzip.open(io.BytesIO(rest)) as inflating:
+            assert sum(len(part) for part in iter(lambda: inflating.read(2**20), b"")) >= 200_000_000
 
     def test_an_override_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """An outage would use up the behaviours that a test queued for a call."""
@@ -412,14 +243,6 @@ class TestMisbehaviour:
         assert [post(client, endpoint.url)[0] for _ in range(2)] == [503, 503]
         endpoint.override(error(504), seconds=0)  # replaces the other, and is over
         assert [post(client, endpoint.url)[0] for _ in range(3)] == [502, 501, 501]
-
-    def test_heal_ends_every_behaviour(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """No test could let the endpoint recover."""
-        endpoint.always(UUID, error(501))
-        endpoint.misbehave(UUID, error(502))
-        endpoint.override(error(503))
-        endpoint.heal()
-        assert post(client, endpoint.url)[0] == 200
 
 
 class TestLifecycle:
@@ -440,66 +263,29 @@ class TestLifecycle:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            assert (endpoint._listener.fileno(), endpoint._open) == (-1, set())
+            assert (endpoint._server._listener.fileno(), endpoint._server._open) == (-1, set())
 
-    def test_a_port_that_is_taken_is_an_error(self, endpoint: StandIn) -> None:
-        """A test would talk to another program's server."""
-        taken = urlsplit(endpoint.url).port or 0
-        with pytest.raises(OSError, match="in use"), StandIn(api_key=KEY, user_id=USER, port=taken):
-            pass
-
-    def test_a_second_stand_in_takes_over_the_port_of_the_first(self, client: urllib3.PoolManager) -> None:
-        """No test could imitate an endpoint that refuses connections and then comes back."""
-        with held_port() as port:
-            with StandIn(api_key=KEY, user_id=USER, port=port) as first:
-                post(client, first.url)
-            with (
-                pytest.raises(urllib3.exceptions.NewConnectionError),
-                urllib3.PoolManager(retries=False) as other,
-            ):
-                post(other, first.url)
-            with StandIn(api_key=KEY, user_id=USER, port=port) as second:
-                assert post(client, second.url)[0] == 404
-
-    def test_tls_works_and_survives_clients_that_distrust_it(self) -> None:
-        """The tests of https and of refused certificates would prove nothing."""
-        authority = trustme.CA()
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
+    def test_a_connection_ends_under_tls_as_asked(self, how: Act) -> None:
+        """The tests over https could not tell an orderly end from a connection that is cut or reset."""
+        authority, server = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(server)
         trusting = ssl.create_default_context()
         authority.configure_trust(trusting)
+        hello = partial(trusting.wrap_socket, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
         with (
             StandIn(api_key=KEY, user_id=USER, tls=server, every_call_exists=True) as endpoint,
-            urllib3.PoolManager(retries=False, timeout=PATIENCE) as wary,
-            urllib3.PoolManager(retries=False, timeout=PATIENCE, ssl_context=trusting) as client,
             connected(endpoint.url),  # says nothing, so its handshake is still under way at the end
-            contextlib.ExitStack() as left,
+            connected(endpoint.url) as plain,
+            hello(plain) as connection,
         ):
-            with pytest.raises(urllib3.exceptions.SSLError):
-                post(wary, endpoint.url)
-            for behaviour, failure in (
-                (lost(), "closed"),
-                (half_reply(), "IncompleteRead"),
-                (reset(), "aborted"),  # which Python's ssl may report as an end of file
-            ):
-                endpoint.misbehave(UUID, behaviour)
-                with pytest.raises(urllib3.exceptions.ProtocolError, match=failure):
-                    post(client, endpoint.url)
-            assert post(client, endpoint.url) == (200, CONFIRMED)
-            client.clear()
-            endpoint.override(reset_on_connect())
-            # Without TLS: Python 3.11 leaves a socket open that is reset before its handshake.
-            with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
-                connection.recv(1)
-            endpoint.override(end_kept(0, Act.CUT))
-            hello = partial(trusting.wrap_socket, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
-            cut, hanging = (left.enter_context(hello(left.enter_context(connected(endpoint.url)))) for _ in range(2))
-            cut.sendall(wire())
-            with pytest.raises(ssl.SSLEOFError):  # without a close_notify
-                read_all(cut)
-            endpoint.override(hang())
-            hanging.sendall(wire())
-            endpoint.wait_until(lambda e: e.requests[-1].answer == "hang", PATIENCE, "a request that hangs")
+            endpoint.override(end_kept(0, how))
+            connection.sendall(wire())
+            if how is Act.CLOSE:
+                assert read_all(connection).endswith(b"}")  # with a close_notify
+            else:
+                with pytest.raises(ssl.SSLEOFError if how is Act.CUT else OSError):
+                    read_all(connection)
 
     def test_requests_are_kept_as_sent_and_printed_masked(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """A test could not see the relay's request, or its failure would print credentials."""
@@ -511,20 +297,6 @@ class TestLifecycle:
         assert ("X-Api-Key", "***") in request.masked()["headers"]
         for shown in (repr(request), repr(endpoint), str(request), repr(endpoint.requests)):
             assert not {word for word in ("other", USER, KEY) if word in shown}
-
-    def test_wait_until_ends_once_the_condition_holds(self, endpoint: StandIn) -> None:
-        """The tests would have to sleep and hope."""
-        with ThreadPoolExecutor(1) as pool, connected(endpoint.url) as connection:
-            waiting = pool.submit(endpoint.wait_until, lambda e: len(e.accepted) == 2, PATIENCE, "two results")
-            for _ in range(2):
-                connection.sendall(wire())
-            waiting.result(PATIENCE)
-
-    @pytest.mark.parametrize("timeout", [0, 0.01], ids=["0 s", "10 ms"])
-    def test_wait_until_names_its_condition_at_the_timeout(self, endpoint: StandIn, timeout: float) -> None:
-        """A failing test would not say why."""
-        with pytest.raises(TimeoutError, match=r"^a miracle: not within"):
-            endpoint.wait_until(lambda _: False, timeout, "a miracle")
 
     def test_a_bug_in_a_behaviour_fails_the_test(self) -> None:
         """A broken stand-in would look like a broken relay, or like a good one."""
@@ -560,90 +332,35 @@ class TestControl:
         assert post(client, endpoint.url, new)[0] == 503
         assert self.ask(client, endpoint.url, "heal", {})[0] == 200
         assert post(client, endpoint.url, new)[0] == 200
-        assert self.ask(client, endpoint.url, "limit", {"per_second": 0.001})[0] == 200
-        assert [post(client, endpoint.url, new)[0] for _ in range(2)] == [200, 429]
-        assert self.ask(client, endpoint.url, "heal", {})[0] == 200
+        assert self.ask(client, endpoint.url, "calls", {"uuid": 1})[0] == 400
         assert self.ask(client, endpoint.url, "override", {"status": 500})[0] == 200
         assert post(client, endpoint.url, new)[0] == 500
         status, seen = self.ask(client, endpoint.url, "requests")
-        assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 200, 429, 500])
+        assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 500])
         assert json.loads(seen[0]["body"]) == new
         assert KEY not in json.dumps(seen)
-        assert len(endpoint.requests) == 6
-
-    @pytest.mark.parametrize(
-        ("name", "body"),
-        [
-            ("calls", {}),
-            ("calls", {"uuid": 1}),
-            ("override", {"status": 100}),
-            ("override", {"status": "500"}),
-            ("override", {"status": 500, "seconds": "30"}),
-            ("limit", {"per_second": 0}),
-            ("requests", {}),
-            ("heal", None),
-            ("elsewhere", {}),
-        ],
-    )
-    def test_a_malformed_control_request_is_an_error(
-        self, endpoint: StandIn, client: urllib3.PoolManager, name: str, body: object
-    ) -> None:
-        """A typing error in the demo would go unnoticed."""
-        assert self.ask(client, endpoint.url, name, body)[0] == 400
-        assert post(client, endpoint.url)[0] == 200
+        assert len(endpoint.requests) == 4
 
     @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda ending: ending.name)
     def test_a_process_serves_until_its_signal_and_prints_nothing(self, tmp_path: Path, ending: signal.Signals) -> None:
         """The demo's endpoint would not start, would print noise, or would not end when told to."""
         credentials = tmp_path / "credentials.json"
         credentials.write_text(json.dumps({"api_key": KEY, "user_id": USER}))
+        command = [sys.executable, "-W", "error", "-m", "local.endpoint.standin", "--every-call-exists"]
+        command += ["--credentials", str(credentials)]
         with (
             held_port() as port,
-            self.run("--port", str(port), "--credentials", str(credentials), "--every-call-exists") as process,
+            subprocess.Popen(
+                [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
             urllib3.PoolManager(retries=False, timeout=PATIENCE) as client,
         ):
             url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
-            assert wait_until(lambda: listens(port), PATIENCE)
-            assert post(client, url) == (200, CONFIRMED)
-            assert self.ask(client, url, "requests")[1][0]["answer"] == 200
-            process.send_signal(ending)
+            try:
+                assert wait_until(lambda: listens(port), PATIENCE)
+                assert post(client, url) == (200, CONFIRMED)
+                assert self.ask(client, url, "requests")[1][0]["answer"] == 200
+            finally:
+                process.send_signal(ending)
             assert process.communicate(timeout=PATIENCE) == (b"", b"")
         assert process.returncode == 0
-
-    @pytest.mark.parametrize(
-        ("content", "complaint"),
-        [
-            ("{}", b"api_key"),
-            ("[", b"api_key"),
-            (None, b"No such file"),
-            ('{"api_key":"a","user_id":"b"}', b"in use"),
-        ],
-        ids=["no credentials", "no JSON", "no file", "port in use"],
-    )
-    def test_a_process_that_cannot_start_says_why(
-        self, endpoint: StandIn, tmp_path: Path, content: str | None, complaint: bytes
-    ) -> None:
-        """An engineer who starts the demo would see a traceback."""
-        credentials = tmp_path / "credentials.json"
-        if content is not None:
-            credentials.write_text(content)
-        port = str(urlsplit(endpoint.url).port)
-        with self.run("--port", port, "--credentials", str(credentials)) as process:
-            error = process.communicate(timeout=PATIENCE)[1]
-        assert process.returncode == 2
-        assert complaint in error
-        assert b"Traceback" not in error
-
-    @contextlib.contextmanager
-    def run(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the module as a process; kill it at the end of the block."""
-        with subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "local.endpoint.standin", *arguments],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()

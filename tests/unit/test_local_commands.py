@@ -21,7 +21,6 @@ FILE = str(Path(__file__))
     [
         (soak, ["--results", "0"], "--results: expected a whole number of at least 300, got '0'"),
         (soak, ["--results", "many"], "--results: expected a whole number of at least 300, got 'many'"),
-        (soak, ["--concurrency", "0"], "--concurrency: expected a whole number of at least 1, got '0'"),
         (soak, ["--keep", FILE], f"--keep: expected a directory to write, got '{FILE}' (File exists)"),
         (soak, ["--seed"], "--seed: expected one argument"),
         (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
@@ -31,6 +30,7 @@ FILE = str(Path(__file__))
         (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
         (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
         (standin, ["--port", "x"], "--port: expected a whole number from 1 to 65535, got 'x'"),
+        (standin, ["--port", "8787", "--credentials", FILE], "cannot start: Extra data"),
         (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
         (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, got 'bodies'"),
     ],
