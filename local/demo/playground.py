@@ -136,6 +136,7 @@ def write_env(deployment: Deployment, url: str) -> None:
     values = {
         "FLASH_CALL_RELAY_STACK": STACK_NAME,
         **deployment.emulator.environment,
+        "NODE_EXTRA_CA_CERTS": str(deployment.emulator.ca_bundle),
         "AWS_PAGER": "",
         "RESULT_QUEUE_URL": outputs["ResultQueueUrl"],
         "PARKED_QUEUE_URL": outputs["ParkedQueueUrl"],
