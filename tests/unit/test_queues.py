@@ -66,12 +66,6 @@ def test_attributes_count_towards_the_limit_of_1_mib(spare: int, expected: list[
     assert list(chunks({"a": half, "b": other, "c": {"MessageBody": "x"}})) == expected
 
 
-def test_an_entry_that_is_too_large_gets_a_call_of_its_own() -> None:
-    """SQS would refuse a message's neighbours together with it."""
-    entries = {"a": {"MessageBody": "x"}, "b": {"MessageBody": "x" * (MIB + 1)}, "c": {"MessageBody": "x"}}
-    assert list(chunks(entries)) == [["a"], ["b"], ["c"]]
-
-
 def test_the_messages_that_the_relay_sends_in_one_call_fit() -> None:
     """SQS would refuse to park large messages, and the relay would try them for ten days."""
     largest = template()["Resources"]["ResultQueue"]["Properties"]["MaximumMessageSize"]
