@@ -5,7 +5,9 @@ import uuid as uuids
 
 from local import ROOT
 from local.endpoint.behaviour import error, hang
+from tests.support import emf
 from tests.support.deployed import SENDER_RULES, DeployedRelay
+from tests.support.emitted import emitted_fields, emitted_metrics
 from tests.support.payloads import pairs, result
 
 
@@ -22,6 +24,20 @@ def test_a_queued_result_becomes_the_documented_request(relay: DeployedRelay) ->
     assert headers["x-user-id"] == relay.user_id
     assert headers["user-agent"].startswith("flash-call-relay/")
     assert json.loads(request.body) == one
+
+
+def test_the_function_writes_only_known_fields_and_metrics_in_the_stacks_name(relay: DeployedRelay) -> None:
+    """The checks of dashboard, alarms and saved queries would rest on fields that the function never writes."""
+    one = result()
+    relay.send_known(one)
+    relay.story(one["uuid"], 1)
+    lines = [line for line in relay.deployment.log() if line.get("service") == "relay"]
+    assert {field for line in lines for field in line} <= emitted_fields()
+    blobs = relay.deployment.metrics()
+    metrics = [metric for blob in blobs for metric in emf.read(blob)]
+    assert {metric.name for metric in metrics} <= emitted_metrics().keys()
+    assert {metric.dimensions["service"] for metric in metrics} == {"relay"}
+    assert not [blob for blob in blobs if "level" in blob], "Lambda's log level would drop it"
 
 
 def test_an_event_on_the_bus_is_delivered(relay: DeployedRelay) -> None:
