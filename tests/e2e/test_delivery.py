@@ -6,7 +6,7 @@ import uuid as uuids
 from local import ROOT
 from local.endpoint.behaviour import error, hang
 from tests.support import emf
-from tests.support.deployed import SENDER_RULES, DeployedRelay
+from tests.support.deployed import SENDER_RULES, DeployedRelay, wait_for
 from tests.support.emitted import emitted_fields, emitted_metrics
 from tests.support.payloads import pairs, result
 
@@ -121,3 +121,35 @@ def test_a_direct_event_is_delivered_deferred_to_the_queue_or_parked(function_ro
     (parked,) = function_route.parked(1).values()
     assert parked["Reasons"]["reason"] == "invalid_event"
     assert json.loads(parked["Body"])["detail"] == {"uuid": "", "status": "Success"}
+
+
+def test_three_hundred_results_sent_three_times_arrive_once(relay: DeployedRelay) -> None:
+    """BetaTel would get a result as often as producers and AWS repeat it."""
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(300)]
+    relay.send_known(*results)
+    assert relay.accepted(*results) == pairs(*results)
+    relay.settled()
+    assert relay.confirmed(results[0]["uuid"]) == results[0]["status"]
+    relay.send(*results)
+    relay.put_events(*results)
+    uuids = {one["uuid"] for one in results}
+
+    def duplicates() -> int:
+        lines = relay.deployment.log()
+        return sum(line.get("outcome") == "duplicate" and line["uuid"] in uuids for line in lines)
+
+    wait_for(lambda: duplicates() == 600, "600 duplicates")
+    relay.settled()
+    assert sorted(pair for pair in relay.endpoint.accepted if pair[0] in uuids) == pairs(*results)
+
+
+def test_without_deduplication_there_is_no_table_no_permission_and_no_duplicate(function_route: DeployedRelay) -> None:
+    """A customer without deduplication would still pay for a table, or have to explain its permissions."""
+    assert "LedgerTableName" not in function_route.deployment.outputs
+    assert "dynamodb" not in json.dumps(function_route.role_policy())
+    one = result()
+    function_route.send_known(one)
+    assert function_route.accepted(one) == pairs(one)
+    function_route.settled()
+    function_route.send(one)
+    assert [line["outcome"] for line in function_route.story(one["uuid"], 2)] == ["delivered", "delivered"]
