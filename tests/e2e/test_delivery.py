@@ -8,6 +8,7 @@ from local.endpoint.behaviour import error, hang
 from tests.support import emf
 from tests.support.deployed import SENDER_RULES, DeployedRelay, wait_for
 from tests.support.emitted import emitted_fields, emitted_metrics
+from tests.support.operator import Operator
 from tests.support.payloads import pairs, result
 
 
@@ -153,3 +154,30 @@ def test_without_deduplication_there_is_no_table_no_permission_and_no_duplicate(
     function_route.settled()
     function_route.send(one)
     assert [line["outcome"] for line in function_route.story(one["uuid"], 2)] == ["delivered", "delivered"]
+
+
+def test_an_empty_or_forbidden_secret_only_delays_results(
+    without_credentials: DeployedRelay, operator: Operator
+) -> None:
+    """Results sent before the secret is filled in would be lost, or nobody would know why they wait."""
+    relay, one = without_credentials, result()
+    found = operator("--stack", "without-credentials", "doctor", "--probe")
+    assert [line.partition(":")[0] for line in found.out.splitlines() if "WRONG" in line] == [
+        "WRONG  credentials",
+        "WRONG  probe",
+    ]
+    arn = relay.deployment.outputs["CredentialsSecretArn"]
+    assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
+    relay.send_known(one)
+    first = relay.story(one["uuid"], 1)[0]
+    assert (first["message"], first["reason"]) == ("result.deferred", "credentials_unavailable")
+    assert "secret" in str(first["detail"]).lower()
+
+    deny = {"Effect": "Deny", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}
+    outage = relay.with_role_policy("outage", {"Version": "2012-10-17", "Statement": [deny]})
+    with outage, relay.reconfigured():
+        wait_for(lambda: "AccessDenied" in str(relay.story(one["uuid"])[-1]["detail"]), "Secrets Manager's refusal")
+    relay.deployment.fill_secret(relay.api_key, relay.user_id)
+    with relay.reconfigured():
+        assert relay.accepted(one) == pairs(one)
+        relay.settled()

@@ -87,34 +87,19 @@ def test_a_result_that_betatel_refuses_is_parked_with_betatels_message(relay: In
     assert parked["given"].items() >= said.items()
 
 
-@pytest.mark.parametrize("how", ["queue missing", "body too large"])
-def test_a_message_stays_on_the_queue_if_it_cannot_be_parked(relay: InProcessRelay, how: str) -> None:
-    """A malformed message would be lost while the parked queue fails, or would block its neighbours."""
-    relay.endpoint.issue(*GOOD)
-    records = relay.send(*map(result, GOOD[:3]), "malformed", *map(result, GOOD[3:]))
-    if how == "queue missing":
-        relay.configure(PARKED_QUEUE_URL=relay.parked_url + "-missing")
-    else:
-        relay.sqs.set_queue_attributes(QueueUrl=relay.parked_url, Attributes={"MaximumMessageSize": "1024"})
-        records[3]["body"] = "malformed" * 1000
-    assert relay.invoke_with(records) == [records[3]["messageId"]]
-    assert len(relay.endpoint.accepted) == 6
-    (line,) = relay.lines("settle.failed")
-    assert line["message_id"] == records[3]["messageId"]
-    assert line["detail"].startswith("park: ")
-
-
-def test_a_deferred_message_stays_on_the_queue_if_it_cannot_be_hidden(relay: InProcessRelay) -> None:
-    """SQS would delete a deferred result with the delivered ones because its delay could not be set."""
+def test_a_message_stays_on_the_queue_if_it_cannot_be_parked_or_hidden(relay: InProcessRelay) -> None:
+    """SQS would delete a malformed or deferred message with its delivered neighbours, although it is nowhere else."""
     relay.endpoint.issue("good")
-    records = relay.send(result("unknown-0"), result("good"), result("unknown-1"))
+    records = relay.send(result("unknown-0"), "malformed", result("good"), "too large", result("unknown-1"))
     records[0]["receiptHandle"] = "outdated"
+    relay.sqs.set_queue_attributes(QueueUrl=relay.parked_url, Attributes={"MaximumMessageSize": "1024"})
+    records[3]["body"] = "malformed" * 1000
     kept = relay.invoke_with(records)
-    assert sorted(kept) == sorted([records[0]["messageId"], records[2]["messageId"]])
+    assert sorted(kept) == sorted(records[number]["messageId"] for number in (0, 3, 4))
     assert relay.endpoint.accepted == [("good", "Success")]
-    (line,) = relay.lines("settle.failed")
-    assert line["message_id"] == records[0]["messageId"]
-    assert line["detail"].startswith("hide: ")
+    assert [message["body"] for message in relay.parked(1)] == ["malformed"]
+    failures = {line["message_id"]: line["detail"].split(":")[0] for line in relay.lines("settle.failed")}
+    assert failures == {records[0]["messageId"]: "hide", records[3]["messageId"]: "park"}
 
 
 def test_a_bug_defers_only_the_record_it_met(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:

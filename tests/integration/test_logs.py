@@ -109,22 +109,6 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay, monke
     assert len(relay.lines("result.")) == 3
 
 
-def test_debug_level_does_not_open_the_libraries_logs(
-    relay: InProcessRelay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At DEBUG, an engineer would drown in the libraries' lines, and the customer would pay for them."""
-    heard: list[logging.LogRecord] = []
-    listener = logging.Handler()
-    monkeypatch.setattr(listener, "emit", heard.append)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [listener])
-    caplog.set_level(logging.DEBUG)
-    logging.getLogger("some.library").debug("heard")
-    relay.endpoint.issue("call")
-    relay.invoke_with(relay.send(result("call"), result("unknown")))
-    assert heard[0].getMessage() == "heard"
-    assert {record.name for record in heard[1:] if record.levelno < logging.WARNING} <= {telemetry.SERVICE}
-
-
 def test_a_schedule_that_uses_up_the_receives_is_warned_of(relay: InProcessRelay) -> None:
     """An engineer who shortens the schedule would learn from the dead-letter queue only that the horizon is gone."""
     relay.configure(RETRY_CAP_SECONDS="3", MAX_RECEIVE_COUNT="300")
