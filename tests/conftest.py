@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from flash_call_relay.models import Judgement, Reply
+from local import ROOT
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Behaviour
 
@@ -26,8 +28,10 @@ settings.load_profile("ci")  # no deadline, no saved examples, and the same rand
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    """Run the longest files first, then those that hold docs/delivery.md, in its order."""
+    page = (ROOT / "docs" / "delivery.md").read_text()
+    order = [*LONGEST, *re.findall(r"^\[\w+\]: \.\./tests/\w+/(\w+)\.py", page, re.MULTILINE)]
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -100,6 +100,7 @@ def test_a_message_stays_on_the_queue_if_it_cannot_be_parked_or_hidden(relay: In
     assert [message["body"] for message in relay.parked(1)] == ["malformed"]
     failures = {line["message_id"]: line["detail"].split(":")[0] for line in relay.lines("settle.failed")}
     assert failures == {records[0]["messageId"]: "hide", records[3]["messageId"]: "park"}
+    assert "not acknowledged" not in relay.log.getvalue(), "SQS says why"
 
 
 def test_a_bug_defers_only_the_record_it_met(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,9 @@ def test_a_batch_without_time_left_is_deferred_without_a_post(relay: InProcessRe
     assert relay.lines("result.deferred")[0]["reason"] == "out_of_time"
     assert len(relay.parked(1)) == 1
     assert relay.invoke_with(records[:1]) == []  # with enough time, it is delivered
+    too_late = Context(remaining_ms=int(budget.LAST_CALL_S * 1000) - 1)
+    assert relay.invoke_with(records[1:], too_late) == [records[1]["messageId"]]
+    assert relay.lines("settle.failed")[0]["detail"] == "park: no time left"
 
 
 def test_an_attempt_that_never_ends_defers_only_its_own_record(

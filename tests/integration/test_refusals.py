@@ -102,7 +102,7 @@ def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws_and_a_read_at_i
 def test_copies_in_a_batch_share_one_post(relay: InProcessRelay) -> None:
     """BetaTel would get each copy of a message that a producer sent twice."""
     relay.endpoint.issue("copied", "failing", "contradicted")
-    relay.endpoint.misbehave("failing", error(500))
+    relay.endpoint.misbehave("failing", error(500, retry_after=300))
     bodies = [result("copied")] * 3 + [result("failing")] * 2 + [result("failing", "Failed")]
     records = relay.send(*bodies, result("contradicted"), result("contradicted", "Failed"))
     kept = relay.invoke_with(records)
@@ -119,6 +119,7 @@ def test_copies_in_a_batch_share_one_post(relay: InProcessRelay) -> None:
         ("failing", "deferred", "endpoint_error"),
         ("failing", "deferred", "endpoint_error"),
     ]
+    assert all(line["retry_in_s"] >= 300 for line in relay.lines("result.deferred"))
     (parked,) = relay.parked(1)
     assert "Success was confirmed at" in parked["given"]["detail"]
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from botocore import xform_name
 
+from flash_call_relay.models import Reason
 from local import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -40,6 +41,20 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
             broken.append(f"{page.name}: {path}#{anchor}")
     assert broken == []
     assert len(links()) > 50
+
+
+def test_each_row_of_what_happens_to_a_result_agrees_with_the_code_and_names_its_test() -> None:
+    """A reader would trust a table that the code has left behind, or look in vain for what holds it."""
+    page = (ROOT / "docs" / "delivery.md").read_text()
+    tests = {ref: place for ref, *place in re.findall(r'^\[(\w+)\]: \.\./(\S+) "(test_\w+)"$', page, re.MULTILINE)}
+    assert [name for path, name in tests.values() if f"\ndef {name}(" not in (ROOT / path).read_text()] == []
+    rows = re.findall(r"^\| (?!---|the endpoint answers|situation).* \| (.*) \|(.*)\|$", page, re.MULTILINE)
+    assert all("][" in outcome for outcome, _ in rows)
+    assert set(re.findall(r"\]\[(\w+)\]", page)) == tests.keys()
+    reasons = {Reason(word): (outcome, why) for outcome, why in rows for word in re.findall(r"`(\w+)`", why)}
+    assert reasons.keys() == set(Reason) - {Reason.RETRIES_EXHAUSTED}
+    for reason, (outcome, why) in reasons.items():
+        assert (reason.parks, reason.against_endpoint) == ("**parked**" in outcome, "⚡" in why), reason
 
 
 def test_each_check_that_checkov_leaves_out_has_its_reason() -> None:
