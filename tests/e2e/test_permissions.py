@@ -2,15 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.emulator.deployment import sam_deploy
-from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
-from local.processes import LocalError
 from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.payloads import pairs, result
 
@@ -94,21 +90,6 @@ def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) ->
     *allowed, denied = document["Statement"]
     assert {permission for statement in allowed for permission in split(permitted, statement)} == IN_VPC
     assert denied["Effect"] == "Deny"
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "says"),
-    [
-        ("SubnetIds", "subnet-0a1b2c3d", "A function in a VPC needs both SubnetIds and SecurityGroupIds"),
-        ("RateLimitPerSecond", "10001", "a whole number of POSTs per second from 0"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_in_words(
-    emulator: Emulator, built: Path, parameter: str, value: str, says: str
-) -> None:
-    """The deployment would go ahead without the VPC, or fail with a sentence that does not help."""
-    with pytest.raises(LocalError, match=says):
-        sam_deploy(emulator, "refused", built, {"EventRoute": "none", parameter: value})
 
 
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
