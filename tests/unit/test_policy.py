@@ -105,7 +105,8 @@ def test_any_2xx_confirms_with_confirmation_by_http_status(said: dict[str, Any] 
     """If BetaTel changes the documented reply, no setting could make the relay deliver again."""
     settings = replace(SETTINGS, confirmation="http-status")
     assert decide(reply(204, said, failure=failure), settings=settings) == Delivered(204)
-    assert not isinstance(decide(reply(500, said, failure=failure), settings=settings), Delivered)
+    for status in (199, 300, 500):
+        assert not isinstance(decide(reply(status, said, failure=failure), settings=settings), Delivered)
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
@@ -163,9 +164,11 @@ def test_a_failure_that_is_not_the_records_fault_defers_before_24_hours_and_park
     assert then.http_status == before.http_status == (finding.http_status if isinstance(finding, Reply) else None)
 
 
-def test_a_429_whose_body_is_cut_short_still_asks_to_wait() -> None:
-    """The relay would go on asking an endpoint that throttles."""
-    judgement = policy.judge(SETTINGS, RESULT, reply(429, None, failure=Reason.BAD_REPLY, wait_s=60))
+def test_a_401_or_429_whose_body_is_cut_short_still_counts() -> None:
+    """The relay would go on asking an endpoint that throttles, or trying a key that it refuses."""
+    cut = {"failure": Reason.BAD_REPLY, "wait_s": 60}
+    assert policy.judge(SETTINGS, RESULT, reply(401, None, **cut)).reason is Reason.CREDENTIALS_REJECTED
+    judgement = policy.judge(SETTINGS, RESULT, reply(429, None, **cut))
     assert (judgement.reason, judgement.wait_s, judgement.asks_to_wait) == (Reason.THROTTLED, 60, True)
 
 
