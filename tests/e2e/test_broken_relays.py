@@ -50,13 +50,6 @@ def _failure(settings, result, reply):
 """,
     ),
     "forgets what is in the ledger": broken(ONCE, ledger="\nLedger.look_up\nLedger.look_up = lambda *_: {}\n"),
-    "posts twice": broken(
-        ONCE,
-        webhook="""
-_post = Webhook.post
-Webhook.post = lambda *args, **options: (_post(*args, **options), _post(*args, **options))[1]
-""",
-    ),
     "takes a contradiction for a copy": broken(
         CONTRADICTIONS, policy="\n_compare\ndef _compare(*_): return models.Duplicate()\n"
     ),
@@ -116,18 +109,6 @@ def _publish_and_fail(*args, **options):
     _publish(*args, **options)
     raise OSError("no route to EventBridge")
 OutcomeBus.publish = _publish_and_fail
-""",
-    ),
-    "tells the outcome bus of a result that is not parked": broken(
-        OBSERVED,
-        outcome_bus="""
-_publish = OutcomeBus.publish
-def _publish_early(self, processed, **options):
-    told = [replace(one, outcome=Parked("rejected", "-")) for one in processed if isinstance(one.outcome, Deferred)]
-    return _publish(self, [*processed, *told], **options)
-OutcomeBus.publish = _publish_early
-from dataclasses import replace
-from flash_call_relay.models import Deferred
 """,
     ),
     "fails when logging does": broken(

@@ -5,7 +5,10 @@ import uuid as uuids
 
 from local import ROOT
 from local.endpoint.behaviour import error, hang
-from tests.support.deployed import SENDER_RULES, DeployedRelay
+from tests.support import emf
+from tests.support.deployed import SENDER_RULES, DeployedRelay, wait_for
+from tests.support.emitted import emitted_fields, emitted_metrics
+from tests.support.operator import Operator
 from tests.support.payloads import pairs, result
 
 
@@ -22,6 +25,20 @@ def test_a_queued_result_becomes_the_documented_request(relay: DeployedRelay) ->
     assert headers["x-user-id"] == relay.user_id
     assert headers["user-agent"].startswith("flash-call-relay/")
     assert json.loads(request.body) == one
+
+
+def test_the_function_writes_only_known_fields_and_metrics_in_the_stacks_name(relay: DeployedRelay) -> None:
+    """The checks of dashboard, alarms and saved queries would rest on fields that the function never writes."""
+    one = result()
+    relay.send_known(one)
+    relay.story(one["uuid"], 1)
+    lines = [line for line in relay.deployment.log() if line.get("service") == "relay"]
+    assert {field for line in lines for field in line} <= emitted_fields()
+    blobs = relay.deployment.metrics()
+    metrics = [metric for blob in blobs for metric in emf.read(blob)]
+    assert {metric.name for metric in metrics} <= emitted_metrics().keys()
+    assert {metric.dimensions["service"] for metric in metrics} == {"relay"}
+    assert not [blob for blob in blobs if "level" in blob], "Lambda's log level would drop it"
 
 
 def test_an_event_on_the_bus_is_delivered(relay: DeployedRelay) -> None:
@@ -105,3 +122,62 @@ def test_a_direct_event_is_delivered_deferred_to_the_queue_or_parked(function_ro
     (parked,) = function_route.parked(1).values()
     assert parked["Reasons"]["reason"] == "invalid_event"
     assert json.loads(parked["Body"])["detail"] == {"uuid": "", "status": "Success"}
+
+
+def test_three_hundred_results_sent_three_times_arrive_once(relay: DeployedRelay) -> None:
+    """BetaTel would get a result as often as producers and AWS repeat it."""
+    results = [result(status="Success" if number % 2 else "Failed") for number in range(300)]
+    relay.send_known(*results)
+    assert relay.accepted(*results) == pairs(*results)
+    relay.settled()
+    assert relay.confirmed(results[0]["uuid"]) == results[0]["status"]
+    relay.send(*results)
+    relay.put_events(*results)
+    uuids = {one["uuid"] for one in results}
+
+    def duplicates() -> int:
+        lines = relay.deployment.log()
+        return sum(line.get("outcome") == "duplicate" and line["uuid"] in uuids for line in lines)
+
+    wait_for(lambda: duplicates() == 600, "600 duplicates")
+    relay.settled()
+    assert sorted(pair for pair in relay.endpoint.accepted if pair[0] in uuids) == pairs(*results)
+
+
+def test_without_deduplication_there_is_no_table_no_permission_and_no_duplicate(function_route: DeployedRelay) -> None:
+    """A customer without deduplication would still pay for a table, or have to explain its permissions."""
+    assert "LedgerTableName" not in function_route.deployment.outputs
+    assert "dynamodb" not in json.dumps(function_route.role_policy())
+    one = result()
+    function_route.send_known(one)
+    assert function_route.accepted(one) == pairs(one)
+    function_route.settled()
+    function_route.send(one)
+    assert [line["outcome"] for line in function_route.story(one["uuid"], 2)] == ["delivered", "delivered"]
+
+
+def test_an_empty_or_forbidden_secret_only_delays_results(
+    without_credentials: DeployedRelay, operator: Operator
+) -> None:
+    """Results sent before the secret is filled in would be lost, or nobody would know why they wait."""
+    relay, one = without_credentials, result()
+    found = operator("--stack", "without-credentials", "doctor", "--probe")
+    assert [line.partition(":")[0] for line in found.out.splitlines() if "WRONG" in line] == [
+        "WRONG  credentials",
+        "WRONG  probe",
+    ]
+    arn = relay.deployment.outputs["CredentialsSecretArn"]
+    assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
+    relay.send_known(one)
+    first = relay.story(one["uuid"], 1)[0]
+    assert (first["message"], first["reason"]) == ("result.deferred", "credentials_unavailable")
+    assert "secret" in str(first["detail"]).lower()
+
+    deny = {"Effect": "Deny", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}
+    outage = relay.with_role_policy("outage", {"Version": "2012-10-17", "Statement": [deny]})
+    with outage, relay.reconfigured():
+        wait_for(lambda: "AccessDenied" in str(relay.story(one["uuid"])[-1]["detail"]), "Secrets Manager's refusal")
+    relay.deployment.fill_secret(relay.api_key, relay.user_id)
+    with relay.reconfigured():
+        assert relay.accepted(one) == pairs(one)
+        relay.settled()

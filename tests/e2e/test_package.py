@@ -1,6 +1,7 @@
 """The package that `sam build` makes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from local import ROOT, TOOLS
+from local.emulator.runtime import Runtime
+from tests.support.deployed import DeployedRelay
 
 SIZE_LIMIT_MB = 12
 ASK_EACH_SERVICE = """
@@ -66,6 +69,20 @@ def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Pat
     assert_same(files(again), {name: file for name, file in files(package).items() if not name.endswith(".pyc")})
     build(again, "--old-file=sources")  # Adds the bytecode to the same sources.
     assert_same(files(again), files(package))
+
+
+def test_the_runtime_starts_from_the_packages_bytecode(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
+    """Each cold start would compile 11 MB of sources: /var/task is read-only, so Lambda keeps no bytecode."""
+    other = tmp_path / "package"
+    shutil.copytree(package, other, ignore=shutil.ignore_patterns("__pycache__"))
+    # The runtime here may have another version of Python than the function, which needs other bytecode.
+    python = TOOLS / "runtime" / "bin" / "python"
+    make = ("make", "--silent", "build-RelayFunction", "--old-file=sources")
+    subprocess.run([*make, f"ARTIFACTS_DIR={other}", f"VERSION_PYTHON={python}"], cwd=ROOT / "src", check=True)
+    with (other / "flash_call_relay" / "handler.py").open("a") as source:
+        source.write("\nraise RuntimeError('compiled from the source')\n")
+    with Runtime(relay.deployment, other, tmp_path / "logs"):
+        assert relay.deployment.invoke({"Records": []})["FunctionError"] is None
 
 
 def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,15 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.emulator.deployment import sam_deploy
-from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
-from local.processes import LocalError
 from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.payloads import pairs, result
 
@@ -95,41 +91,6 @@ def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) ->
     assert denied["Effect"] == "Deny"
 
 
-@pytest.mark.parametrize(
-    ("parameter", "value", "says"),
-    [
-        ("SubnetIds", "subnet-0a1b2c3d", "A function in a VPC needs both SubnetIds and SecurityGroupIds"),
-        ("RateLimitPerSecond", "10001", "a whole number of POSTs per second from 0"),
-        ("IamPath", "acme", "a path that begins and ends with a slash"),
-        ("SenderPrincipalArns", "111122223333", "up to 10 ARNs of roles, users or accounts"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_in_words(
-    emulator: Emulator, built: Path, parameter: str, value: str, says: str
-) -> None:
-    """The deployment would go ahead without the VPC, or fail with a sentence that does not help."""
-    with pytest.raises(LocalError, match=says):
-        sam_deploy(emulator, "refused", built, {"EventRoute": "none", parameter: value})
-
-
-def test_what_the_stack_stores_is_under_the_given_key(permitted: DeployedRelay) -> None:
-    """A company would find data under a key that it does not control, or the relay could not work with the key.
-
-    The emulator ignores the key of the table and the key of the variables.
-    """
-    deployment, key = permitted.deployment, permitted.deployment.parameters["KmsKeyArn"]
-    for queue in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
-        asked = {"QueueUrl": deployment.outputs[queue], "AttributeNames": ["All"]}
-        attributes = deployment.sqs.get_queue_attributes(**asked)["Attributes"]
-        assert (attributes["KmsMasterKeyId"], attributes["KmsDataKeyReusePeriodSeconds"]) == (key, "300")
-        assert attributes.get("SqsManagedSseEnabled", "false") == "false"
-    client, secret = deployment.emulator.client, deployment.outputs["CredentialsSecretArn"]
-    assert client("secretsmanager").describe_secret(SecretId=secret)["KmsKeyId"] == key
-    (group,) = client("logs").describe_log_groups(logGroupNamePrefix=deployment.outputs["LogGroupName"])["logGroups"]
-    assert group["kmsKeyId"] == key
-    poll_and_deliver(permitted)
-
-
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
 def test_the_relay_fails_visibly_without_the_permission(permitted: DeployedRelay, permission: Permission) -> None:
     """The role would allow more than the relay does, or the relay would hide a missing permission."""
@@ -143,18 +104,14 @@ def test_the_emulator_enforces_none_of_the_other_permissions(permitted: Deployed
     """A permission that a test could show to be needed would go without such a test."""
     with without(permitted, *NOT_ASKED_FOR):
         assert begin(permitted) == set()
-        poll_and_deliver(permitted)
-
-
-def poll_and_deliver(relay: DeployedRelay) -> None:
-    """Let the emulator poll the queue as Lambda does, and have one result delivered that way."""
-    one = result()
-    relay.deployment.sqs.purge_queue(QueueUrl=relay.deployment.outputs["ResultQueueUrl"])
-    relay.deployment.poll(on=True)
-    relay.send_known(one)
-    assert relay.accepted(one) == pairs(one)
-    relay.settled()
-    relay.deployment.poll(on=False)
+        # The emulator polls the queue as Lambda does.
+        one = result()
+        permitted.deployment.sqs.purge_queue(QueueUrl=permitted.deployment.outputs["ResultQueueUrl"])
+        permitted.deployment.poll(on=True)
+        permitted.send_known(one)
+        assert permitted.accepted(one) == pairs(one)
+        permitted.settled()
+        permitted.deployment.poll(on=False)
 
 
 def split(relay: DeployedRelay, statement: dict[str, Any]) -> Iterator[Permission]:

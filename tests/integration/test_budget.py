@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay import budget, handler, ledger
-from local.endpoint.behaviour import Behaviour, answer, hang
+from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.relay import KEY, PATIENCE_S, USER
 from tests.support.template import template
@@ -24,22 +24,33 @@ CALLS = {
 }
 
 
-def failed_calls(behaviour: Behaviour, limits: Config) -> list[tuple[budget.Call, BaseException, int, float]]:
-    """Make each call while its service behaves so; return their errors, numbers of requests and durations."""
+Ended = list[tuple[budget.Call, BaseException, int, float]]
+PATIENT = Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S)
+THROTTLED = answer(400, {"__type": "ThrottlingException"}, {"x-amz-retry-after": "60000"})
+
+
+@pytest.fixture(scope="module")
+def failed() -> dict[str, Ended]:
+    """Make each call to a silent service and to one that throttles, all at once.
+
+    Return their errors, numbers of requests and durations.
+    """
     make: Any = boto3.Session().client
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "eu-central-1"}
-    ended = []
-    with ThreadPoolExecutor(len(CALLS)) as threads, contextlib.ExitStack() as servers:
+    behaviours = {"silent": (hang(), Config()), "throttles": (THROTTLED, PATIENT)}
+    with ThreadPoolExecutor(2 * len(CALLS)) as threads, contextlib.ExitStack() as servers:
         begun = []
-        for service, (call, operation, arguments) in CALLS.items():
-            server = servers.enter_context(StandIn(api_key=KEY, user_id=USER))
-            server.override(behaviour)
-            url = server.url.removesuffix(WEBHOOK_PATH)
-            client = make(service, endpoint_url=url, config=handler._bounded(call).merge(limits), **keys)
-            begun.append((call, server, threads.submit(timed, getattr(client, operation), arguments)))
-        for call, server, pending in begun:
+        for way, (behaviour, limits) in behaviours.items():
+            for service, (call, operation, arguments) in CALLS.items():
+                server = servers.enter_context(StandIn(api_key=KEY, user_id=USER))
+                server.override(behaviour)
+                url = server.url.removesuffix(WEBHOOK_PATH)
+                client = make(service, endpoint_url=url, config=handler._bounded(call).merge(limits), **keys)
+                begun.append((way, call, server, threads.submit(timed, getattr(client, operation), arguments)))
+        ended: dict[str, Ended] = {way: [] for way in behaviours}
+        for way, call, server, pending in begun:
             error, took_s = pending.result(call.worst + PATIENCE_S)
-            ended.append((call, error, len(server.requests), took_s))
+            ended[way].append((call, error, len(server.requests), took_s))
     return ended
 
 
@@ -51,18 +62,16 @@ def timed(call: Any, arguments: Any) -> tuple[BaseException, float]:
     return failed.value, time.monotonic() - began
 
 
-def test_a_call_to_a_silent_service_ends_within_its_worst_case() -> None:
+def test_a_call_to_a_silent_service_ends_within_its_worst_case(failed: dict[str, Ended]) -> None:
     """Lambda would kill the function while it hides or parks, and its whole batch would come back."""
-    for call, error, requests, _ in failed_calls(hang(), Config()):
+    for call, error, requests, _ in failed["silent"]:
         assert isinstance(error, BotoCoreError)
         assert requests <= call.attempts
 
 
-def test_a_service_that_asks_for_a_minute_gets_the_wait_of_the_worst_case() -> None:
+def test_a_service_that_asks_for_a_minute_gets_the_wait_of_the_worst_case(failed: dict[str, Ended]) -> None:
     """Botocore would wait for a throttled service until Lambda kills the function."""
-    throttled = answer(400, {"__type": "ThrottlingException"}, {"x-amz-retry-after": "60000"})
-    patient = Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S)
-    for call, error, requests, took_s in failed_calls(throttled, patient):
+    for call, error, requests, took_s in failed["throttles"]:
         assert isinstance(error, ClientError)
         assert requests == call.attempts
         assert took_s >= 5 * (call.attempts - 1), "the worst case includes botocore's own limit of 5 s"

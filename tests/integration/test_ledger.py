@@ -1,10 +1,10 @@
 """The ledger: the relay sends no confirmed result again, and a failing ledger costs no result."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from flash_call_relay import ledger as ledgers
 from flash_call_relay.budget import Deadline
 from flash_call_relay.ledger import Ledger
 from flash_call_relay.models import Delivered, FlashCallResult, Processed, Record, Status
@@ -16,30 +16,23 @@ from tests.support.relay import InProcessRelay, failing_service
 THROTTLED = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
 
 
-def test_a_confirmed_result_is_not_sent_again(relay: InProcessRelay) -> None:
-    """BetaTel would get a result as often as SQS, EventBridge and the producer deliver it."""
+def test_a_confirmed_result_is_not_sent_again_and_its_contradiction_is_parked(relay: InProcessRelay) -> None:
+    """BetaTel would get a result as often as the producer repeats it, or two verdicts on one call."""
     relay.add_ledger()
     relay.endpoint.issue("call")
-    for _ in range(3):
+    relay.endpoint.misbehave("call", error(400))
+    assert relay.invoke_with(relay.send(result("call"))) == []
+    assert relay.ledger_entries() == {}, "only a confirmation suppresses a result"
+    for _ in range(2):
         assert relay.invoke_with(relay.send(result("call"))) == []
     event = {"id": "event", "detail-type": "Flash Call Result", "detail": result("call")}
     assert relay.invoke(event) == []
-    assert relay.endpoint.accepted == [("call", "Success")]
-    assert relay.outcomes() == [("delivered", None)] + [("duplicate", None)] * 3
-    assert all("duration_ms" not in line for line in relay.lines("result.duplicate"))
-
-
-def test_a_contradiction_of_a_confirmed_result_is_parked_unsent(relay: InProcessRelay) -> None:
-    """BetaTel would get two verdicts on one call, and nobody would learn of it."""
-    relay.add_ledger()
-    relay.endpoint.issue("call")
     assert relay.invoke_with(relay.send(result("call", "Failed"))) == []
-    assert relay.invoke_with(relay.send(result("call", "Success"))) == []
-    assert relay.endpoint.accepted == [("call", "Failed")]
-    (parked,) = relay.parked(1)
-    assert parked["given"]["reason"] == "conflicting_status"
-    assert parked["given"]["detail"].startswith("Failed was confirmed at 2")
-    assert parked["given"]["detail"].endswith("and this one says Success")
+    assert relay.endpoint.accepted == [("call", "Success")]
+    assert relay.outcomes() == [
+        *(("parked", "rejected"), ("delivered", None), ("duplicate", None), ("duplicate", None)),
+        ("parked", "conflicting_status"),
+    ]
 
 
 def test_an_exception_in_an_invocation_still_writes_the_confirmations(
@@ -56,18 +49,6 @@ def test_an_exception_in_an_invocation_still_writes_the_confirmations(
     with pytest.raises(RuntimeError, match="a bug"):
         relay.invoke_with(relay.send(result("call")))
     assert relay.ledger_entries()["call"]["status"] == "Success"
-
-
-@pytest.mark.parametrize("status", [400, 404, 500], ids="HTTP {}".format)
-def test_an_unconfirmed_result_is_sent_when_it_comes_again(relay: InProcessRelay, status: int) -> None:
-    """The relay would take a parked result that a person sends again for a duplicate, and lose it."""
-    relay.add_ledger()
-    relay.endpoint.issue("call")
-    relay.endpoint.misbehave("call", error(status))
-    relay.invoke_with(relay.send(result("call")))
-    assert relay.ledger_entries() == {}
-    assert relay.invoke_with(relay.send(result("call"))) == []
-    assert relay.endpoint.accepted == [("call", "Success")]
 
 
 def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -> None:
@@ -88,31 +69,18 @@ def test_a_batch_of_120_costs_two_reads_and_five_writes(relay: InProcessRelay) -
         assert int(item["expires_at"]) - int(item["confirmed_at"]) == 30 * 86_400
 
 
-@pytest.fixture(params=["missing", "refused", "throttled", "unreachable", "silent"])
-def without_ledger(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
-    """Run the relay with a ledger that fails."""
+@pytest.mark.parametrize("failure", ["missing", "throttled", "unreachable", "silent"])
+def test_results_are_delivered_while_the_ledger_fails(relay: InProcessRelay, failure: str) -> None:
+    """An outage of DynamoDB would stop all deliveries, or lose results."""
     relay.keep_real_limits("LEDGER_CALL", "LEDGER_S")
     relay.endpoint.issue("call", "other")
-    if request.param == "missing":
-        relay.configure(LEDGER_TABLE_NAME="no-such-table")
-        yield relay
-    elif request.param == "refused":
-        relay.configure(LEDGER_TABLE_NAME="x")  # too short a name for DynamoDB
-        yield relay
-    else:
-        with failing_service(request.param, THROTTLED) as url:
-            relay.add_ledger(AWS_ENDPOINT_URL_DYNAMODB=url)
-            yield relay
-
-
-def test_results_are_delivered_while_the_ledger_fails(without_ledger: InProcessRelay) -> None:
-    """An outage of DynamoDB would stop all deliveries, or lose results."""
-    relay = without_ledger
-    assert relay.invoke_with(relay.send(result("call"), result("call"), result("other", "Failed"))) == []
+    with failing_service("unreachable" if failure == "missing" else failure, THROTTLED) as url:
+        place = {} if failure == "missing" else {"AWS_ENDPOINT_URL_DYNAMODB": url}
+        relay.configure(LEDGER_TABLE_NAME="no-such-table", **place)
+        assert relay.invoke_with(relay.send(result("call"), result("call"), result("other", "Failed"))) == []
     assert sorted(relay.endpoint.accepted) == [("call", "Success"), ("other", "Failed")]
     assert sorted(relay.outcomes(), key=str) == [("delivered", None), ("delivered", None), ("duplicate", None)]
-    faults = [line["detail"].split(":")[0] for line in relay.lines("ledger.failed")]
-    assert faults == ["read", "write"]
+    assert [line["detail"].split(":")[0] for line in relay.lines("ledger.failed")] == ["read", "write"]
     assert relay.counted("LedgerErrors") == [1], "one for the invocation, however many calls failed"
 
 
@@ -173,34 +141,28 @@ class OverloadedDynamoDB:
 
 
 # Of BatchStatementError, in the API reference of DynamoDB; the emulator refuses the whole call instead.
-PASSING = [
+PASSING = (
     *("InternalServerError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"),
     *("ThrottlingError", "TransactionConflict"),
-]
-LASTING = ["AccessDenied", "ResourceNotFound", "ValidationError"]
+)
+LASTING = ("AccessDenied", "ResourceNotFound", "ValidationError")
 
 
-@pytest.mark.parametrize("code", PASSING)
-def test_what_dynamodb_leaves_undone_for_now_is_requested_again(relay: InProcessRelay, code: str) -> None:
-    """Under load, the ledger would lose confirmations, and the relay would send their results again."""
-    relay.add_ledger()
-    ledger = ledger_of(relay, OverloadedDynamoDB(relay.dynamodb, code))
-    calls = [f"overloaded-{number}" for number in range(5)]
-    write(ledger, dict.fromkeys(calls, "Failed"))
-    assert ledger.look_up(set(calls)).keys() == set(calls)
-    assert ledger.faults == []
-
-
-@pytest.mark.parametrize("code", LASTING)
-def test_an_error_of_a_statement_that_lasts_is_named_at_once(relay: InProcessRelay, code: str) -> None:
-    """Each invocation would wait a second for nothing, and its log would not say that a permission is missing."""
+@pytest.mark.parametrize("code", [*PASSING, *LASTING])
+def test_what_dynamodb_leaves_undone_is_requested_again_unless_its_error_lasts(
+    relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Under load the ledger would lose confirmations, or each invocation wait for a permission that is missing."""
+    monkeypatch.setattr(ledgers, "PAUSE_S", 0.001)
     relay.add_ledger()
     dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
     ledger = ledger_of(relay, dynamodb)
-    write(ledger, {f"refused-{number}": "Failed" for number in range(60)})
-    assert ledger.faults == [f"write: {code}"]
-    assert dynamodb.writes == 1
-    assert relay.ledger_entries().keys() == {"refused-0"}
+    lasts = code in LASTING
+    calls = [f"call-{number}" for number in range(30 if lasts else 5)]
+    write(ledger, dict.fromkeys(calls, "Failed"))
+    assert ledger.faults == ([f"write: {code}"] if lasts else [])
+    assert dynamodb.writes == (1 if lasts else 5)
+    assert (relay.ledger_entries() if lasts else ledger.look_up(set(calls))).keys() == set(calls[: dynamodb.writes])
 
 
 def test_a_ledger_that_stays_throttled_is_given_up_after_a_second(relay: InProcessRelay) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flash_call_relay.outcome_bus import DETAIL_TYPES
 from local.endpoint.behaviour import answer, error, in_turn
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.payloads import result
@@ -16,26 +17,18 @@ from tests.support.template import template
 @pytest.fixture
 def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
     """Run the relay with a bus of its own, which sends all events to a queue, `heard`."""
-    events = relay.emulator.client("events")
-    events.create_event_bus(Name=relay.name)
-    _listen(relay, "heard", {"source": [{"prefix": ""}]})
-    relay.configure(OUTCOME_BUS_NAME=relay.name)
+    events, name = relay.emulator.client("events"), relay.name
+    asked = {"QueueUrl": relay.queue("heard"), "AttributeNames": ["QueueArn"]}
+    arn = relay.sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
+    events.create_event_bus(Name=name)
+    events.put_rule(Name=name, EventBusName=name, EventPattern=json.dumps({"source": [{"prefix": ""}]}))
+    events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "queue", "Arn": arn}])
+    relay.configure(OUTCOME_BUS_NAME=name)
     relay.endpoint.issue("call", "other")
     yield relay
-    for rule in events.list_rules(EventBusName=relay.name)["Rules"]:
-        events.remove_targets(Rule=rule["Name"], EventBusName=relay.name, Ids=["queue"])
-        events.delete_rule(Name=rule["Name"], EventBusName=relay.name)
-    events.delete_event_bus(Name=relay.name)
-
-
-def _listen(relay: InProcessRelay, name: str, pattern: dict[str, Any]) -> str:
-    url = relay.queue(name)
-    arn = relay.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events = relay.emulator.client("events")
-    events.put_rule(Name=f"{relay.name}-{name}", EventBusName=relay.name, EventPattern=json.dumps(pattern))
-    target = {"Id": "queue", "Arn": arn}
-    events.put_targets(Rule=f"{relay.name}-{name}", EventBusName=relay.name, Targets=[target])
-    return url
+    events.remove_targets(Rule=name, EventBusName=name, Ids=["queue"])
+    events.delete_rule(Name=name, EventBusName=name)
+    events.delete_event_bus(Name=name)
 
 
 def _heard(relay: InProcessRelay, count: int) -> list[dict[str, Any]]:
@@ -72,16 +65,10 @@ def test_the_bus_gets_an_event_for_each_confirmed_and_each_parked_result(bus: In
     assert bus.counted("OutcomeEventsFailed") == [0]
 
 
-def test_the_relays_own_rule_does_not_match_its_events(bus: InProcessRelay) -> None:
+def test_the_relays_own_rule_does_not_match_its_events() -> None:
     """With one bus for both, the relay would take its own events for results, and each would make another one."""
-    pattern = template()["Resources"]["ResultRule"]["Properties"]["EventPattern"] | {"source": ["flash-call-relay"]}
-    own = _listen(bus, "own", pattern)
-    bus.invoke_with(bus.send(result("call"), "no result"))
-    assert len(_heard(bus, 2)) == 2
-    last = {"Source": "flash-call-relay", "DetailType": "Flash Call Result", "Detail": "{}", "EventBusName": bus.name}
-    bus.emulator.client("events").put_events(Entries=[last])
-    assert [json.loads(record["body"])["detail"] for record in bus.receive(own, 1)] == [{}], "the rule works"
-    assert sum(bus.depths(own).values()) == 1
+    pattern = template()["Resources"]["ResultRule"]["Properties"]["EventPattern"]
+    assert not set(pattern["detail-type"]) & set(DETAIL_TYPES.values())
 
 
 def test_one_call_publishes_ten_events(bus: InProcessRelay) -> None:
@@ -100,30 +87,15 @@ def test_a_result_that_sqs_did_not_park_has_no_event(bus: InProcessRelay) -> Non
     assert bus.calls_of("PutEvents") == []
 
 
-def test_there_are_no_events_without_a_bus(relay: InProcessRelay) -> None:
-    """A customer without an outcome bus would pay for events, or need a permission for them."""
-    relay.endpoint.issue("call")
-    relay.invoke_with(relay.send(result("call"), "no result"))
-    assert relay.calls_of("PutEvents") == []
-    assert relay.counted("OutcomeEventsFailed") == [0]
-
-
-@pytest.fixture(params=["throttled", "unreachable", "silent"])
-def without_bus(request: pytest.FixtureRequest, relay: InProcessRelay) -> Iterator[InProcessRelay]:
-    """Run the relay with an outcome bus that fails."""
+@pytest.mark.parametrize("failure", ["throttled", "unreachable", "silent"])
+def test_results_are_settled_while_the_bus_fails(relay: InProcessRelay, failure: str) -> None:
+    """An outage of EventBridge would lose results, or deliver them twice."""
     relay.endpoint.issue("call")
     relay.keep_real_limits("EVENTS_CALL", "EVENTS_S")
-    relay.configure(OUTCOME_BUS_NAME="default")
-    with failing_service(request.param) as url:
-        relay.configure(AWS_ENDPOINT_URL_EVENTBRIDGE=url)
-        yield relay
-
-
-def test_results_are_settled_while_the_bus_fails(without_bus: InProcessRelay) -> None:
-    """An outage of EventBridge would lose results, or deliver them twice."""
-    relay = without_bus
     good, malformed = relay.send(result("call"), "no result")
-    assert relay.invoke_with([good, malformed]) == []
+    with failing_service(failure) as url:
+        relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=url)
+        assert relay.invoke_with([good, malformed]) == []
     assert relay.endpoint.accepted == [("call", "Success")]
     assert [message["body"] for message in relay.parked(1)] == ["no result"]
     failed = {line["message_id"]: line for line in relay.lines("outcome_event.failed")}
@@ -137,24 +109,8 @@ def test_results_are_settled_while_the_bus_fails(without_bus: InProcessRelay) ->
     assert relay.counted("OutcomeEventsFailed") == [2]
 
 
-def test_an_event_that_eventbridge_refuses_is_tried_once_more_and_logged(relay: InProcessRelay) -> None:
-    """A throttled moment would cost events, and nobody would know which."""
-    relay.endpoint.issue("call")
-    refusal = {"ErrorCode": "ThrottlingException", "ErrorMessage": "slow down"}
-    with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-        eventbridge.override(answer(200, {"FailedEntryCount": 1, "Entries": [refusal]}))
-        place = eventbridge.url.removesuffix(WEBHOOK_PATH)
-        relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
-        assert relay.invoke_with(relay.send(result("call"))) == []
-    first, again = relay.calls_of("PutEvents")
-    assert first == again
-    (line,) = relay.lines("outcome_event.failed")
-    assert line["detail"] == "PutEvents: ThrottlingException"
-    assert relay.counted("OutcomeEventsFailed") == [1]
-
-
-def test_an_event_that_eventbridge_took_is_not_logged_as_failed(relay: InProcessRelay) -> None:
-    """A failure to repeat one refused event would report events that the backend has."""
+def test_only_an_event_that_eventbridge_refuses_twice_is_logged_as_failed(relay: InProcessRelay) -> None:
+    """A throttled moment would cost events, or the log would report events that the backend has."""
     relay.endpoint.issue("call", "other")
     refusal = {"ErrorCode": "InternalFailure", "ErrorMessage": "once more"}
     half = answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]})

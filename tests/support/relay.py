@@ -176,10 +176,12 @@ class InProcessRelay:
 
     def send(self, *bodies: object) -> list[dict[str, Any]]:
         """Put bodies on the result queue; return the records that Lambda's poller makes of them, in the same order."""
-        ids = []
-        for body in bodies:
-            text = body if isinstance(body, str) else json.dumps(body)
-            ids.append(self.sqs.send_message(QueueUrl=self.results_url, MessageBody=text)["MessageId"])
+        texts = [body if isinstance(body, str) else json.dumps(body) for body in bodies]
+        ids: list[str] = []
+        for start in range(0, len(texts), 10):
+            entries = [{"Id": str(at), "MessageBody": text} for at, text in enumerate(texts[start : start + 10])]
+            sent = self.sqs.send_message_batch(QueueUrl=self.results_url, Entries=entries)["Successful"]
+            ids += [one["MessageId"] for one in sorted(sent, key=lambda one: int(one["Id"]))]
         received: dict[str, dict[str, Any]] = {}
         while missing := set(ids) - received.keys():  # a deferred message may come back meanwhile
             more = self.receive(self.results_url, len(missing))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from botocore import xform_name
 
+from flash_call_relay.models import Reason
 from local import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -54,6 +55,20 @@ def test_each_file_and_test_that_a_page_names_exists(page: str) -> None:
     tests = "".join(file.read_text() for file in ROOT.glob("tests/**/test_*.py"))
     assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
     assert len(files) > 10
+
+
+def test_each_row_of_what_happens_to_a_result_agrees_with_the_code_and_names_its_test() -> None:
+    """A reader would trust a table that the code has left behind, or look in vain for what holds it."""
+    page = (ROOT / "docs" / "delivery.md").read_text()
+    tests = {ref: place for ref, *place in re.findall(r'^\[(\w+)\]: \.\./(\S+) "(test_\w+)"$', page, re.MULTILINE)}
+    assert [name for path, name in tests.values() if f"\ndef {name}(" not in (ROOT / path).read_text()] == []
+    rows = re.findall(r"^\| (?!---|the endpoint answers|situation).* \| (.*) \|(.*)\|$", page, re.MULTILINE)
+    assert all("][" in outcome for outcome, _ in rows)
+    assert set(re.findall(r"\]\[(\w+)\]", page)) == tests.keys()
+    reasons = {Reason(word): (outcome, why) for outcome, why in rows for word in re.findall(r"`(\w+)`", why)}
+    assert reasons.keys() == set(Reason) - {Reason.RETRIES_EXHAUSTED}
+    for reason, (outcome, why) in reasons.items():
+        assert (reason.parks, reason.against_endpoint) == ("**parked**" in outcome, "⚡" in why), reason
 
 
 def test_each_check_that_checkov_leaves_out_has_its_reason() -> None:

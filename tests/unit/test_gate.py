@@ -17,7 +17,7 @@ from flash_call_relay.models import Judgement, Reason
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
 PROOFS = [None, Reason.REJECTED, Reason.UNKNOWN_CALL, Reason.CONTRADICTED]  # of good credentials
 OLD, NEW = Credentials("old", "user"), Credentials("new", "user")
-FAR = Deadline(1e9)
+FAR, OVER = Deadline(1e9), Deadline(0)
 TIMEOUT_S = 0.5  # on the clock below; waiting for a trial takes real time
 PATIENCE_S = 30
 
@@ -98,14 +98,16 @@ def test_five_failures_in_a_row_block_the_endpoint_for_30_s(gate: Gate, clock: C
     assert refusal(gate) is None
 
 
-@pytest.mark.parametrize("answer", [*PROOFS, Reason.THROTTLED], ids=lambda reason: reason or "confirmed")
+@pytest.mark.parametrize(
+    "answer", [*PROOFS, Reason.THROTTLED, Reason.CREDENTIALS_REJECTED], ids=lambda reason: reason or "confirmed"
+)
 def test_an_answer_between_failures_resets_the_count(gate: Gate, answer: Reason | None) -> None:
-    """Scattered failures would stop all deliveries."""
+    """Scattered failures, or an endpoint that refuses the key, would stop all deliveries."""
     for _ in range(3):
         fail(gate, 4)
-        learn(gate, answer)
+        learn(gate, answer, OLD)
     assert refusal(gate) is None
-    assert gate.events() == []
+    assert "endpoint.failing" not in gate.events()
 
 
 def test_a_failing_endpoint_is_tried_by_one_attempt_at_a_time(gate: Gate, clock: Clock) -> None:
@@ -113,12 +115,12 @@ def test_a_failing_endpoint_is_tried_by_one_attempt_at_a_time(gate: Gate, clock:
     fail(gate, 5)
     clock.now += 30
     assert refusal(gate) is None
-    assert refusal(gate) is Reason.ENDPOINT_FAILING, "the trial is under way"
+    assert refusal(gate, end=OVER) is Reason.ENDPOINT_FAILING, "the trial is under way"
     learn(gate, Reason.ENDPOINT_ERROR, trial=True)
     assert refusal(gate) is Reason.ENDPOINT_FAILING, "it failed"
     clock.now += TIMEOUT_S
     assert refusal(gate) is None, "the next trial"
-    assert refusal(gate) is Reason.ENDPOINT_FAILING
+    assert refusal(gate, end=OVER) is Reason.ENDPOINT_FAILING
     learn(gate, None, trial=True)
     assert [refusal(gate) for _ in range(20)] == [None] * 20
     assert gate.events() == ["endpoint.failing", "endpoint.recovered"]
@@ -155,16 +157,6 @@ def test_the_rest_of_a_batch_waits_for_the_trial_of_refused_credentials(clock: C
         assert refusal(gate, NEW) is None, "the gate admits other credentials"
         learn(gate, None, OLD, trial=True)
         assert other.result(PATIENCE_S) is None
-
-
-def test_a_failed_trial_blocks_the_rest_of_its_batch(gate: Gate, clock: Clock) -> None:
-    """In an outage, a batch of 100 would wait for one time-out after another, and the customer would pay for it."""
-    fail(gate, 5)
-    clock.now += 30
-    assert refusal(gate) is None
-    clock.now += TIMEOUT_S
-    learn(gate, Reason.TIMEOUT, trial=True)
-    assert refusal(gate) is Reason.ENDPOINT_FAILING
 
 
 def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
@@ -301,7 +293,7 @@ def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock) -> None:
         assert second.result(PATIENCE_S) is None
     clock.now += 3600  # idle time is not saved up
     assert refusal(gate) is None
-    assert refusal(gate, end=Deadline(0)) is Reason.THROTTLED
+    assert refusal(gate, end=OVER) is Reason.THROTTLED
 
 
 def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +333,7 @@ def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> N
     assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
     clock.now += 30
     assert refusal(gate, OLD) is None
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
+    assert refusal(gate, OLD, OVER) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
     learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
     clock.now += 29
     assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
@@ -370,29 +362,16 @@ def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> N
     assert gate.events() == ["credentials.rejected"]
 
 
-@pytest.mark.parametrize("answer", PROOFS, ids=lambda reason: reason or "confirmed")
-def test_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
-    """Results would wait although the credentials are good again."""
+@pytest.mark.parametrize(
+    "answer", [*PROOFS, Reason.THROTTLED, *AGAINST_ENDPOINT], ids=lambda reason: reason or "confirmed"
+)
+def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
+    """Results would wait although the key is good again, or a proxy's error page would prove that it is."""
     learn(gate, Reason.CREDENTIALS_REJECTED)
     learn(gate, answer)
-    assert refusal(gate) is None
-    assert gate.events() == ["credentials.rejected", "credentials.accepted"]
-
-
-@pytest.mark.parametrize("answer", [Reason.THROTTLED, *AGAINST_ENDPOINT])
-def test_a_reply_that_does_not_prove_the_credentials_leaves_them_blocked(gate: Gate, answer: Reason) -> None:
-    """The gate would take a proxy's error page for proof that a key is good."""
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    learn(gate, answer)
-    assert refusal(gate) is Reason.CREDENTIALS_REJECTED
-
-
-def test_a_refusal_of_credentials_ends_a_row_of_failures(gate: Gate) -> None:
-    """An endpoint that refuses the key would count as down."""
-    fail(gate, 4)
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    fail(gate, 4)
-    assert refusal(gate) is None
+    proves = answer in PROOFS
+    assert refusal(gate) is (None if proves else Reason.CREDENTIALS_REJECTED)
+    assert ("credentials.accepted" in gate.events()) == proves
 
 
 def test_an_acceptance_of_corrected_credentials_is_reported_once(gate: Gate) -> None:

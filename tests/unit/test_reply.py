@@ -1,0 +1,118 @@
+"""What a reply says: its JSON object, its message without the credentials, and the wait that it asks for."""
+
+import json
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.reply import parse, retry_after_s
+from flash_call_relay.text import printable
+
+NOW = 1_800_000_000.0
+KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
+CREDENTIALS = Credentials(KEY, USER)
+
+
+@pytest.mark.parametrize(
+    ("body", "json_object"),
+    [
+        (b"{}", {}),
+        (b'{"message": null}', {"message": None}),
+        (b'{"message": ["OK"]}', {"message": ["OK"]}),
+        *((body, None) for body in (b"", b"<html>It works!</html>", b"[]", b'"OK"', b"{\xff}", b"[" * 60_000)),
+        (b"9" * 60_000, None),
+        (b'{"status": "Failed", "status": "Success"}', None),
+    ],
+)
+def test_only_a_json_object_is_an_api_reply(body: bytes, json_object: dict[str, Any] | None) -> None:
+    """A proxy's page would count as a confirmation, or an odd reply would fail the batch."""
+    said = parse(200, {}, body, CREDENTIALS)
+    assert (said.json_object, said.message) == (json_object, "")
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<!doctype html><HTML><head><TITLE lang=en>\n Sign in\n</TITLE></head><p>No", "Sign in"),
+        (f"<title>Blocked for {KEY}</title>", "Blocked for ***"),
+        ("<title>" + "y" * 200, "y" * 117 + "..."),
+        *((page, "") for page in ("<title> </title>", "<title", "<title " * 9000)),
+    ],
+)
+def test_a_page_is_told_by_its_title(page: str, message: str) -> None:
+    """An engineer would not know what answers instead of the API, or would find the key in the log."""
+    assert parse(200, {}, page.encode(), CREDENTIALS).message == message
+
+
+def test_useless_headers_are_quoted() -> None:
+    """An engineer would not see why the relay does not wait, or why it cannot read the body."""
+    headers = {"Retry-After": "soon", "Content-Encoding": "br"}
+    assert parse(429, headers, b"\x0b", CREDENTIALS).message == "(Retry-After: soon) (Content-Encoding: br)"
+    assert parse(429, {**headers, "Retry-After": "7"}, b"{}", CREDENTIALS).message == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (f"{KEY} is no key of {USER}", "*** is no key of ***"),
+        (f"{KEY.upper()} {USER.title()} x-api-key={KEY}{USER}{KEY}", "*** *** x-api-key=*********"),
+        ("y" * 115 + KEY, "y" * 115 + "***"),  # cut after it is masked
+        (f"caf\xe9 {KEY}\r\n{USER}", r"caf\xe9 ***  ***"),
+        ("no\na\tKEY of ours", "no ***"),
+        ("na\N{LATIN SMALL LETTER E WITH ACUTE}ve A KEY\x00OF ours", "*** ***"),
+        *((words, "(withheld)") for words in (f"no key: {KEY[:10]}...", f"user%20{USER[3:]}", f'"{KEY[4:].upper()}"')),
+    ],
+)
+def test_echoed_credentials_are_masked_and_parts_of_them_withheld(words: str, shown: str) -> None:
+    """An endpoint that quotes its request would put the credentials into the log and onto the parked queue."""
+    odd = Credentials("a key of ours", r"na\xe9ve")  # as some other characters look when they are made printable
+    credentials = CREDENTIALS if "hunter2" in words.lower() or "key-" in words else odd
+    assert parse(400, {}, json.dumps({"message": words}).encode(), credentials).message == shown
+
+
+def test_a_long_message_is_searched_for_a_long_key_in_time() -> None:
+    """A long error message would stop all threads for seconds, and the function could exceed its time-out."""
+    long_key = "".join(f"key{number}" for number in range(1000, 2500))
+    began = time.thread_time()  # of this thread's work only, however busy the machine is
+    said = parse(400, {}, json.dumps({"message": "key" * 20_000}).encode(), Credentials(long_key, USER))
+    assert said.message.startswith("keykey")
+    assert time.thread_time() - began < 1
+
+
+def http_date(offset_s: float) -> str:
+    """Return the HTTP date `offset_s` seconds from now."""
+    return format_datetime(datetime.fromtimestamp(NOW + offset_s, UTC), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *((value, None) for value in (None, "", "-1", "+5", "1e3", ".5", "nan", "soon", "٣")),
+        *(("0", 0), (" 30 ", 30), ("120.5", 120.5), ("900.5", 900), ("9" * 5000, 900)),
+        ("30, 60", 30),  # two headers
+        *((http_date(45), 45), (http_date(5000), 900), (http_date(-45), 0)),
+        *((http_date(45).replace("GMT", "+0000"), 45), (http_date(45).replace(" GMT", ""), 45)),
+        *(("Fri, 99 Foo 2026 99:99:99 GMT", None), ("Fri, 31 Dec 9999 23:59:59 -2359", 900)),
+    ],
+)
+def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: float | None) -> None:
+    """The relay would ignore the endpoint's request to wait, or obey nonsense in the header."""
+    assert retry_after_s(value, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("HTTP 500 Oops", "HTTP 500 Oops"),
+        *((" \t\r\n\x00\x7f", "-"), ("", "-"), ("two\r\nlines", "two  lines")),
+        ("caf\xe9 \U0001f4de \ud800", r"caf\xe9 \U0001f4de \ud800"),
+        *(("a" * 256, "a" * 256), ("a" * 257, "a" * 253 + "...")),
+    ],
+)
+def test_text_from_outside_becomes_printable_and_stays_readable(text: str, clean: str) -> None:
+    """SQS would refuse to park a message because of its `detail`, or an engineer could not read what was said."""
+    assert printable(text) == clean
