@@ -99,18 +99,14 @@ class Gate:
             if is_trial:
                 self._trial_until = None
                 self._changed.notify_all()
-            if judgement.asks_to_wait or (is_trial and fails and self._held_until is not None):
+            if judgement.asks_to_wait:
                 self._hold(judgement.wait_s, goes_on=is_trial)
-            elif is_trial and self._held_until is not None and self._held_until <= self._clock():
-                self._held_until = None
-                self._events.append(GateEvent.ENDPOINT_THROTTLING_ENDED)
+            elif is_trial and self._held_until is not None:
+                self._end_hold(fails=fails)
             if fails:
                 self._count_failure(was_trial=is_trial)
             elif not judgement.asks_to_wait:
-                self._failures = 0
-                if self._failing_until is not None:
-                    self._failing_until = None
-                    self._events.append(GateEvent.ENDPOINT_RECOVERED)
+                self._end_failures()
             if reason is None or reason.proves_credentials:
                 self._accept(credentials)
             elif reason is Reason.CREDENTIALS_REJECTED:
@@ -145,6 +141,14 @@ class Gate:
             self._hold_s = min(2 * self._hold_s, LAST_HOLD_S)
         self._held_until = max(self._held_until or 0.0, self._clock() + (wait_s or self._hold_s))
 
+    def _end_hold(self, *, fails: bool) -> None:
+        now, held_until = self._clock(), self._held_until or 0.0
+        if fails:
+            self._held_until = max(held_until, now + self._timeout_s)
+        elif held_until <= now:  # else another attempt has brought a request to wait meanwhile
+            self._held_until = None
+            self._events.append(GateEvent.ENDPOINT_THROTTLING_ENDED)
+
     def _count_failure(self, *, was_trial: bool) -> None:
         self._failures += 1
         if self._failures == IN_A_ROW:
@@ -152,6 +156,12 @@ class Gate:
             self._events.append(GateEvent.ENDPOINT_FAILING)
         elif self._failing_until is not None and was_trial:
             self._failing_until = self._clock() + self._timeout_s
+
+    def _end_failures(self) -> None:
+        self._failures = 0
+        if self._failing_until is not None:
+            self._failing_until = None
+            self._events.append(GateEvent.ENDPOINT_RECOVERED)
 
     def _accept(self, credentials: Credentials) -> None:
         # An attempt that was under way with the former good credentials does not end the refusal of the new ones.

@@ -277,8 +277,11 @@ def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock
     throttle(gate, 5)
     clock.now += 5
     assert refusal(gate) is None
-    learn(gate, Reason.TIMEOUT, trial=True)
-    assert refusal(gate) is Reason.THROTTLED
+    for _ in range(4):
+        learn(gate, Reason.TIMEOUT, trial=True)
+        assert refusal(gate) is Reason.THROTTLED
+        clock.now += TIMEOUT_S
+        assert refusal(gate) is None, "no longer than a failing endpoint"
     assert gate.events() == ["endpoint.throttling"]
 
 
