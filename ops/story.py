@@ -12,10 +12,9 @@ import click
 
 from ops import logs
 from ops.ledger import Entry, Ledger
-from ops.messages import Message
 from ops.options import named
 from ops.output import DAY_S, paragraph, progress, table, timestamp
-from ops.queues import DEAD, PARKED, QueueKind
+from ops.queues import DEAD, PARKED, Message, QueueKind
 from ops.stack import Stack
 
 HOLD_S = 60
@@ -54,7 +53,7 @@ class History:
             failures = logs.find(stack, "message", "settle.failed", since)
             lines += [line for line in failures if line.get("message_id") in ids]
         held = {
-            kind: [one for one in kind.of(stack, HOLD_S).look(lambda _: None) if one.is_about(uuid)]
+            kind: [one for one in kind.of(stack, HOLD_S).look(lambda _: None) if uuid in one.calls]
             for kind in (PARKED, DEAD)
         }
         return cls(stack, uuid, sorted(lines, key=logs.at_of), ledger.entry(uuid), bool(ledger.table), held)
@@ -97,11 +96,6 @@ class History:
 
     def _statuses(self, message: Message) -> str:
         return ", ".join(one.status for one in message.results if one.uuid == self.uuid) or "no result"
-
-    def commands(self) -> list[str]:
-        """Return the commands to begin with if it needs a person."""
-        lists = (f"{kind.group} list --uuid {shlex.quote(self.uuid)}" for kind, held in self.held.items() if held)
-        return [self.stack.command(words) for words in lists]
 
     def _confirmations(self) -> list[tuple[float, str, str]]:
         """Return time, status and "at" of each confirmation, oldest first; "before" if only a duplicate shows it."""
@@ -196,8 +190,8 @@ def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:
     table(("when", "where", "what"), rows)
     click.echo()
     paragraph(history.verdict())
-    for command in history.commands():
-        click.echo(f"-> {command}")
+    for kind in (kind for kind, held in history.held.items() if held):
+        click.echo(f"-> {stack.command(f'{kind.group} list --uuid {shlex.quote(uuid)}')}")
     return 0
 
 

@@ -35,7 +35,7 @@ def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
     levels.pop("deferred")  # other tests defer results
     assert levels == dict.fromkeys(
         [
-            *("stack", "function", "concurrency", "intake", "events", "credentials"),
+            *("stack", "function", "intake", "events", "credentials"),
             *("result queue", "parked queue", "dead-letter queue", "probe"),
         ],
         "ok",

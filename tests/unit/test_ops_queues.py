@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops import parked
-from ops.messages import Message
-from ops.queues import MAX_CALL_BYTES, Depth, Queue
+from ops.queues import MAX_CALL_BYTES, Depth, Message, Queue
 from tests.support.aws import URL, QueueStack, Sqs, counts
 from tests.support.operator import Ended, run
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flash_call_relay.models import FlashCallResult
 from ops import parked, send
 from ops.errors import CommandError
-from ops.messages import Message
+from ops.queues import Message
 
 A, B = FlashCallResult("a", "Success"), FlashCallResult("b", "Failed")
 NOTHING = "Nothing was done: "

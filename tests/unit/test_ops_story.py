@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops import cli, story
-from tests.support.aws import CALL, FakeStack
+from tests.support.aws import CALL, FakeStack, log
 from tests.support.operator import run, terminal
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
@@ -145,7 +145,7 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
         what, status, reason, minute, extra = event.groups()
         at = NOON + 60 * int(minute)
         if what == "ledger":
-            item = {"status": {"S": status}, "confirmed_at": {"N": str(int(at))}}
+            item = {"uuid": {"S": CALL}, "status": {"S": status}, "confirmed_at": {"N": str(int(at))}}
         elif what == "deduplication-off":
             ledger = False
         elif what.endswith("-queue"):
@@ -166,8 +166,8 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
             where = {"uuid": CALL, "status": status, "outcome": what, "message_id": extra or "message"}
             lines.append(line(at, f"result.{what}", **where, **facts))
     stack = FakeStack(
-        filter_log_events={"events": [{"message": json.dumps(one)} for one in lines]},
-        get_item={"Item": item} if item else {},
+        **log(*lines),
+        batch_get_item={"Responses": {"ledger": [item] if item else []}},
         receive_message=lambda QueueUrl, **_: {"Messages": [queues[QueueUrl]] if QueueUrl in queues else []},  # noqa: N803
         change_message_visibility_batch={},
         get_queue_attributes={"Attributes": {"VisibilityTimeout": "420"}},
@@ -225,9 +225,10 @@ def test_the_search_goes_back_as_far_as_asked() -> None:
     """The answer about a result of last week would be that nothing is known."""
     asked: list[dict[str, Any]] = []
 
-    def nothing(**request: Any) -> dict[str, Any]:
+    def search(**request: Any) -> dict[str, Any]:
         asked.append(request)
-        return {"events": []}
+        return {"queryId": "query"}
 
-    assert run(FakeStack(filter_log_events=nothing, receive_message={}), "story", CALL, "--days", "10").status == 1
-    assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400) * 1000
+    stack = FakeStack(**{**log(), "start_query": search}, receive_message={})
+    assert run(stack, "story", CALL, "--days", "10").status == 1
+    assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400)

@@ -1,6 +1,5 @@
 """`watch` shows what SQS and the log say, continues after a failure, and ends by itself."""
 
-import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ops import logs, watch
-from tests.support.aws import FakeStack, counts
+from tests.support.aws import FakeStack, counts, log
 from tests.support.operator import run
 
 THROTTLED = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")
@@ -38,10 +37,10 @@ def stack(depths: list[Any] | None = None, state: str = "Enabled", asked: list[o
     """Return a stack with these depths of the result queue, one for each refresh."""
     results = iter(depths or [])
 
-    def log(**request: object) -> dict[str, Any]:
+    def search(**request: object) -> dict[str, Any]:
         if asked is not None:
             asked.append(request)
-        return {"events": [{"message": json.dumps({"timestamp": "2025-11-24T15:59:00Z", **one})} for one in LINES]}
+        return {"queryId": "query"}
 
     def depth(QueueUrl: str, **_: Any) -> Any:  # noqa: N803
         if QueueUrl != "ResultQueueUrl":
@@ -51,7 +50,9 @@ def stack(depths: list[Any] | None = None, state: str = "Enabled", asked: list[o
             raise reply
         return reply
 
-    return FakeStack(filter_log_events=log, get_queue_attributes=depth, get_event_source_mapping={"State": state})
+    replies = log(*({"timestamp": "2025-11-24T15:59:00Z", **one} for one in LINES))
+    mapping = {"State": state}
+    return FakeStack(**{**replies, "start_query": search}, get_queue_attributes=depth, get_event_source_mapping=mapping)
 
 
 @pytest.mark.parametrize(("state", "start"), [("Enabled", ""), ("Disabled", "PAUSED "), ("Disabling", "PAUSED ")])
@@ -97,7 +98,7 @@ def test_a_later_failure_does_not_end_the_view() -> None:
     ended = run(stack([counts(visible=1), THROTTLED, counts(visible=2)]), "watch", "--count", "3")
     assert ended.status == 0
     assert [line.split()[2] for line in ended.out.splitlines()] == ["1,", "2,"]
-    assert ended.err.startswith("2025-11-24T16:00:05Z  AWS throttles GetQueueAttributes")
+    assert ended.err.startswith("2025-11-24T16:00:05Z  AWS refused GetQueueAttributes: Throttling")
 
 
 def test_a_first_failure_ends_the_command() -> None:
