@@ -83,8 +83,8 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
         notes.append(f"{stack.label} has no ledger: the log of the last {duration(LOG_S)} says what is confirmed.")
     if nowhere := sum(one.uuid not in held and one.uuid not in entries for one in results):
         notes.append(
-            f"{count(nowhere, 'result')} of the file can only be on the result queue, whose messages can't be read. It "
-            f"has about {count(depth.total, 'message')}, with {depth.in_flight:,} deferred or in progress."
+            f"{count(nowhere, 'result')} of the file: not confirmed, parked or dead-lettered. The result queue, whose "
+            f"messages can't be read, has about {depth.total:,}, with {depth.in_flight:,} deferred or in progress."
         )
     waits = nowhere <= depth.total
     fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}

@@ -22,7 +22,7 @@ from ops.stack import ONE_INVOCATION, Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
-APART_S = 180  # a reason without a deferral for this long before the newest outcome is over
+APART_S = 90  # a reason without a deferral for this long before the newest outcome is over
 BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the first, and documents the second
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # The command restores the terminal's echo when it ends or is interrupted. The secret is in no file and no history.
@@ -217,8 +217,9 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
         says = f"SQS did not hide or park {count(failed.times, 'message')} (settle.failed, {_ago(now, failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
     causes, delivered = recent.deferred, recent.of(logs.DELIVERED)
-    # `endpoint_failing` is no cause: the relay did not try these results because of another reason.
-    order = sorted(causes, key=lambda reason: (reason == Reason.ENDPOINT_FAILING, -causes[reason].times))
+    # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
+    last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
+    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -causes[reason].times))
     known = [causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING]
     newest = max(tally.at for tally in [*known, delivered])
     present = [reason for reason in order if causes[reason].at > newest - APART_S]

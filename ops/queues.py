@@ -138,6 +138,7 @@ class Depth:
     hidden: int  # in flight
     delayed: int  # their delay is not over
     retention_s: int  # how long the queue keeps a message
+    visibility_s: int  # after how long a message that was received comes back
 
     @property
     def in_flight(self) -> int:
@@ -153,12 +154,12 @@ class Depth:
 class Queue:
     """One SQS queue of a stack.
 
-    A receive hides messages for `hold_s` seconds: until then after a kill, else until the command ends. After an
+    A receive hides messages for `HOLD_S` seconds: until then after a kill, else until the command ends. After an
     interruption, this may be so for those of the last receive. Only the receive count of a message changes.
     """
 
-    def __init__(self, sqs: Any, url: str, *, dead: bool = False, hold_s: int = HOLD_S) -> None:
-        self._sqs, self._url, self._dead, self._hold_s = sqs, url, dead, hold_s
+    def __init__(self, sqs: Any, url: str, *, dead: bool = False) -> None:
+        self._sqs, self._url, self._dead = sqs, url, dead
         self._held: dict[str, str] = {}  # receipt handles by message id
 
     def depth(self) -> Depth:
@@ -169,6 +170,7 @@ class Queue:
             hidden=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
             delayed=int(attributes["ApproximateNumberOfMessagesDelayed"]),
             retention_s=int(attributes["MessageRetentionPeriod"]),
+            visibility_s=int(attributes["VisibilityTimeout"]),
         )
 
     def send(self, bodies: Mapping[str, str]) -> dict[str, str]:
@@ -220,7 +222,7 @@ class Queue:
         received = self._sqs.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=MAX_ENTRIES,
-            VisibilityTimeout=self._hold_s,
+            VisibilityTimeout=HOLD_S,
             WaitTimeSeconds=LONG_POLL_S,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp"],
@@ -234,7 +236,7 @@ class Queue:
         for start in range(0, len(handles), MAX_ENTRIES):
             some = enumerate(handles[start : start + MAX_ENTRIES])
             entries = [{"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0} for number, handle in some]
-            with suppress(BotoCoreError, ClientError):  # the messages become visible after hold_s
+            with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
                 self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
 
@@ -252,9 +254,9 @@ class QueueKind:
         """The runbook's section about the messages on this queue."""
         return f"docs/runbook.md#{self.title.replace(' ', '-')}-not-empty"
 
-    def of(self, stack: Stack, hold_s: int = HOLD_S) -> Queue:
+    def of(self, stack: Stack) -> Queue:
         """Return this queue of a stack."""
-        return Queue(stack.client("sqs"), stack.output(self.output), dead=self == DEAD, hold_s=hold_s)
+        return Queue(stack.client("sqs"), stack.output(self.output), dead=self == DEAD)
 
 
 RESULTS = QueueKind("", "result queue", "ResultQueueUrl", ())

@@ -18,7 +18,7 @@ from ops.output import duration, timestamp
 from ops.queues import DEAD, PARKED, RESULTS
 from ops.stack import Stack
 
-LOG_EVERY_S = 60  # a long log is queried with Logs Insights, which charges for each query
+LOG_EVERY_S = 15  # Logs Insights charges for each query
 EMPTY_IN_A_ROW = 2  # SQS's counts are approximate
 
 
@@ -34,7 +34,7 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
     """Show queue depths and recent outcomes, a line every few seconds.
 
     Results that are waiting are to be received; those in flight are deferred until their next attempt, or in the
-    function now. The outcomes are those of the last 15 minutes, read from the function's log once a minute: a result
+    function now. The outcomes are those of the last 15 minutes, read from the function's log every 15 s: a result
     that is deferred three times counts three times. If AWS refuses a later refresh, the command says why and continues.
     Ctrl-C ends it with exit status 0, and --count before --until-empty with 1.
     """

@@ -127,6 +127,7 @@ def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, 
         "ApproximateNumberOfMessagesNotVisible": str(hidden),
         "ApproximateNumberOfMessagesDelayed": str(delayed),
         "MessageRetentionPeriod": "864000",
+        "VisibilityTimeout": "420",
     }
     return {"Attributes": attributes}
 

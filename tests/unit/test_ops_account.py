@@ -18,7 +18,7 @@ from tests.support.operator import Ended, run
 AT = ("1763800000", "2025-11-22T08:26:40Z")
 SAME, OTHER = Entry("Success", AT[0]), Entry("Failed", AT[0])
 NOW = int(time.time())
-ONLY = "can only be on the result queue, whose messages can't be read. It has about"
+LEFT = "not confirmed, parked or dead-lettered. The result queue, whose messages can't be read, has about"
 PARKED, DEAD = ("parked", "rejected"), ("dead-lettered", "function_failed")
 
 
@@ -71,7 +71,7 @@ def test_the_numbers_come_with_what_could_not_be_seen(tmp_path: Path) -> None:
         "",
         "About 2 messages on the dead-letter queue could not be read: repeat the command.",
         "a-stack (eu-central-1) has no ledger: the log of the last 3 d says what is confirmed.",
-        f"1 result of the file {ONLY} 1 message, with 1 deferred or in progress.",
+        f"1 result of the file: {LEFT} 1, with 1 deferred or in progress.",
     ]
 
 
@@ -83,7 +83,7 @@ def test_more_results_than_the_queue_has_are_unknown(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [line["state"] for line in lines] == ["unknown", "parked", "unknown"]
     assert list(lines[0]) == ["uuid", "status", "state", "reason", "confirmed_status", "confirmed_at"]
-    assert f"2 results of the file {ONLY} 1 message, with 0 " in ended.err
+    assert f"2 results of the file: {LEFT} 1, with 0 " in ended.err
 
 
 def test_all_confirmed_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

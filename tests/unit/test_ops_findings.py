@@ -219,6 +219,14 @@ def test_after_a_good_probe_the_next_attempts_are_promised(state: str, wanted: b
                 "delivered 2 (the latest 10 s ago)"
             ),
         ),
+        (
+            "unknown_call 9, unknown_call 8, endpoint_failing 7, endpoint_failing 6, timeout 1",
+            "note",
+            (
+                "timeout 1 (the latest 1 s ago), unknown_call 2 (the latest 8 s ago), "
+                "endpoint_failing 2 (the latest 6 s ago); delivered none"
+            ),
+        ),
         ("timeout 600", "note", "timeout 1 (the latest 10 min ago); delivered none"),
         ("endpoint_failing 5", "note", "endpoint_failing 1 (the latest 5 s ago); delivered none"),
     ],
