@@ -10,7 +10,7 @@ import click
 from flash_call_relay import __version__
 from ops.account import account
 from ops.doctor import doctor
-from ops.errors import CommandError, explain
+from ops.errors import explain
 from ops.ledger import forget
 from ops.parked import queue_commands
 from ops.pause import pause, resume
@@ -45,8 +45,6 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     before the command. Exit status: 0 if all is well, 1 if something is wrong or was refused, 2 if the command can't
     run, 130 if it was interrupted.
     """
-    if not stack:
-        raise CommandError("The stack's name is empty: give it with --stack.")
     context.obj = Stack(stack, region=region, profile=profile)
 
 

@@ -176,10 +176,8 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
         says = "the rule sends events to the result queue, because of `pause`"
         yield Finding(NOTE, says, "", stack.command("resume"))
     else:
-        targets = ", ".join(arns) or "no target"
-        other = "queue" if route == "function" else "function"
-        step = f"deploy with EventRoute={other}, then with {route}: without a change, CloudFormation restores nothing"
-        yield Finding(WRONG, f"the rule {rule} sends events to {targets}", step)
+        step = f"deploy with another EventRoute, then with {route}: without a change, CloudFormation restores nothing"
+        yield Finding(WRONG, f"the rule {rule} sends events to {', '.join(arns) or 'no target'}", step)
 
 
 def _fill(stack: Stack, says: str) -> Finding:

@@ -1,7 +1,6 @@
 """Errors that end a command, each as one sentence that says what to do."""
 
 import errno
-import json
 import re
 import traceback
 from collections.abc import Iterable
@@ -67,7 +66,7 @@ def cause(error: Exception) -> str:
         if isinstance(one, OSError) and one.strerror:
             return f"{one.strerror}: {one.filename}" if isinstance(one.filename, str) else one.strerror
         one = one.__context__
-    return "it is not JSON" if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    return type(error).__name__
 
 
 def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - a table

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from flash_call_relay.text import error_code
 from ops.errors import CommandError
-from ops.options import confirmed, dry_run_option, named, yes_option
+from ops.options import confirmed, dry_run_option, yes_option
 from ops.output import timestamp
 from ops.stack import Stack
 
@@ -74,7 +74,7 @@ class Ledger:
 
 
 @click.command()
-@click.option("--uuid", required=True, callback=named, help="The call, as BetaTel named it.")
+@click.option("--uuid", required=True, help="The call, as BetaTel named it.")
 @dry_run_option
 @yes_option
 @click.pass_obj

@@ -12,13 +12,6 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would b
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
-def named(_context: click.Context, _parameter: click.Parameter, uuid: str) -> str:
-    """Return a call's uuid, which an unset variable of the shell leaves empty."""
-    if not uuid:
-        raise CommandError("The uuid is empty: name the call.")
-    return uuid
-
-
 def confirmed(question: str, *, dry_run: bool, yes: bool) -> bool:
     """Return whether to make a change; ask unless --dry-run or --yes is given."""
     if dry_run:

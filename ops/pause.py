@@ -48,12 +48,10 @@ def resume(stack: Stack) -> None:
 
 def _switch_mapping(stack: Stack, *, enabled: bool) -> None:
     client, wanted = stack.client("lambda"), "Enabled" if enabled else "Disabled"
-    mapping, deadline, asked = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S, False
+    mapping, deadline = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S
     while (state := client.get_event_source_mapping(UUID=mapping)["State"]) != wanted:
         try:
-            if not asked:
-                client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
-                asked = True
+            client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
         except ClientError as error:
             if error_code(error) not in BUSY:
                 raise

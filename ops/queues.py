@@ -173,8 +173,8 @@ class Queue:
             visibility_s=int(attributes["VisibilityTimeout"]),
         )
 
-    def send(self, bodies: Mapping[str, str]) -> dict[str, str]:
-        """Send bodies; return the fault of each body that SQS did not take, by the key of the body."""
+    def send(self, bodies: Mapping[str, str], tell: Callable[[int], object] = lambda _: None) -> dict[str, str]:
+        """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""
         keys, refused = list(bodies), dict[str, str]()
         large = sum(len(body.encode(errors="surrogatepass")) for body in bodies.values()) > MAX_CALL_BYTES
         size = 1 if large else MAX_ENTRIES
@@ -185,6 +185,7 @@ class Queue:
             taken = {int(entry["Id"]) for entry in reply.get("Successful", ())}
             faults = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
             refused |= {key: faults.get(one, "not acknowledged") for one, key in sent.items() if one not in taken}
+            tell(start + len(sent) - len(refused))
         return refused
 
     def hide(self, seen: Callable[[int], object]) -> list[Message]:

@@ -14,7 +14,7 @@ from flash_call_relay.models import FlashCallResult, NoResult
 from ops.errors import CommandError
 from ops.options import STATUS
 from ops.output import count, progress
-from ops.queues import MAX_ENTRIES, RESULTS, tell_refused
+from ops.queues import RESULTS, tell_refused
 from ops.stack import Stack
 
 COLUMNS = ("uuid", "status")
@@ -47,21 +47,14 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
         results = {1: content}
     else:
         raise CommandError("Say what to send: --uuid and --status, or --file.")
-    whole = count(len(results), "result")
     if dry_run:
-        click.echo(f"Dry run: {whole} would be sent.")
+        click.echo(f"Dry run: {count(len(results), 'result')} would be sent.")
         return 0
-    refused, sent = dict[str, str](), 0
-    bodies = ((f"line {line}", json.dumps({"uuid": one.uuid, "status": one.status})) for line, one in results.items())
+    bodies = {f"line {line}": json.dumps({"uuid": one.uuid, "status": one.status}) for line, one in results.items()}
     with progress("sent", len(results)) as tell:
-        queue = RESULTS.of(stack)
-        while some := dict(islice(bodies, MAX_ENTRIES)):
-            faults = queue.send(some)
-            refused |= faults
-            sent += len(some) - len(faults)
-            tell(sent)
+        refused = RESULTS.of(stack).send(bodies, tell)
     tell_refused(refused)
-    click.echo(f"{count(sent, 'result')} sent to the result queue of {stack.label}.")
+    click.echo(f"{count(len(results) - len(refused), 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
 
 

@@ -12,7 +12,6 @@ import click
 
 from ops import logs
 from ops.ledger import Entry, Ledger
-from ops.options import named
 from ops.output import DAY_S, paragraph, progress, table, timestamp
 from ops.queues import DEAD, PARKED, RESULTS, Message, QueueKind
 from ops.stack import Stack
@@ -151,7 +150,7 @@ class History:
 
 
 @click.command()
-@click.argument("uuid", callback=named)
+@click.argument("uuid")
 @click.option("--days", type=click.IntRange(1, 3650), default=3, show_default=True, help="How far back to search logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj

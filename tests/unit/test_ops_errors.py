@@ -295,7 +295,7 @@ def test_an_endpoint_does_not_show_its_password(machine: Machine, url: str) -> N
         ({}, {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token"}, "(No such file or directory: /nowhere/token)"),
         ({}, {"AWS_WEB_IDENTITY_TOKEN_FILE": "/"}, "(Is a directory: /)"),
         ({"credential_process": "/nowhere/program"}, {}, "(No such file or directory: /nowhere/program)"),
-        ({"credential_process": "echo hello"}, {}, "(it is not JSON): check"),
+        ({"credential_process": "echo hello"}, {}, "(JSONDecodeError): check"),
         ({"credential_process": "sh -c 'echo my own words >&2; exit 3'"}, {}, "custom-process: my own words: check"),
         ({"role_arn": ROLE, "source_profile": "gone"}, {}, 'The source_profile "gone" referenced in the profile'),
     ],

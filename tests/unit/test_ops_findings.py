@@ -73,7 +73,7 @@ def test_a_pause_is_a_note_and_a_mapping_disabled_by_aws_is_wrong(reason: str | 
 def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
     """A pause during a deployment would end with an error of AWS, and the relay would continue."""
     monkeypatch.setattr(pause, "POLL_S", 0)
-    states, refusals = iter(["Updating", "Enabled", "Enabled", "Disabled"]), iter([busy, None])
+    states, refusals = iter(["Updating", "Enabled", "Enabled", "Disabled"]), iter([busy, None, None])
 
     def update(**_: object) -> None:
         if refusal := next(refusals):
