@@ -69,7 +69,7 @@ def queue_commands(kind: QueueKind) -> list[click.Command]:
         if set_status and not (options["uuids"] or options["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
 
-        question = f"Send {{}} to the result queue of {stack.label}?"
+        question = ("Send", f"to the result queue of {stack.label}")
         again = partial(_send_again, stack, set_status)
         return _take(stack, kind, question, again, did="replayed", rate=rate, **options)
 
@@ -87,7 +87,7 @@ def queue_commands(kind: QueueKind) -> list[click.Command]:
         now, name = datetime.now(UTC), stack.description["StackName"]
         path = path or f"{kind.group}-{name}-{now:%Y%m%dT%H%M%SZ}.jsonl"
 
-        question = f"Delete {{}} permanently, after saving them to {path}?"
+        question = ("Delete", f"permanently, after saving them to {path}")
         save = partial(_save, path)
         return _take(stack, kind, question, lambda _: {}, before=save, did="deleted", rate=DISCARD_RATE, **options)
 
@@ -118,7 +118,7 @@ def _send_again(stack: Stack, set_status: Status | None, messages: Sequence[Mess
 def _take(
     stack: Stack,
     kind: QueueKind,
-    question: str,
+    question: tuple[str, str],
     act: Callable[[Sequence[Message]], Mapping[str, str]],
     *,
     did: str,
@@ -137,7 +137,7 @@ def _take(
         found = queue.hide(tell)
     try:
         read_at, chosen = time.monotonic(), _show(stack, kind, queue, found, filters, rows=dry_run)
-        asked = question.format(count(len(chosen), "message"))
+        asked = f"{question[0]} {count(len(chosen), 'message')} {question[1]}?"
         if not chosen or not confirmed(asked, dry_run=dry_run, yes=yes):
             return 0
         if time.monotonic() > read_at + HOLD_S:

@@ -65,10 +65,8 @@ def test_every_error_of_botocore_becomes_one_line_without_a_password(kind: type[
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
-        (one_of(aws.SSOTokenLoadError), "log in again"),
         (one_of(aws.UnauthorizedSSOTokenError), "log in again"),
         (one_of(aws.LoginRefreshRequired), "log in again"),
-        (one_of(aws.TokenRetrievalError), "log in again"),
         (one_of(aws.NoCredentialsError), "log in again"),
         (
             one_of(aws.CredentialRetrievalError, provider="custom-process", error_msg="own words"),
@@ -82,16 +80,12 @@ def test_every_error_of_botocore_becomes_one_line_without_a_password(kind: type[
         (one_of(aws.ProfileNotFound, profile="mine"), "(mine) could not be found: check"),
         (one_of(aws.InvalidConfigError, error_msg="The source_profile x does not exist."), "x does not exist: check"),
         (one_of(aws.NoRegionError), "--region"),
-        (one_of(aws.InvalidRegionError), "--region"),
         (one_of(aws.SSLError), "AWS_CA_BUNDLE. proxy.example: "),
         (one_of(aws.EndpointConnectionError), "check the network, the region and AWS_ENDPOINT_URL. proxy.example: "),
-        (one_of(aws.ProxyConnectionError), "check the network"),
-        (one_of(aws.ReadTimeoutError), "check the network"),
         (one_of(aws.HTTPClientError, error=ValueError("Invalid header value b'hunter2'")), "check the credentials"),
         (ResponseParserError("invalid XML:\n<html>hunter2</html>"), "did not come from AWS: check AWS_ENDPOINT_URL."),
         (LookupError("hunter2"), "Unexpected LookupError: "),
         (OSError(2, "No such file", "/hunter2"), "Unexpected FileNotFoundError: "),
-        (ValueError("hunter2"), "Unexpected ValueError: "),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -105,46 +99,21 @@ def test_an_error_of_botocore_says_what_to_do(error: Exception, wanted: str) -> 
     [
         # A wrong clock.
         ("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2", "The clock of this machine is wrong"),
-        (
-            "InvalidSignatureException",
-            "Signature not yet current: 2",
-            "The clock of this machine is wrong: set it. AWS",
-        ),
-        ("RequestTimeTooSkewed", "", "The clock of this machine is wrong: set it."),
-        (
-            "RequestExpired",
-            "Request has expired.",
-            "The clock of this machine is wrong, or the AWS session has expired",
-        ),
+        ("InvalidSignatureException", "Signature not yet current: 2", "The clock of this machine is wrong: set it."),
+        ("RequestExpired", "", "The clock of this machine is wrong, or the AWS session has expired"),
         # Credentials.
         ("ExpiredToken", "", "The AWS session has expired: log in again"),
-        ("ExpiredTokenException", "", "The AWS session has expired: log in again"),
-        (
-            "InvalidClientTokenId",
-            "The security token is invalid",
-            "enable the region for the account. AWS says: The sec",
-        ),
+        ("InvalidClientTokenId", "The token is invalid", "enable the region for the account. AWS says: The token is"),
         ("UnrecognizedClientException", "", "AWS doesn't know these credentials in this region: log in again"),
-        (
-            "SignatureDoesNotMatch",
-            CANONICAL,
-            "check the secret access key and the proxy. AWS says: does not match. Check",
-        ),
+        ("SignatureDoesNotMatch", CANONICAL, "check the secret access key and the proxy. AWS says: does not match."),
         # Anything else.
         (
             "AccessDenied",
-            "arn:u may not sqs:X",
-            "Not allowed to call ReceiveMessage: ask for the permissions in docs/op",
+            "arn:u may not",
+            "call ReceiveMessage: ask for the permissions in docs/operating.md.",
         ),
-        ("AccessDenied", "arn:u may not sqs:X", " AWS says: arn:u may not sqs:X"),
-        ("KMS.AccessDeniedException", "", "Not allowed to call ReceiveMessage"),
         ("AWS.SimpleQueueService.NonExistentQueue", "", "AWS refused ReceiveMessage: NonExistentQueue."),
-        (
-            "KMS.DisabledException",
-            "a message\nin lines",
-            "AWS refused ReceiveMessage: KMS.DisabledException. AWS says: a",
-        ),
-        ("", "", "AWS refused ReceiveMessage: "),
+        ("KMS.DisabledException", "two\nlines", "refused ReceiveMessage: KMS.DisabledException. AWS says: two lines"),
     ],
 )
 def test_a_refusal_of_aws_says_what_to_do(code: str, message: str, wanted: str) -> None:
@@ -152,13 +121,6 @@ def test_a_refusal_of_aws_says_what_to_do(code: str, message: str, wanted: str) 
     said = said_of(ClientError({"Error": {"Code": code, "Message": message}}, "ReceiveMessage"))
     assert wanted in said
     assert "signed-token" not in said
-
-
-@pytest.mark.parametrize("call", ["AssumeRoleWithWebIdentity", "GetRoleCredentials"])
-def test_a_refused_token_does_not_show_the_message_of_aws(call: str) -> None:
-    """A token that somebody else quotes would end up in the log of a terminal."""
-    refused = ClientError({"Error": {"Code": "Other", "Message": "signed-token is not valid"}}, call)
-    assert "signed-token" not in said_of(refused)
 
 
 @dataclass(frozen=True)
@@ -232,17 +194,6 @@ def from_process(machine: Machine, keys: Keys, **more: str) -> None:
     machine.write_profile("config", credential_process=f"cat {machine.home / 'printed'}")
 
 
-def by_role(machine: Machine, keys: Keys) -> None:
-    """Let credentials take a role."""
-    in_profile(machine, keys, role_arn=ROLE, source_profile="default")
-
-
-def from_container(machine: Machine, keys: Keys) -> None:
-    """Let a container's endpoint give credentials for a token."""
-    url, token = "http://127.0.0.1:1/credentials", keys["AWS_SESSION_TOKEN"]
-    in_environment(machine, {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_CONTAINER_AUTHORIZATION_TOKEN": token})
-
-
 def by_web_identity(machine: Machine, keys: Keys) -> None:
     """Let a file with a token take a role."""
     file = machine.home / "token"
@@ -256,8 +207,6 @@ def by_web_identity(machine: Machine, keys: Keys) -> None:
         (in_environment, ("{}\n{}", "{}{}\r", "{}\xe9{}", "{}\udcff{}")),
         (in_profile, ("{}\n{}", "{}\r{}", "{}\0{}")),
         (from_process, ("{}\n{}", "{}\0{}", "{}\u20ac{}")),
-        (by_role, ("{}\n{}",)),  # from here on, the token that gets the credentials
-        (from_container, ("{}\n{}", "{}\u20ac{}")),
         (by_web_identity, ("{}\udcff{}", "{}\r\n\0\xe9{}\n")),
     ],
 )

@@ -137,23 +137,6 @@ def test_a_probe_that_the_function_fails_on_is_wrong(error: dict[str, str], says
 
 
 @pytest.mark.parametrize(
-    ("reply", "level", "says"),
-    [
-        (None, "note", "not checked: Not allowed to call AnyCall"),
-        (
-            ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke"),
-            "wrong",
-            "not checked: AWS refused Invoke: TooManyRequestsException",
-        ),
-    ],
-)
-def test_a_probe_that_lambda_refuses_is_told(reply: Any, level: str, says: str) -> None:
-    """A refused probe would look like a fault of the endpoint."""
-    found = finding(FakeStack(**({"invoke": reply} if reply else {})), "probe")
-    assert (found[0], found[1].startswith(says)) == (level, True)
-
-
-@pytest.mark.parametrize(
     ("reply", "wanted", "part", "step"),
     [
         ((404, False, ""), "wrong", "the API is not at this path", "WebhookUrl"),
@@ -173,12 +156,6 @@ def test_an_answer_to_a_probe_is_judged(reply: tuple[Any, ...], wanted: str, par
     names = ("http_status", "is_json_object", "message") if len(reply) == 3 else ("reason", "detail")
     level, says, next_step = finding(FakeStack(invoke=answer(dict(zip(names, reply, strict=True)))), "probe")
     assert (level, part in says, step in next_step) == (wanted, True, True)
-
-
-def test_any_2xx_to_a_probe_is_no_fault_if_it_confirms() -> None:
-    """`doctor` would call an endpoint wrong whose empty replies confirm results."""
-    reply = answer({"http_status": 204, "is_json_object": False, "message": ""})
-    assert finding(FakeStack({"Confirmation": "http-status"}, invoke=reply), "probe")[0] == "note"
 
 
 @pytest.mark.parametrize(("state", "wanted"), [("Enabled", True), ("Disabled", False)])
@@ -308,3 +285,9 @@ def test_a_terminal_of_80_columns_breaks_no_word(monkeypatch: pytest.MonkeyPatch
     lines = shown.splitlines()
     assert {f"       -> {FILL}", "       -> flash-call-relay --stack a-stack parked list"} <= set(lines)
     assert all(len(line) <= 80 or rule in line or FILL in line for line in lines)
+
+
+def test_any_2xx_to_a_probe_is_no_fault_if_it_confirms() -> None:
+    """`doctor` would call an endpoint wrong whose empty replies confirm results."""
+    reply = answer({"http_status": 204, "is_json_object": False, "message": ""})
+    assert finding(FakeStack({"Confirmation": "http-status"}, invoke=reply), "probe")[0] == "note"

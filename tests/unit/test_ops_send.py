@@ -129,13 +129,6 @@ def test_repeated_lines_are_left_out(read: Read) -> None:
     assert read("uuid,status\na,Success\nb,Failed\na,Success\n") == ({2: A, 3: B}, ["1 repeated line left out."])
 
 
-@pytest.mark.parametrize(("name", "said"), [(".", "Is a directory"), ("none", "No such file or directory")])
-def test_a_name_without_a_readable_file_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    """A mistyped name would end in a traceback."""
-    with pytest.raises(CommandError, match=f"can't be read: {said}"):
-        send.read(str(tmp_path / name))
-
-
 @given(results=st.lists(RESULTS, min_size=1, max_size=20), end=st.sampled_from(["\n", "\r\n"]), as_csv=st.booleans())
 def test_every_file_of_a_program_is_read_exactly(
     read: Read, results: list[FlashCallResult], end: str, *, as_csv: bool

@@ -60,17 +60,6 @@ def test_json_has_the_documented_fields(words: list[str], fields: list[str]) -> 
         assert {type(line["next_step"]) for line in lines} == {str, type(None)}
 
 
-def test_json_of_a_story_has_the_facts() -> None:
-    """A script would have to parse a sentence."""
-    ended = run(busy_stack(), "story", CALL, "--json")
-    assert ended.status == 0
-    lines = [json.loads(line) for line in ended.out.splitlines()]
-    assert [line["where"] for line in lines] == ["parked queue", "dead-letter queue", "log"]
-    assert lines[0]["fields"] == {"reason": "rejected", "detail": "", "http_status": None, "message_id": "m"}
-    assert lines[2]["at"] == "2026-11-24T12:00:00Z"
-    assert lines[2]["fields"]["reason"] == "endpoint_error"
-
-
 def test_an_unknown_story_has_status_1_and_no_json() -> None:
     """A script could not distinguish an unknown result from a known one, or would read a sentence as JSON."""
     nothing = busy_stack(**log(), receive_message={})
