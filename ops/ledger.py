@@ -24,9 +24,6 @@ class Entry(NamedTuple):
     status: str
     confirmed_at: str  # whole seconds since the epoch
 
-    def __str__(self) -> str:
-        return f"{self.status}, confirmed at {timestamp(float(self.confirmed_at))}"
-
 
 class Ledger:
     """The ledger of a stack. It is empty if the stack has none."""
@@ -91,7 +88,8 @@ def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
     if not entry:
         click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
         return 1
-    click.echo(f"The ledger of {stack.label} has {uuid}: {entry}.")
+    at = timestamp(float(entry.confirmed_at))
+    click.echo(f"The ledger of {stack.label} has {uuid}: {entry.status}, confirmed at {at}.")
     if not confirmed("Remove this entry?", dry_run=dry_run, yes=yes):
         return 0
     same, values = "#status = :status AND confirmed_at = :at", {"status": {"S": entry.status}}

@@ -19,6 +19,7 @@ LINES: list[dict[str, Any]] = [
     {"message": "result.deferred", "reason": "endpoint_failing", "age_s": 12},
     {"message": "result.deferred", "reason": "endpoint_failing", "age_s": 12},
     {"message": "result.deferred", "reason": "unknown_call", "age_s": 700},
+    {"message": "endpoint.throttling"},
 ]
 
 
@@ -61,13 +62,13 @@ def test_each_refresh_is_one_line(state: str, start: str) -> None:
     ended = run(stack(state=state), "watch", "--count", "2")
     assert (ended.status, ended.err) == (0, "")
     numbers = "waiting 7, in flight 4, parked 2, dead-lettered 0; in 15 min delivered 2, deferred 4 "
-    says = f"{start}{numbers}(endpoint_failing 2, timeout 1, unknown_call 1), the oldest 84 s"
+    says = f"{start}{numbers}(endpoint_failing 2, timeout 1, unknown_call 1), the oldest 84 s; throttled"
     assert ended.out.splitlines() == [f"2025-11-24T16:00:0{second}Z  {says}" for second in (0, 5)]
 
 
 def test_an_empty_queue_has_no_oldest_result() -> None:
     """After an outage an operator would believe that a result still waits."""
-    assert run(stack([counts()]), "watch", "--count", "1").out.endswith(", unknown_call 1)\n")
+    assert run(stack([counts()]), "watch", "--count", "1").out.endswith(", unknown_call 1); throttled\n")
 
 
 def test_the_log_is_read_every_15_s() -> None:
