@@ -73,11 +73,11 @@ def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check
     yield "intake", _check_intake
     yield "events", _check_events
     yield "credentials", _check_credentials
-    yield "result queue", _check_result_queue
+    yield "result queue", partial(_check_queue, kind=RESULTS)
     yield "deferred", partial(_check_deferred, probe=probe)
     yield "confirmed twice", _check_conflicts
-    yield "parked queue", partial(_check_queue_is_empty, kind=PARKED)
-    yield "dead-letter queue", partial(_check_queue_is_empty, kind=DEAD)
+    yield "parked queue", partial(_check_queue, kind=PARKED)
+    yield "dead-letter queue", partial(_check_queue, kind=DEAD)
     yield "alarms", _check_alarms
     if probe:
         yield "probe", _check_probe
@@ -199,14 +199,14 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
         yield _fill(stack, "the secret is empty or does not exist")
 
 
-def _check_result_queue(stack: Stack) -> Iterator[Finding]:
-    depth = RESULTS.of(stack).depth()
-    yield Finding(OK, f"{depth.visible:,} waiting, {depth.in_flight:,} in flight" if depth.total else "empty")
-
-
-def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
-    total, command = kind.of(stack).depth().total, stack.command(f"{kind.group} list")
-    yield Finding(NOTE, count(total, "message"), command=command) if total else Finding(OK, "empty")
+def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
+    depth = kind.of(stack).depth()
+    if not depth.total:
+        yield Finding(OK, "empty")
+    elif kind == RESULTS:
+        yield Finding(OK, f"{depth.visible:,} waiting, {depth.in_flight:,} in flight")
+    else:
+        yield Finding(NOTE, count(depth.total, "message"), command=stack.command(f"{kind.group} list"))
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:

@@ -78,27 +78,6 @@ def parse(words: list[str]) -> None:
         assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
 
 
-@pytest.mark.parametrize(("path", "command"), [pytest.param(*one, id=" ".join(one[0]) or "-") for one in commands()])
-def test_the_help_of_a_command_names_all_its_options(
-    path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An operator would have to read the code to find an option."""
-    assert main([*path, "-h"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert captured.out.startswith(" ".join(("Usage: flash-call-relay", *path)))
-    assert max(map(len, captured.out.splitlines())) <= 100
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            for name in parameter.opts:
-                assert re.search(rf"(^|\s){re.escape(name)}\b", captured.out), name
-        else:
-            assert parameter.human_readable_name.upper() in captured.out
-    for name in getattr(command, "commands", ()):
-        assert re.search(rf"^  {name} ", captured.out, re.MULTILINE)
-    assert command.help
-
-
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_command_in_the_docs_exists(path: Path) -> None:
     """An operator would copy a command from the docs, and the command line would refuse it."""
