@@ -4,7 +4,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import NamedTuple
 
 import click
@@ -13,7 +12,7 @@ from flash_call_relay.models import FlashCallResult
 from ops import logs
 from ops.ledger import Entry, Ledger
 from ops.output import DAY_S, count, duration, progress, table, timestamp
-from ops.queues import DEAD, PARKED, Queue
+from ops.queues import DEAD, PARKED, RESULTS
 from ops.send import read
 from ops.stack import Stack
 
@@ -67,7 +66,7 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
     """
     # In the order in which results move, so that this sees one on its way twice and not never.
     with progress("reading the result queue", None):
-        depth = Queue.of(stack, "ResultQueueUrl").depth()
+        depth = RESULTS.of(stack).depth()
     results, held, notes = list(read(file).values()), dict[str, tuple[str, str]](), list[str]()
     for kind, state in ((PARKED, "parked"), (DEAD, "dead-lettered")):
         with progress(f"reading the {kind.title}", None) as tell:
@@ -84,8 +83,8 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
         notes.append(f"{stack.label} has no ledger: the log of the last {duration(LOG_S)} says what is confirmed.")
     if nowhere := sum(one.uuid not in held and one.uuid not in entries for one in results):
         notes.append(
-            f"{count(nowhere, 'result')} of the file can only be on the result queue, whose messages can't be read. It "
-            f"has about {count(depth.total, 'message')}, with {depth.hidden + depth.delayed:,} deferred or in progress."
+            f"{count(nowhere, 'result')} of the file: not confirmed, parked or dead-lettered. The result queue, whose "
+            f"messages can't be read, has about {depth.total:,}, with {depth.in_flight:,} deferred or in progress."
         )
     waits = nowhere <= depth.total
     fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}
@@ -102,12 +101,11 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
 def _from_log(stack: Stack) -> dict[str, Entry]:
     entries, since = dict[str, Entry](), time.time() - LOG_S
     while True:  # Logs Insights gives a limited number of lines at a time
-        lines = list(logs.find(stack, "message", "result.delivered", since))
-        times = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines]
-        entries |= {one["uuid"]: Entry(one["status"], str(at)) for one, at in zip(lines, times, strict=True)}
+        lines = logs.find(stack, "message", logs.DELIVERED, since)
+        entries |= {line["uuid"]: Entry(line["status"], str(logs.at_of(line))) for line in lines}
         if len(lines) < logs.MAX_LINES:
             return entries
-        since = max(times[-1], since + 1)
+        since = max(logs.at_of(lines[-1]), since + 1)
 
 
 def _show(shown: Mapping[FlashCallResult, Fate], fates: Iterable[Fate]) -> None:

@@ -1,20 +1,18 @@
 """`flash-call-relay`: the command line, its common options and its exit statuses."""
 
-import itertools
+import errno
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Sequence
 
 import click
 
 from flash_call_relay import __version__
 from ops.account import account
 from ops.doctor import doctor
-from ops.errors import CommandError, cause, explain
+from ops.errors import explain
 from ops.ledger import forget
-from ops.parked import discard_command, list_command, replay_command
+from ops.parked import queue_commands
 from ops.pause import pause, resume
 from ops.queues import DEAD, PARKED
 from ops.send import send
@@ -24,7 +22,6 @@ from ops.watch import watch
 
 PROGRAM = "flash-call-relay"
 UNUSABLE, INTERRUPTED = 2, 130
-COMMON = ("--stack", "--region", "--profile")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,20 +41,17 @@ COMMON = ("--stack", "--region", "--profile")
 def relay(context: click.Context, stack: str, region: str | None, profile: str | None) -> None:
     """Operate a deployed Flash Call Relay: check it, send results, list and replay parked results.
 
-    All commands find the queues, the function and the secret in the stack's outputs. The options of this page may
-    follow a command, too. Exit status: 0 if all is well, 1 if something is wrong or was refused, 2 if the command can't
+    All commands find the queues, the function and the secret in the stack's outputs. The options of this page stand
+    before the command. Exit status: 0 if all is well, 1 if something is wrong or was refused, 2 if the command can't
     run, 130 if it was interrupted.
     """
-    if not stack:
-        raise CommandError("The stack's name is empty: give it with --stack.")
     context.obj = Stack(stack, region=region, profile=profile)
 
 
 PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
 DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
-    _commands = [list_command(_kind), replay_command(_kind), discard_command(_kind)]
-    relay.add_command(click.Group(_kind.group, help=_help, commands=_commands))
+    relay.add_command(click.Group(_kind.group, help=_help, commands=queue_commands(_kind)))
 for _command in (doctor, watch, send, account, story, forget, pause, resume):
     relay.add_command(_command)
 
@@ -68,8 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     color = False if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" else None
     try:
-        words = _common_first(sys.argv[1:] if arguments is None else arguments)
-        status: object = relay(args=words, prog_name=PROGRAM, standalone_mode=False, color=color)
+        status: object = relay(args=arguments, prog_name=PROGRAM, standalone_mode=False, color=color)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UNUSABLE
@@ -77,29 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo("Interrupted. Nothing is lost.", err=True)
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a traceback would show the text of the exception
-        fault = explain(error)
-        if (
-            isinstance(error, OSError)
-            and traceback.extract_tb(error.__traceback__)[-1].filename == click.utils.__file__
-        ):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again when it exits
-            fault = f"The output can't be written: {cause(error)}."
-        click.echo(fault, err=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # else Python reports it again when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(explain(error), err=True)
         return UNUSABLE
     return status if isinstance(status, int) else 0
-
-
-def _common_first(arguments: Sequence[str]) -> list[str]:
-    """Move the common options before the command. click expects them there, and most people type them after it."""
-    first, rest = [], []
-    words = iter(arguments)
-    for word in words:
-        if word in COMMON:
-            first += [word, *itertools.islice(words, 1)]
-            if first[-1] is word:  # else click would take the command for the value
-                raise click.BadOptionUsage(word, f"Option {word!r} requires an argument.")
-        elif word.partition("=")[0] in COMMON:
-            first.append(word)
-        else:
-            rest.append(word)
-    return first + rest

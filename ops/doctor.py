@@ -17,14 +17,12 @@ from flash_call_relay.text import error_code
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, explain
 from ops.output import DAY_S, count, duration, paragraph, timestamp
-from ops.queues import DEAD, PARKED, Queue, QueueKind
+from ops.queues import DEAD, PARKED, RESULTS, QueueKind
 from ops.stack import ONE_INVOCATION, Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
-LEAST_CONCURRENCY = 2  # a new account may have 10, shared with its other functions
-NEARLY_ALL_IN_FLIGHT = 100_000  # SQS allows about 120,000 messages in flight
-APART_S = 180  # a reason without a deferral for this long before the newest outcome is over
+APART_S = 90  # a reason without a deferral for this long before the newest outcome is over
 BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the first, and documents the second
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # The command restores the terminal's echo when it ends or is interrupted. The secret is in no file and no history.
@@ -71,17 +69,15 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
 def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
-    yield "concurrency", _check_concurrency
     yield "rate limit", _check_rate_limit
     yield "intake", _check_intake
     yield "events", _check_events
-    yield "outcome bus", _check_outcome_bus
     yield "credentials", _check_credentials
-    yield "result queue", _check_result_queue
+    yield "result queue", partial(_check_queue, kind=RESULTS)
     yield "deferred", partial(_check_deferred, probe=probe)
     yield "confirmed twice", _check_conflicts
-    yield "parked queue", partial(_check_queue_is_empty, kind=PARKED)
-    yield "dead-letter queue", partial(_check_queue_is_empty, kind=DEAD)
+    yield "parked queue", partial(_check_queue, kind=PARKED)
+    yield "dead-letter queue", partial(_check_queue, kind=DEAD)
     yield "alarms", _check_alarms
     if probe:
         yield "probe", _check_probe
@@ -114,53 +110,33 @@ def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
 def _check_stack(stack: Stack) -> Iterator[Finding]:
     status = stack.description["StackStatus"]
     stack.output("FunctionName")  # fails if the stack is not a relay
+    command = stack.aws_command("cloudformation describe-stack-events", stack_name=stack.name)
     says = f"{stack.name} in {stack.region}, {status}, {len(stack.outputs)} outputs"
-    if status in SETTLED:
-        yield Finding(OK, says)
-    elif status.endswith("_IN_PROGRESS"):
-        yield Finding(NOTE, says, "wait for the deployment to end")
-    else:
-        command = stack.aws_command("cloudformation describe-stack-events", stack_name=stack.name)
-        yield Finding(WRONG, says, command=command)
+    yield Finding(OK, says) if status in SETTLED else Finding(NOTE, says, "wait for its end, or see why:", command)
 
 
 def _check_function(stack: Stack) -> Iterator[Finding]:
     client, name = stack.client("lambda"), stack.output("FunctionName")
     function = client.get_function_configuration(FunctionName=name)
-    states = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
-    if "Pending" in states or "InProgress" in states:
-        yield Finding(NOTE, f"{name} is being updated", "run doctor again in a minute")
-    elif "Failed" in states:
-        why = function.get("StateReason") or function.get("LastUpdateStatusReason") or ""
-        yield Finding(WRONG, f"{name} is {states[0]}, its last update {states[1]}. {why}", "deploy the stack again")
+    state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
+    if (state, update) != ("Active", "Successful"):
+        why = function.get("StateReason") or function.get("LastUpdateStatusReason") or "no reason given"
+        step = "run doctor again in a minute; if it is Failed, deploy the stack again"
+        level = WRONG if "Failed" in (state, update) else NOTE
+        yield Finding(level, f"{name} is {state}, its last update {update} ({why})", step)
     elif client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions") == 0:
         says = f"{name} has a reserved concurrency of 0, which uses up the receives of results"
         command = stack.aws_command("lambda delete-function-concurrency", function_name=name)
         yield Finding(WRONG, says, "remove it; to stop the relay, use `pause`:", command)
     else:
-        yield Finding(OK, f"{name} is {states[0]}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
-
-
-def _check_concurrency(stack: Stack) -> Iterator[Finding]:
-    limits = stack.client("lambda").get_account_settings()["AccountLimit"]
-    account, unreserved = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
-    wanted = int(stack.parameters.get("MaximumConcurrency", 0))
-    most = f"up to {wanted}" if wanted else "all of them"
-    says = f"{unreserved:,} of the account's {account:,} concurrent executions are unreserved; the relay may use {most}"
-    step = "ask AWS for more (Service Quotas, Lambda, concurrent executions), or lower MaximumConcurrency"
-    few = unreserved < max(wanted, LEAST_CONCURRENCY)
-    yield Finding(NOTE, f"{says}, and Lambda throttles it beyond that", step) if few else Finding(OK, says)
+        yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
 
 
 def _check_rate_limit(stack: Stack) -> Iterator[Finding]:
     limit, environments, route = map(stack.parameters.get, ("RateLimitPerSecond", "MaximumConcurrency", "EventRoute"))
-    if limit in (None, "0"):
-        return
-    if environments in (None, "0") or route == "function":
+    if limit not in (None, "0") and (environments in (None, "0") or route == "function"):
         says = f"{limit} POSTs a second for each execution environment, and nothing limits how many there are"
         yield Finding(NOTE, says, "deploy with a MaximumConcurrency, which caps EventRoute=queue only")
-    else:
-        yield Finding(OK, f"{limit} POSTs a second, shared by {environments} execution environments")
 
 
 def _check_intake(stack: Stack) -> Iterator[Finding]:
@@ -200,16 +176,8 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
         says = "the rule sends events to the result queue, because of `pause`"
         yield Finding(NOTE, says, "", stack.command("resume"))
     else:
-        targets = ", ".join(arns) or "no target"
-        other = "queue" if route == "function" else "function"
-        step = f"deploy with EventRoute={other}, then with {route}: without a change, CloudFormation restores nothing"
-        yield Finding(WRONG, f"the rule {rule} sends events to {targets}", step)
-
-
-def _check_outcome_bus(stack: Stack) -> Iterator[Finding]:
-    if bus := stack.parameters.get("OutcomeBusName"):
-        stack.client("events").describe_event_bus(Name=bus)  # EventBridge drops events for a bus that does not exist
-        yield Finding(OK, f"the bus {bus} exists")
+        step = f"deploy with another EventRoute, then with {route}: without a change, CloudFormation restores nothing"
+        yield Finding(WRONG, f"the rule {rule} sends events to {', '.join(arns) or 'no target'}", step)
 
 
 def _fill(stack: Stack, says: str) -> Finding:
@@ -231,37 +199,31 @@ def _check_credentials(stack: Stack) -> Iterator[Finding]:
         yield _fill(stack, "the secret is empty or does not exist")
 
 
-def _check_result_queue(stack: Stack) -> Iterator[Finding]:
-    depth = Queue.of(stack, "ResultQueueUrl").depth()
-    in_flight = depth.hidden + depth.delayed
-    says = f"{depth.visible:,} waiting, {in_flight:,} in flight" if depth.total else "empty"
-    if in_flight < NEARLY_ALL_IN_FLIGHT:
-        yield Finding(OK, says)
+def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
+    depth = kind.of(stack).depth()
+    if not depth.total:
+        yield Finding(OK, "empty")
+    elif kind == RESULTS:
+        yield Finding(OK, f"{depth.visible:,} waiting, {depth.in_flight:,} in flight")
     else:
-        says += ". SQS allows about 120,000 in flight: the others wait until some of these return; nothing is lost"
-        yield Finding(NOTE, says, "docs/runbook.md#too-many-messages-in-flight")
-
-
-def _check_queue_is_empty(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
-    total, command = kind.of(stack).depth().total, stack.command(f"{kind.group} list")
-    yield Finding(NOTE, count(total, "message"), command=command) if total else Finding(OK, "empty")
+        yield Finding(NOTE, count(depth.total, "message"), command=stack.command(f"{kind.group} list"))
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
-    tallies, now = logs.recent(stack), time.time()
-    if failed := tallies.pop(("settle.failed", ""), None):
+    recent, now = logs.recent(stack), time.time()
+    if (failed := recent.of(logs.NOT_SETTLED)).times:
         says = f"SQS did not hide or park {count(failed.times, 'message')} (settle.failed, {_ago(now, failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
-    delivered = tallies.pop(("result.delivered", ""), None)
-    causes = {reason: tally for (_, reason), tally in tallies.items()}
-    # `endpoint_failing` is no cause: the relay did not try these results because of another reason.
-    order = sorted(causes, key=lambda reason: (reason == Reason.ENDPOINT_FAILING, -causes[reason].times))
+    causes, delivered = recent.deferred, recent.of(logs.DELIVERED)
+    # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
+    last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
+    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -causes[reason].times))
     known = [causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING]
-    newest = max((tally.at for tally in [*known, delivered] if tally), default=0.0)
+    newest = max(tally.at for tally in [*known, delivered])
     present = [reason for reason in order if causes[reason].at > newest - APART_S]
     texts = {reason: f"{reason} {causes[reason].times:,} ({_ago(now, causes[reason])})" for reason in order}
     parts = [", ".join(texts.pop(reason) for reason in present), texts and f"over: {', '.join(texts.values())}"]
-    parts.append(f"delivered {delivered.times:,} ({_ago(now, delivered)})" if delivered else "delivered none")
+    parts.append(f"delivered {delivered.times:,} ({_ago(now, delivered)})" if delivered.times else "delivered none")
     says = f"in the last 15 minutes: {'' if causes else 'none; '}{'; '.join(part for part in parts if part)}"
     step = f"story {shlex.quote(causes[present[0]].uuid)}" if present and probe else "doctor --probe"
     yield Finding(NOTE, says, command=stack.command(step)) if present else Finding(OK, says)
@@ -283,25 +245,27 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
     if stack.parameters.get("Monitoring") == "false":
         yield Finding(NOTE, "the stack has none (Monitoring is false)", "deploy it with Monitoring=true")
         return
-    resources = stack.nested("MonitoringStack")
-    names = [name for kind, name in resources if kind == "AWS::CloudWatch::Alarm"]
-    alarms = stack.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"]
+    name, address = stack.description["StackName"], stack.parameters.get("AlarmEmail")
+    pages = stack.client("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{name}-")
+    found = [alarm for page in pages for alarm in page["MetricAlarms"]]
+    # Another stack's name may begin with this one. The description has the stack's name, too.
+    alarms = [alarm for alarm in found if f"--stack {name} " in alarm["AlarmDescription"]]
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
     for alarm in ringing:
-        heading = alarm["AlarmName"].removeprefix(f"{stack.name}-")
+        heading = alarm["AlarmName"].removeprefix(f"{name}-")
         says = f"{alarm['AlarmName']} is in ALARM: {alarm.get('StateReason', '')}"
         yield Finding(WRONG, says, f"docs/runbook.md#{heading}")
     if not ringing:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
     if not any(alarm.get("AlarmActions") for alarm in alarms):
         yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
-    # AlarmEmail makes a topic. Until the address confirms, the ARN is a word. SNS deletes it after two days.
-    for topic in [name for kind, name in resources if kind == "AWS::SNS::Topic"]:
+    topics = {topic for alarm in alarms for topic in alarm.get("AlarmActions", ())}
+    for topic in topics - {stack.parameters.get("AlarmTopicArn")} if address else ():
+        # Until the address confirms, the subscription's ARN is a word. SNS deletes it after two days.
         subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
         if not any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
-            address, subscribe = stack.parameters.get("AlarmEmail", ""), "sns subscribe --protocol email"
-            says = f"{address} receives none, because it has not confirmed SNS's e-mail"
-            command = stack.aws_command(subscribe, topic_arn=topic, notification_endpoint=address)
+            says, subscribe = f"{address} has not confirmed SNS's e-mail", "sns subscribe --protocol email"
+            command = stack.aws_command(subscribe, topic_arn=topic, notification_endpoint=str(address))
             yield Finding(WRONG, says, "subscribe it again, then follow the link in the new e-mail:", command)
 
 
@@ -311,25 +275,16 @@ def _check_probe(stack: Stack) -> Iterator[Finding]:
     reply = client.invoke(FunctionName=function, Payload=payload)
     answer = json.loads(reply["Payload"].read())
     if "FunctionError" in reply:
-        yield _failed_probe(answer)
+        kind, text = answer.get("errorType"), answer.get("errorMessage", "no error type")
+        why = f"{kind}: {text}" if kind == "SettingsError" else kind or text  # another text could quote a secret
+        yield Finding(WRONG, f"the function failed: {why}", "docs/runbook.md#function-errors")
     elif "http_status" in answer:
         yield _judge(stack, call, answer["http_status"], answer["message"], is_object=answer["is_json_object"])
     else:
-        steps = {
-            Reason.CREDENTIALS_UNAVAILABLE: "check the secret and that the function's role may read it",
-            Reason.OUT_OF_TIME: "set the function's time-out to 60 s again",
-        }
-        step = steps.get(answer["reason"], "check WebhookUrl")
+        secret = answer["reason"] == Reason.CREDENTIALS_UNAVAILABLE
+        step = "check the secret and that the function's role may read it" if secret else "check WebhookUrl"
         routes = "in a VPC check the function's routes (docs/integrating.md#check-the-functions-routes)"
         yield Finding(WRONG, f"no answer to the function: {answer['reason']}, {answer['detail']}", f"{step}; {routes}")
-
-
-def _failed_probe(error: dict[str, str]) -> Finding:
-    kind, text = error.get("errorType"), error.get("errorMessage", "no error type")
-    if kind == "UnsupportedEventError":
-        return Finding(WRONG, "the function is older than this command and knows no probe", "deploy the stack again")
-    why = f"{kind}: {text}" if kind == "SettingsError" else kind or text  # another text could quote a secret
-    return Finding(WRONG, f"the function failed: {why}", "docs/runbook.md#function-errors")
 
 
 def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: bool) -> Finding:
@@ -359,6 +314,6 @@ def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: boo
 
 
 def _check_next(stack: Stack) -> Iterator[Finding]:
-    if total := Queue.of(stack, "ResultQueueUrl").depth().total:
+    if total := RESULTS.of(stack).depth().total:
         left = count(total, "result")
         yield Finding(OK, f"{left} left: the relay tries them within 2 minutes, those older than an hour within 20")

@@ -1,6 +1,6 @@
 """Errors that end a command, each as one sentence that says what to do."""
 
-import json
+import errno
 import re
 import traceback
 from collections.abc import Iterable
@@ -19,6 +19,7 @@ NOT_ALLOWED = {
     "KMS.AccessDeniedException",  # by SQS, for the key of a queue
 }
 LOG_IN = "log in again (`aws sso login` or `aws login`), or name another --profile"
+CHECK = "check the AWS configuration, --region and --profile"
 CLOCK = re.compile("Signature expired|not yet current")
 REFUSALS = (
     ({"RequestTimeTooSkewed"}, "The clock of this machine is wrong: set it."),
@@ -33,20 +34,9 @@ REFUSALS = (
         {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"},
         "AWS doesn't accept the signature: check the secret access key and the proxy.",
     ),
-    (
-        {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "RequestThrottled"},
-        "AWS throttles {call} ({code}): repeat the command in a minute.",
-    ),
-    ({"QueueDoesNotExist", "NonExistentQueue"}, "The stack's queue does not exist: was it deleted by hand?"),
 )
-# What to do about an error of botocore, after its own sentence.
-HINTS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((aws.NoCredentialsError, aws.SSOError, aws.LoginError, aws.TokenRetrievalError), LOG_IN),
-    ((aws.CredentialRetrievalError,), f"check the AWS configuration, or {LOG_IN}"),
-    ((aws.NoRegionError, aws.InvalidRegionError, aws.UnknownRegionError), "name one with --region, or set AWS_REGION"),
-    ((aws.ProfileNotFound,), "see `aws configure list-profiles`"),
-    ((aws.BotoCoreError,), "check the AWS configuration"),
-)
+UNREACHABLE = (aws.ConnectionError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.ResponseStreamingError)
+NEEDS_LOGIN = (aws.NoCredentialsError, aws.SSOError, aws.LoginError, aws.TokenRetrievalError)
 GETS_CREDENTIALS = {"AssumeRoleWithWebIdentity", "GetRoleCredentials"}  # from a token in the request
 SIGNED = {"Credential=", "Signature="}
 NOT_SHOWN = "(not shown, since it may hold credentials)"
@@ -76,10 +66,10 @@ def cause(error: Exception) -> str:
         if isinstance(one, OSError) and one.strerror:
             return f"{one.strerror}: {one.filename}" if isinstance(one.filename, str) else one.strerror
         one = one.__context__
-    return "it is not JSON" if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    return type(error).__name__
 
 
-def _sentence(error: Exception) -> str:  # noqa: PLR0911 - a table
+def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - a table
     fields: dict[str, Any] = getattr(error, "kwargs", {})
     host = urlsplit(str(fields.get("endpoint_url") or fields.get("proxy_url"))).hostname or "AWS"
     match error:
@@ -89,21 +79,21 @@ def _sentence(error: Exception) -> str:  # noqa: PLR0911 - a table
             return _refusal(error)
         case aws.SSLError():
             return f"The certificate of AWS is not trusted: check AWS_CA_BUNDLE. {host}: {cause(error)}"
-        case (
-            aws.ConnectionError() | aws.ReadTimeoutError() | aws.ConnectionClosedError() | aws.ResponseStreamingError()
-        ):
+        case _ if isinstance(error, UNREACHABLE):
             return f"Can't reach AWS: check the network, the region and AWS_ENDPOINT_URL. {host}: {cause(error)}"
         case aws.HTTPClientError():  # its text may quote a header, which may hold credentials
             return "A request to AWS can't be made: check the credentials, AWS_ENDPOINT_URL and the proxy."
         case ResponseParserError():
             return "The answer did not come from AWS: check AWS_ENDPOINT_URL."
+        case OSError(errno=errno.ENOSPC):
+            return "The output can't be written: No space left on device."
         case UnicodeEncodeError():  # an argument holds bytes of another encoding
             return "An argument or a setting is not valid text."
         case aws.BotoCoreError():
             said = re.sub("//[^/@ ]*@", "//***@", " ".join(str(error).split())).rstrip(".")
             if isinstance(error, aws.CredentialRetrievalError) and fields["provider"] != "custom-process":
                 said = "The AWS credentials can't be read"  # the text may quote the token that gets them
-            return f"{_shown(said)}: {next(hint for kinds, hint in HINTS if isinstance(error, kinds))}."
+            return f"{_shown(said)}: {LOG_IN if isinstance(error, NEEDS_LOGIN) else CHECK}."
     where = [f" ({frame.filename}:{frame.lineno})" for frame in traceback.extract_tb(error.__traceback__)[-1:]]
     return f"Unexpected {type(error).__name__}{''.join(where)}: check the AWS configuration, or report this line."
 

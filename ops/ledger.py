@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from flash_call_relay.text import error_code
 from ops.errors import CommandError
-from ops.options import confirmed, dry_run_option, named, yes_option
+from ops.options import confirmed, dry_run_option, yes_option
 from ops.output import timestamp
 from ops.stack import Stack
 
@@ -24,9 +24,6 @@ class Entry(NamedTuple):
     status: str
     confirmed_at: str  # whole seconds since the epoch
 
-    def __str__(self) -> str:
-        return f"{self.status}, confirmed at {timestamp(float(self.confirmed_at))}"
-
 
 class Ledger:
     """The ledger of a stack. It is empty if the stack has none."""
@@ -37,16 +34,12 @@ class Ledger:
 
     def entry(self, uuid: str) -> Entry | None:
         """Return the entry of a call."""
-        if not self.table:
-            return None
-        reply = self._dynamodb.get_item(TableName=self.table, Key={"uuid": {"S": uuid}}, ConsistentRead=True)
-        item = reply.get("Item")
-        return Entry(item["status"]["S"], item["confirmed_at"]["N"]) if item else None
+        return self.entries([uuid], lambda _: None).get(uuid)
 
     def entries(self, uuids: Sequence[str], read: Callable[[int], object]) -> dict[str, Entry]:
         """Return the entries of these calls, by uuid; `read` takes the number of calls so far."""
         found: dict[str, Entry] = {}
-        for start in range(0, len(uuids), MAX_KEYS):
+        for start in range(0, len(uuids) if self.table else 0, MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
             wanted = {self.table: {"Keys": keys, "ConsistentRead": True}}
             while wanted:
@@ -78,7 +71,7 @@ class Ledger:
 
 
 @click.command()
-@click.option("--uuid", required=True, callback=named, help="The call, as BetaTel named it.")
+@click.option("--uuid", required=True, help="The call, as BetaTel named it.")
 @dry_run_option
 @yes_option
 @click.pass_obj
@@ -95,7 +88,8 @@ def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
     if not entry:
         click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
         return 1
-    click.echo(f"The ledger of {stack.label} has {uuid}: {entry}.")
+    at = timestamp(float(entry.confirmed_at))
+    click.echo(f"The ledger of {stack.label} has {uuid}: {entry.status}, confirmed at {at}.")
     if not confirmed("Remove this entry?", dry_run=dry_run, yes=yes):
         return 0
     same, values = "#status = :status AND confirmed_at = :at", {"status": {"S": entry.status}}

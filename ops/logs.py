@@ -1,22 +1,21 @@
-"""The function's log lines, from CloudWatch Logs: those about one value, and a count of the recent outcomes."""
+"""The function's log, by CloudWatch Logs Insights: the lines about one value, and a count of the recent outcomes."""
 
-import itertools
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from flash_call_relay.text import error_code
-from ops.errors import NOT_ALLOWED, CommandError
+from flash_call_relay.models import Reason
+from ops.errors import CommandError
 from ops.stack import Stack
 
-RECENT = timedelta(minutes=15)  # the span that `doctor` and `watch` look at
-COUNTED = ("result.delivered", "result.deferred", "settle.failed")
-MAX_LINES = 10_000  # of one CloudWatch Logs Insights query
+RECENT_S = 15 * 60  # the span that `doctor` and `watch` look at
+DELIVERED, DEFERRED, NOT_SETTLED = "result.delivered", "result.deferred", "settle.failed"
+THROTTLING, THROTTLING_ENDED = "endpoint.throttling", "endpoint.throttling_ended"
+COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
+MAX_LINES = 10_000  # of one query
 PATIENCE_S = 60
 POLL_S = 0.5
 
@@ -32,12 +31,29 @@ class Tally:
     tried: bool = False
 
     def add(self, line: dict[str, Any]) -> None:
-        """Count a line, or a row of a query that counts lines."""
-        tried = "duration_ms" in line or line.get("tried") == "1"
-        self.times += int(line.get("times", 1))
-        self.at, self.age_s = max(self.at, at_of(line)), max(self.age_s, float(line.get("age_s", 0)))
+        """Count a line, which is later than those before."""
+        tried = "duration_ms" in line
+        self.times, self.at, self.age_s = self.times + 1, at_of(line), max(self.age_s, line.get("age_s", 0))
         if tried or not self.tried:
             self.uuid, self.tried = str(line.get("uuid", "")), tried
+
+
+@dataclass
+class Recent:
+    """What the last 10,000 lines about outcomes of the last 15 minutes say."""
+
+    deferred: dict[str, Tally]  # by reason
+    others: dict[str, Tally]  # by message
+
+    def of(self, message: str) -> Tally:
+        """Return the tally of a message other than that of a deferral."""
+        return self.others.get(message, Tally())
+
+    @property
+    def throttled(self) -> bool:
+        """Whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
+        held = self.deferred.get(Reason.THROTTLED, Tally())
+        return max(held.at, self.of(THROTTLING).at) > self.of(THROTTLING_ENDED).at
 
 
 def at_of(line: dict[str, Any]) -> float:
@@ -45,74 +61,36 @@ def at_of(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
-def recent(stack: Stack) -> dict[tuple[str, str], Tally]:
-    """Count the outcomes of the last 15 minutes, by `message` and `reason`; a delivery has the reason ""."""
-    since = time.time() - RECENT.total_seconds()
-    pattern = "{ " + " || ".join(f'($.message = "{name}")' for name in COUNTED) + " }"
-    query = (
-        f"fields ispresent(duration_ms) as tried | filter message in {json.dumps(COUNTED)} | stats count(*) as times,"
-        " latest(timestamp) as at, latest(uuid) as uuid, max(age_s) as age_s by message, reason, tried"
-    )
-    tallies: dict[tuple[str, str], Tally] = {}
-    for line in _read(stack, pattern, query, since):
-        line.setdefault("timestamp", line.get("at"))
-        # The emulator ignores filter patterns.
-        if line.get("message") in COUNTED and at_of(line) >= since:
-            tallies.setdefault((line["message"], line.get("reason", "")), Tally()).add(line)
-    return tallies
+def recent(stack: Stack) -> Recent:
+    """Count the outcomes of the last 15 minutes."""
+    found = Recent({}, {})
+    query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
+    for line in sorted(_lines(stack, query, time.time() - RECENT_S), key=at_of):
+        if line["message"] == DEFERRED:
+            found.deferred.setdefault(line["reason"], Tally()).add(line)
+        elif line["message"] in COUNTED:  # the emulator ignores the filter
+            found.others.setdefault(line["message"], Tally()).add(line)
+    return found
 
 
 def find(stack: Stack, field: str, value: str, since: float) -> list[dict[str, Any]]:
     """Return the log lines in which a field has a value, since a time in seconds since the epoch, oldest first."""
-    quoted = json.dumps(value)
-    query = f"fields @message | filter {field} = {quoted} | sort @timestamp asc"
-    lines = _read(stack, f"{{ $.{field} = {quoted} }}", query, since)
-    return sorted((line for line in lines if line.get(field) == value and "timestamp" in line), key=at_of)
+    query = f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc"
+    return sorted((line for line in _lines(stack, query, since) if line.get(field) == value), key=at_of)
 
 
-def _read(stack: Stack, pattern: str, query: str, since: float) -> Iterator[dict[str, Any]]:
-    """Yield the JSON lines that a filter pattern finds, or the rows of a query if these lines fill more than one page.
-
-    `FilterLogEvents` searches one megabyte of logs per page, so Logs Insights is faster for a long log. Without
-    permission for that, this reads page after page.
-    """
-    client, group = stack.client("logs"), stack.output("LogGroupName")
-    request = {"logGroupName": group, "startTime": int(since * 1000), "filterPattern": pattern}
-    page = client.filter_log_events(**request)
-    if "nextToken" in page:
+def _lines(stack: Stack, query: str, since: float) -> Iterator[dict[str, Any]]:
+    for row in run_query(stack, query, since):
         try:
-            rows = run_query(stack, query, since)
-        except ClientError as error:
-            if error_code(error) not in NOT_ALLOWED:
-                raise
-        else:
-            yield from (line for row in rows for line in (_parsed(row["@message"]) if "@message" in row else [row]))
-            return
-    pages = itertools.chain([page], _more(client, request, page))
-    texts = (event["message"] for page in pages for event in page["events"])
-    yield from (line for text in itertools.islice(texts, MAX_LINES) for line in _parsed(text))
-
-
-def _more(client: Any, request: dict[str, Any], page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    while token := page.get("nextToken"):
-        page = client.filter_log_events(**request, nextToken=token)
-        yield page
-
-
-def _parsed(text: str) -> list[dict[str, Any]]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return []
-    return [line] if isinstance(line, dict) else []
+            line = json.loads(row["@message"])
+        except ValueError:
+            continue
+        if isinstance(line, dict) and {"timestamp", "message"} <= line.keys():
+            yield line
 
 
 def run_query(stack: Stack, query: str, since: float) -> list[dict[str, str]]:
-    """Return the rows of a CloudWatch Logs Insights query.
-
-    Raises:
-        CommandError: if the query fails or takes longer than a minute.
-    """
+    """Return the rows of a query. One that fails, or takes longer than a minute, ends the command."""
     client, group = stack.client("logs"), stack.output("LogGroupName")
     span = {"startTime": int(since), "endTime": int(time.time()) + 1}
     query_id = client.start_query(logGroupName=group, queryString=query, limit=MAX_LINES, **span)["queryId"]

@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TextIO
 
 import click
 from rich.console import Console
@@ -16,11 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 GAP = "  "
 LEAST_LAST_COLUMN = 20  # characters
-
-
-def on_terminal(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -48,8 +42,9 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
     If an error or Ctrl-C ends the work, the number is printed.
     """
+    moves = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), disable=not on_terminal(sys.stderr), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not moves, transient=True) as bar:
         task = bar.add_task(title, total=total)
         try:
             yield lambda done: bar.update(task, completed=done)

@@ -4,10 +4,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import click
@@ -17,10 +16,9 @@ from flash_call_relay.models import Status
 from flash_call_relay.text import printable
 from ops.errors import CommandError
 from ops.ledger import Ledger
-from ops.messages import Message
 from ops.options import STATUS, confirmed, dry_run_option, yes_option
 from ops.output import DAY_S, count, duration, progress, table
-from ops.queues import HOLD_S, MAX_ENTRIES, REFUSALS_SHOWN, Queue, QueueKind
+from ops.queues import HOLD_S, MAX_ENTRIES, RESULTS, Message, Queue, QueueKind, tell_refused
 from ops.stack import Stack
 
 ROWS = 8  # of messages on a terminal: with the counts they fit on 24 lines
@@ -30,32 +28,15 @@ EXPIRES_SOON_S = 3 * DAY_S
 DISCARD_RATE = 1000  # messages per second
 
 
-def _filters(kind: QueueKind) -> list[click.Parameter]:
-    return [
+def queue_commands(kind: QueueKind) -> list[click.Command]:
+    """Return the commands of a queue."""
+    filters: list[click.Parameter] = [
         click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
         click.Option(["--uuid", "uuids"], multiple=True, help="Repeatable."),
         click.Option(["--message-id", "message_ids"], multiple=True, help="As --json shows it. Repeatable."),
     ]
 
-
-def choose(
-    messages: Sequence[Message], *, reasons: Sequence[str], uuids: Sequence[str], message_ids: Sequence[str]
-) -> list[Message]:
-    """Return the messages that meet each condition that is not empty."""
-    calls, ids = set(uuids), set(message_ids)
-    return [
-        one
-        for one in messages
-        if (not reasons or one.reason in reasons)
-        and (not calls or calls & one.calls)
-        and (not ids or one.message_id in ids)
-    ]
-
-
-def list_command(kind: QueueKind) -> click.Command:
-    """Return the `list` command of a queue."""
-
-    @click.command("list", params=_filters(kind))
+    @click.command("list", params=[*filters])
     @click.option("--json", "as_json", is_flag=True, help="One JSON object per message and line, in full.")
     @click.pass_obj
     def list_messages(stack: Stack, /, *, as_json: bool, **filters: Any) -> None:
@@ -72,13 +53,7 @@ def list_command(kind: QueueKind) -> click.Command:
         elif _show(stack, kind, queue, found, filters, rows=True):
             click.echo(f"What to do, by reason: {kind.section}")
 
-    return list_messages
-
-
-def replay_command(kind: QueueKind) -> click.Command:
-    """Return the `replay` command of a queue."""
-
-    @click.command("replay", short_help="Send messages to the result queue again.", params=_filters(kind))
+    @click.command("replay", short_help="Send messages to the result queue again.", params=[*filters])
     @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="Messages per second.")
     @click.option("--set-status", type=STATUS, help="Report this status instead.")
     @dry_run_option
@@ -94,24 +69,11 @@ def replay_command(kind: QueueKind) -> click.Command:
         if set_status and not (options["uuids"] or options["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
 
-        def send(messages: Sequence[Message]) -> Mapping[str, str]:
-            for one in messages:
-                if set_status and one.uuid:  # because of the other status, the relay would park this result again
-                    ledger.remove(one.uuid, "#status <> :status", status={"S": set_status})
-            return results.send({one.message_id: one.to_replay(set_status) for one in messages})
+        question = ("Send", f"to the result queue of {stack.label}")
+        again = partial(_send_again, stack, set_status)
+        return _take(stack, kind, question, again, did="replayed", rate=rate, **options)
 
-        to = f"to the result queue of {stack.label}"
-        with _agreed(stack, kind, "Send", to, **options) as (queue, messages):
-            results, ledger = Queue.of(stack, "ResultQueueUrl"), Ledger(stack)
-            return _take(queue, messages, rate, "replayed", send)
-
-    return replay
-
-
-def discard_command(kind: QueueKind) -> click.Command:
-    """Return the `discard` command of a queue."""
-
-    @click.command("discard", params=_filters(kind))
+    @click.command("discard", params=[*filters])
     @click.option("--to", "path", help="A new file for the messages.  [default: named after queue, stack and time]")
     @dry_run_option
     @yes_option
@@ -122,66 +84,78 @@ def discard_command(kind: QueueKind) -> click.Command:
         The file has one JSON object per line. `send --file` sends the results in it again. `body` has every message as
         it was.
         """
-        name = stack.name.rpartition(":stack/")[2].partition("/")[0]  # of an ARN, too
-        path = path or f"{kind.group}-{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-        safely = f"permanently, after saving them to {path}"
-        with _agreed(stack, kind, "Delete", safely, **options) as (queue, messages):
-            if messages:
-                _save(path, messages)
-                click.echo(f"The messages are saved in {path}.")
-            return _take(queue, messages, DISCARD_RATE, "deleted", lambda _: {})
+        now, name = datetime.now(UTC), stack.description["StackName"]
+        path = path or f"{kind.group}-{name}-{now:%Y%m%dT%H%M%SZ}.jsonl"
 
-    return discard
+        question = ("Delete", f"permanently, after saving them to {path}")
+        save = partial(_save, path)
+        return _take(stack, kind, question, lambda _: {}, before=save, did="deleted", rate=DISCARD_RATE, **options)
+
+    return [list_messages, replay, discard]
 
 
-@contextmanager
-def _agreed(
-    stack: Stack, kind: QueueKind, verb: str, how: str, *, dry_run: bool, yes: bool, **filters: Any
-) -> Iterator[tuple[Queue, list[Message]]]:
-    """Show the chosen messages and ask what to do with them; yield them with their queue, or none without a yes.
+def choose(
+    messages: Sequence[Message], *, reasons: Sequence[str], uuids: Sequence[str], message_ids: Sequence[str]
+) -> list[Message]:
+    """Return the messages that meet each condition that is not empty."""
+    calls, ids = set(uuids), set(message_ids)
+    return [
+        one
+        for one in messages
+        if (not reasons or one.reason in reasons)
+        and (not calls or calls & one.calls)
+        and (not ids or one.message_id in ids)
+    ]
 
-    Others can't see the messages meanwhile. Those that are left become visible afterwards.
+
+def _send_again(stack: Stack, set_status: Status | None, messages: Sequence[Message]) -> dict[str, str]:
+    for one in messages:
+        if set_status and one.uuid:  # because of the other status, the relay would park this result again
+            Ledger(stack).remove(one.uuid, "#status <> :status", status={"S": set_status})
+    return RESULTS.of(stack).send({one.message_id: one.to_replay(set_status) for one in messages})
+
+
+def _take(
+    stack: Stack,
+    kind: QueueKind,
+    question: tuple[str, str],
+    act: Callable[[Sequence[Message]], Mapping[str, str]],
+    *,
+    did: str,
+    rate: int,
+    before: Callable[[Sequence[Message]], object] = lambda _: None,
+    dry_run: bool,
+    yes: bool,
+    **filters: Any,
+) -> int:
+    """Ask, act on the chosen messages, and delete all but those of which `act` returns a fault.
+
+    Others can't see the messages meanwhile. Those that are left become visible afterwards. Returns the exit status.
     """
     with progress(f"reading the {kind.title}", None) as tell:
         queue = kind.of(stack)
         found = queue.hide(tell)
     try:
         read_at, chosen = time.monotonic(), _show(stack, kind, queue, found, filters, rows=dry_run)
-        question = f"{verb} {count(len(chosen), 'message')} {how}?"
-        if not chosen or not confirmed(question, dry_run=dry_run, yes=yes):
-            chosen = []
-        elif time.monotonic() > read_at + HOLD_S:
+        asked = f"{question[0]} {count(len(chosen), 'message')} {question[1]}?"
+        if not chosen or not confirmed(asked, dry_run=dry_run, yes=yes):
+            return 0
+        if time.monotonic() > read_at + HOLD_S:
             raise CommandError("The messages are visible to others again: repeat the command.")
-        yield queue, chosen
+        before(chosen)
+        refused, deleted, size = dict[str, str](), 0, min(MAX_ENTRIES, rate)
+        with progress(did, len(chosen)) as tell:
+            for start in range(0, len(chosen), size):
+                began, some = time.monotonic(), chosen[start : start + size]
+                refused |= act(some)
+                deleted += queue.delete([one for one in some if one.message_id not in refused])
+                tell(deleted)
+                time.sleep(max(0, began + len(some) / rate - time.monotonic()))
     finally:
         queue.release()
-
-
-def _take(
-    queue: Queue,
-    messages: Sequence[Message],
-    rate: int,
-    did: str,
-    act: Callable[[Sequence[Message]], Mapping[str, str]],
-) -> int:
-    """Act on messages, and delete all but those of which `act` returns a fault; print the numbers.
-
-    Returns the exit status.
-    """
-    if not messages:
-        return 0
-    refused, deleted, size = dict[str, str](), 0, min(MAX_ENTRIES, rate)
-    with progress(did, len(messages)) as tell:
-        for start in range(0, len(messages), size):
-            began, some = time.monotonic(), messages[start : start + size]
-            refused |= act(some)
-            deleted += queue.delete([one for one in some if one.message_id not in refused])
-            tell(deleted)
-            time.sleep(max(0, began + len(some) / rate - time.monotonic()))
-    for message_id, fault in islice(refused.items(), REFUSALS_SHOWN):
-        click.echo(f"SQS refused {message_id}: {fault}", err=True)
+    tell_refused(refused)
     click.echo(f"{count(deleted, 'message')} {did}.")
-    if left := len(messages) - deleted:
+    if left := len(chosen) - deleted:
         click.echo(f"SQS did not take or delete {count(left, 'message')}. Repeat the command safely.", err=True)
     return 1 if left else 0
 
@@ -243,11 +217,7 @@ def _details(messages: Sequence[Message]) -> str:
 
 
 def _save(path: str, messages: Sequence[Message]) -> None:
-    """Write messages to a new file, and wait until the disk has it.
-
-    Raises:
-        CommandError: if the file exists or can't be written.
-    """
+    """Write messages to a new file, and wait until the disk has it. Without it the command ends."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:  # noqa: PTH123 - of a descriptor
@@ -256,3 +226,4 @@ def _save(path: str, messages: Sequence[Message]) -> None:
             os.fsync(descriptor)
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was deleted.") from None
+    click.echo(f"The messages are saved in {path}.")

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from flash_call_relay.text import error_code
 from ops.errors import CommandError
 from ops.output import count, duration
-from ops.queues import Queue
+from ops.queues import RESULTS
 from ops.stack import Stack
 
 BUSY = {"ResourceInUseException", "ResourceConflictException"}  # another change of the mapping is in progress
@@ -27,7 +27,7 @@ def pause(stack: Stack) -> None:
     if _retarget(stack, stack.output("ResultQueueArn")):
         click.echo("The rule sends events to the result queue now.")
     _switch_mapping(stack, enabled=False)
-    depth = Queue.of(stack, "ResultQueueUrl").depth()
+    depth = RESULTS.of(stack).depth()
     horizon_s = int(stack.parameters["RetryHorizonSeconds"])
     click.echo(
         f"{stack.name} is paused; {count(depth.total, 'result')} waiting. The queue keeps each result for "
@@ -48,12 +48,10 @@ def resume(stack: Stack) -> None:
 
 def _switch_mapping(stack: Stack, *, enabled: bool) -> None:
     client, wanted = stack.client("lambda"), "Enabled" if enabled else "Disabled"
-    mapping, deadline, asked = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S, False
+    mapping, deadline = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S
     while (state := client.get_event_source_mapping(UUID=mapping)["State"]) != wanted:
         try:
-            if not asked:
-                client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
-                asked = True
+            client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
         except ClientError as error:
             if error_code(error) not in BUSY:
                 raise
@@ -69,13 +67,9 @@ def _retarget(stack: Stack, arn: str) -> bool:
     events, rule = stack.client("events"), stack.rule
     targets = events.list_targets_by_rule(**rule)["Targets"]
     if len(targets) != 1:
-        raise CommandError(
-            f"The rule {rule['Rule']} has {count(len(targets), 'target')} and not one: run `doctor` for the next step."
-        )
-    (target,) = targets
-    if target["Arn"] == arn:
+        raise CommandError(f"The rule {rule['Rule']} has {count(len(targets), 'target')} and not one: run `doctor`.")
+    if targets[0]["Arn"] == arn:
         return False
-    reply = events.put_targets(**rule, Targets=[{**target, "Arn": arn}])
-    if reply["FailedEntryCount"]:
-        raise CommandError(f"EventBridge refused the target {arn}: {reply['FailedEntries'][0].get('ErrorMessage')}")
+    if events.put_targets(**rule, Targets=[{**targets[0], "Arn": arn}])["FailedEntryCount"]:
+        raise CommandError(f"EventBridge refused the target {arn}: run `doctor`.")
     return True

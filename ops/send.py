@@ -14,7 +14,7 @@ from flash_call_relay.models import FlashCallResult, NoResult
 from ops.errors import CommandError
 from ops.options import STATUS
 from ops.output import count, progress
-from ops.queues import MAX_ENTRIES, REFUSALS_SHOWN, Queue
+from ops.queues import RESULTS, tell_refused
 from ops.stack import Stack
 
 COLUMNS = ("uuid", "status")
@@ -47,31 +47,19 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
         results = {1: content}
     else:
         raise CommandError("Say what to send: --uuid and --status, or --file.")
-    whole = count(len(results), "result")
     if dry_run:
-        click.echo(f"Dry run: {whole} would be sent.")
+        click.echo(f"Dry run: {count(len(results), 'result')} would be sent.")
         return 0
-    refused, sent = dict[str, str](), 0
-    bodies = ((f"line {line}", json.dumps({"uuid": one.uuid, "status": one.status})) for line, one in results.items())
+    bodies = {f"line {line}": json.dumps({"uuid": one.uuid, "status": one.status}) for line, one in results.items()}
     with progress("sent", len(results)) as tell:
-        queue = Queue.of(stack, "ResultQueueUrl")
-        while some := dict(islice(bodies, MAX_ENTRIES)):
-            faults = queue.send(some)
-            refused |= faults
-            sent += len(some) - len(faults)
-            tell(sent)
-    for line, fault in islice(refused.items(), REFUSALS_SHOWN):
-        click.echo(f"SQS refused {line}: {fault}", err=True)
-    click.echo(f"{count(sent, 'result')} sent to the result queue of {stack.label}.")
+        refused = RESULTS.of(stack).send(bodies, tell)
+    tell_refused(refused)
+    click.echo(f"{count(len(results) - len(refused), 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
 
 
 def read(name: str) -> dict[int, FlashCallResult]:
-    """Read and check a file of results (`-` is stdin); return them by their lines, without repeated ones.
-
-    Raises:
-        CommandError: if the file can't be read, is not UTF-8, is empty, is CSV without a header, or has a bad line.
-    """
+    """Read a file of results (`-` is stdin); return them by their lines. A bad file or line ends the command."""
     text = _text(name)
     lines = list(_json_lines(text) if text.lstrip()[:1] == "{" else _csv_rows(name, text))
     results, first, bad = dict[int, FlashCallResult](), dict[str, tuple[int, str]](), dict[int, str]()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from flash_call_relay.text import error_code
 from ops.errors import EXPLAINED, CommandError, cause, withhold
@@ -19,16 +19,11 @@ CLIENTS = Config(
     connect_timeout=5,
     read_timeout=25,
     retries={"mode": "standard", "total_max_attempts": 3},
-    max_pool_connections=20,
     user_agent_extra="flash-call-relay-ops",
 )
 # Longer than the function's time-out, and without a retry, which would run the function twice.
 ONE_INVOCATION = CLIENTS.merge(Config(read_timeout=70, retries={"total_max_attempts": 1}, tcp_keepalive=True))
 logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # its warnings hold the text of exceptions
-
-
-def _fits_a_header(value: object) -> bool:
-    return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def _options(options: dict[str, str | None]) -> str:
@@ -68,11 +63,7 @@ class Stack:
         return boto3.Session(region_name=self._region, profile_name=self._profile)
 
     def client(self, service: str, config: Config = CLIENTS) -> Any:
-        """Return the client of a service; the same one at each call with this configuration.
-
-        Raises:
-            CommandError: if `AWS_ENDPOINT_URL` is not a URL, or no request can hold the credentials.
-        """
+        """Return the client of a service; the same one at each call with this configuration."""
         self._check_credentials()
         if (service, config) not in self._clients:
             try:
@@ -86,44 +77,28 @@ class Stack:
         return self._clients[service, config]
 
     def _check_credentials(self) -> None:
-        """Refuse credentials that no header can hold. A long command gets new ones, so each use of a client checks."""
-        bad = [name for name, value in os.environ.items() if name.startswith("AWS_") and not _fits_a_header(value)]
-        holder = "the AWS config file"
+        """Read the credentials, and withhold them. A long command gets new ones, so each use of a client does this."""
         try:
-            profile = f"profile {self._session.profile_name!r}"
-            holder = ", ".join([profile, *bad])
-            if credentials := self._session.get_credentials():
-                holder = ", ".join(bad) if credentials.method == "env" else f"{profile} ({credentials.method})"
+            credentials = self._session.get_credentials()
             frozen = credentials and credentials.get_frozen_credentials()
-        except Exception as error:
-            # HTTPClientError itself, not a kind of it: no header can hold the token that gets the credentials.
-            if isinstance(error, EXPLAINED) and type(error) is not HTTPClientError:
-                raise
-            raise CommandError(f"The AWS credentials can't be read ({cause(error)}): check {holder}.") from None
+        except EXPLAINED:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a file, a program or JSON
+            raise CommandError(f"The AWS credentials can't be read ({cause(error)}): check their source.") from None
         if frozen is None:
             raise NoCredentialsError
-        values = frozen.access_key, frozen.secret_key, frozen.token or ""
-        for name, value in zip(("access key id", "secret access key", "session token"), values, strict=True):
-            if not _fits_a_header(value):
-                raise CommandError(f"Check {holder}: the {name} must be printable ASCII, without line breaks.")
-        withhold(values)
+        withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """CloudFormation's description of the stack.
-
-        Raises:
-            CommandError: if the stack does not exist; the message names the relay stacks in the region.
-        """
+        """CloudFormation's description of the stack. A stack that does not exist ends the command."""
         try:
             stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
             if error_code(error) != "ValidationError":
                 raise
-            others = ", ".join(self._relays()) or "none"
             raise CommandError(
-                f"There is no stack {self.name!r} in {self.region}. Relay stacks in this region: {others}. "
-                "Name one with --stack, or another --region or --profile."
+                f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
             ) from None
         description: dict[str, Any] = stacks[0]
         return description
@@ -134,11 +109,7 @@ class Stack:
         return {output["OutputKey"]: output["OutputValue"] for output in self.description.get("Outputs", ())}
 
     def output(self, name: str) -> str:
-        """Return one output.
-
-        Raises:
-            CommandError: if the stack lacks it: it is not a relay, or its deployment is not complete.
-        """
+        """Return one output. A stack that lacks it ends the command."""
         if name not in self.outputs:
             raise CommandError(
                 f"Stack {self.name!r} ({self.description['StackStatus']}) has no output {name}: "
@@ -151,36 +122,11 @@ class Stack:
         """The stack's parameters by name."""
         return {one["ParameterKey"]: one["ParameterValue"] for one in self.description.get("Parameters", ())}
 
-    def resource(self, name: str) -> str:
-        """Return the physical id of a resource, by its name in the template."""
-        reply = self.client("cloudformation").describe_stack_resource(StackName=self.name, LogicalResourceId=name)
-        found: str = reply["StackResourceDetail"]["PhysicalResourceId"]
-        return found
-
-    def nested(self, name: str) -> list[tuple[str, str]]:
-        """Return type and physical id of each resource of a nested stack, by the stack's name in the template."""
-        lister = self.client("cloudformation").get_paginator("list_stack_resources")
-        found = [
-            one for page in lister.paginate(StackName=self.resource(name)) for one in page["StackResourceSummaries"]
-        ]
-        # CloudFormation may also list a resource that it has deleted, and one that it is making, without an id.
-        there = [one for one in found if one.get("PhysicalResourceId") and one["ResourceStatus"] != "DELETE_COMPLETE"]
-        return [(one["ResourceType"], one["PhysicalResourceId"]) for one in there]
-
     @cached_property
     def rule(self) -> dict[str, str]:
         """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
-        bus, _, rule = self.resource("ResultRule").rpartition("|")
+        reply = self.client("cloudformation").describe_stack_resource(
+            StackName=self.name, LogicalResourceId="ResultRule"
+        )
+        bus, _, rule = reply["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}
-
-    def _relays(self) -> list[str]:
-        try:
-            pages = self.client("cloudformation").get_paginator("describe_stacks").paginate()
-            return [
-                stack["StackName"]
-                for page in pages
-                for stack in page["Stacks"]
-                if {"ResultQueueUrl", "ParkedQueueUrl"} <= {output["OutputKey"] for output in stack.get("Outputs", ())}
-            ]
-        except ClientError:  # permission to describe one stack does not include listing all
-            return []

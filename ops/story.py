@@ -12,13 +12,10 @@ import click
 
 from ops import logs
 from ops.ledger import Entry, Ledger
-from ops.messages import Message
-from ops.options import named
 from ops.output import DAY_S, paragraph, progress, table, timestamp
-from ops.queues import DEAD, PARKED, QueueKind
+from ops.queues import DEAD, PARKED, RESULTS, Message, QueueKind
 from ops.stack import Stack
 
-HOLD_S = 60
 LATE_S = 60  # a next attempt that is due for longer is late
 WRITE_S = 100  # at most this long after a delivery, the same invocation writes the ledger
 
@@ -53,10 +50,8 @@ class History:
             ids = {line["message_id"] for line in lines if "message_id" in line}
             failures = logs.find(stack, "message", "settle.failed", since)
             lines += [line for line in failures if line.get("message_id") in ids]
-        held = {
-            kind: [one for one in kind.of(stack, HOLD_S).look(lambda _: None) if one.is_about(uuid)]
-            for kind in (PARKED, DEAD)
-        }
+        both = {kind: kind.of(stack).look(lambda _: None) for kind in (PARKED, DEAD)}
+        held = {kind: [one for one in messages if uuid in one.calls] for kind, messages in both.items()}
         return cls(stack, uuid, sorted(lines, key=logs.at_of), ledger.entry(uuid), bool(ledger.table), held)
 
     def events(self) -> list[Event]:
@@ -80,7 +75,7 @@ class History:
         for kind, messages in self.held.items():
             if what := ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages):
                 to_do.append(f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do.")
-        waits, copies, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
+        waits, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
         forgotten = self.has_ledger and not self.entry
         if self._clash(confirmed) and not (forgotten and waits):
             keeps = f"the ledger has {self.entry.status if self.entry else 'no entry'}"
@@ -93,15 +88,10 @@ class History:
             to_do = ["The ledger has no entry of it (forgotten, or never written): the relay sends its next result."]
         got = "BetaTel got " + ", then ".join(f"{status} {word} {timestamp(at)}" for at, status, word in confirmed)
         got += f"; its last word is {confirmed[-1][1]}." if len(confirmed) > 1 else "."
-        return " ".join([*to_do, got] if to_do else [f"It is confirmed: {got}", *copies])
+        return " ".join([*to_do, got]) if to_do else f"It is confirmed: {got}"
 
     def _statuses(self, message: Message) -> str:
         return ", ".join(one.status for one in message.results if one.uuid == self.uuid) or "no result"
-
-    def commands(self) -> list[str]:
-        """Return the commands to begin with if it needs a person."""
-        lists = (f"{kind.group} list --uuid {shlex.quote(self.uuid)}" for kind, held in self.held.items() if held)
-        return [self.stack.command(words) for words in lists]
 
     def _confirmations(self) -> list[tuple[float, str, str]]:
         """Return time, status and "at" of each confirmation, oldest first; "before" if only a duplicate shows it."""
@@ -121,21 +111,18 @@ class History:
         noticed = marks[-1:] == ["ledger.conflict"]  # a later delivery is the correction
         return noticed or bool(self.entry and confirmed and confirmed[-1][1] != self.entry.status)
 
-    def _unconfirmed(self, last_word: str | None) -> tuple[list[str], list[str], list[str]]:
-        """Return sentences about results that wait, about copies that wait, and about parked results that are gone."""
-        waits, copies, gone = [], [], []
+    def _unconfirmed(self, last_word: str | None) -> tuple[list[str], list[str]]:
+        """Return sentences about results that wait, and about parked results that are gone."""
+        waits, gone = [], []
         known = (self.entry.status if self.entry else None) if self.has_ledger else last_word
         parked, dead = ({one.status for each in self.held[kind] for one in each.results} for kind in (PARKED, DEAD))
         for status, line in {line["status"]: line for line in self.lines if "outcome" in line}.items():
             failure = self._settle_failure(line)
             if status not in dead and (line["outcome"] == "deferred" or failure):
                 due = f"{status} waits on the result queue; {self._due(line, failure)}"
-                if known == status:
-                    then = "drops it as a duplicate" if self.has_ledger else "sends it again"
-                    copies.append(f"A copy of {due}: the relay then {then}.")
-                elif known and self.has_ledger:
+                if known and known != status and self.has_ledger:
                     waits.append(f"{due}: the relay then parks it (conflicting_status), because {known} is confirmed.")
-                else:
+                elif known != status:  # else it is a copy
                     waits.append(f"Not yet: {due}.")
             elif line["outcome"] == "parked" and status not in parked | dead:
                 at = timestamp(logs.at_of(line))
@@ -143,7 +130,7 @@ class History:
                     f"{status} was parked at {at} ({line.get('reason')}) and is on neither queue: "
                     "it was discarded, or replayed and waits."
                 )
-        return waits, copies, gone
+        return waits, gone
 
     def _settle_failure(self, outcome: dict[str, Any]) -> str:
         """Return what SQS did not do after an outcome; empty if it did all."""
@@ -156,16 +143,14 @@ class History:
             return "Lambda tries the event again"
         delay_s = line.get("retry_in_s")
         if failure or delay_s is None:
-            url, names = self.stack.output("ResultQueueUrl"), ["VisibilityTimeout"]
-            reply = self.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
-            delay_s = int(reply["Attributes"]["VisibilityTimeout"])
+            delay_s = RESULTS.of(self.stack).depth().visibility_s
         at = logs.at_of(line) + delay_s
         late = at < time.time() - LATE_S
         return f"its next attempt {'was' if late else 'is'} due at {timestamp(at)}{' (run `doctor`)' if late else ''}"
 
 
 @click.command()
-@click.argument("uuid", callback=named)
+@click.argument("uuid")
 @click.option("--days", type=click.IntRange(1, 3650), default=3, show_default=True, help="How far back to search logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj
@@ -196,8 +181,8 @@ def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:
     table(("when", "where", "what"), rows)
     click.echo()
     paragraph(history.verdict())
-    for command in history.commands():
-        click.echo(f"-> {command}")
+    for kind in (kind for kind, held in history.held.items() if held):
+        click.echo(f"-> {stack.command(f'{kind.group} list --uuid {shlex.quote(uuid)}')}")
     return 0
 
 

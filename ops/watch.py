@@ -15,10 +15,10 @@ from flash_call_relay.models import Reason
 from ops import logs
 from ops.errors import EXPLAINED, explain
 from ops.output import duration, timestamp
-from ops.queues import DEAD, PARKED, Queue
+from ops.queues import DEAD, PARKED, RESULTS
 from ops.stack import Stack
 
-LOG_EVERY_S = 60  # a long log is queried with Logs Insights, which charges for each query
+LOG_EVERY_S = 15  # Logs Insights charges for each query
 EMPTY_IN_A_ROW = 2  # SQS's counts are approximate
 
 
@@ -34,17 +34,17 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
     """Show queue depths and recent outcomes, a line every few seconds.
 
     Results that are waiting are to be received; those in flight are deferred until their next attempt, or in the
-    function now. The outcomes are those of the last 15 minutes, read from the function's log once a minute: a result
+    function now. The outcomes are those of the last 15 minutes, read from the function's log every 15 s: a result
     that is deferred three times counts three times. If AWS refuses a later refresh, the command says why and continues.
     Ctrl-C ends it with exit status 0, and --count before --until-empty with 1.
     """
-    tallies, read_at, shown, empty = dict[tuple[str, str], logs.Tally](), 0.0, 0, 0
+    recent, read_at, shown, empty = logs.Recent({}, {}), 0.0, 0, 0
     try:
         while True:
             try:
                 if not shown or time.monotonic() >= read_at:
-                    tallies, read_at = logs.recent(stack), time.monotonic() + LOG_EVERY_S
-                snapshot = _snapshot(stack, tallies)
+                    recent, read_at = logs.recent(stack), time.monotonic() + LOG_EVERY_S
+                snapshot = _snapshot(stack, recent)
                 click.echo(json.dumps(snapshot) if as_json else _line(snapshot))
                 empty = 0 if snapshot["queues"]["waiting"] + snapshot["queues"]["in_flight"] else empty + 1
             except EXPLAINED as error:
@@ -61,24 +61,28 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
         return 0
 
 
-def _snapshot(stack: Stack, tallies: dict[tuple[str, str], logs.Tally]) -> dict[str, Any]:
-    results = Queue.of(stack, "ResultQueueUrl").depth()
+def _snapshot(stack: Stack, recent: logs.Recent) -> dict[str, Any]:
+    results = RESULTS.of(stack).depth()
     parked, dead = (kind.of(stack).depth().total for kind in (PARKED, DEAD))
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
-    deferred = {reason: tally for (message, reason), tally in tallies.items() if message == "result.deferred"}
-    reasons = Counter({reason: tally.times for reason, tally in deferred.items()})
+    reasons = Counter({reason: tally.times for reason, tally in recent.deferred.items()})
     # An unknown call waits by design: the metric OldestPendingAge leaves it out, too.
-    oldest_s = max((tally.age_s for reason, tally in deferred.items() if reason != Reason.UNKNOWN_CALL), default=0.0)
-    in_flight, delivered = results.hidden + results.delayed, tallies.get(("result.delivered", ""), logs.Tally()).times
+    ages = [tally.age_s for reason, tally in recent.deferred.items() if reason != Reason.UNKNOWN_CALL]
     return {
         "at": timestamp(time.time()),
         "intake": mapping["State"],
-        "queues": {"waiting": results.visible, "in_flight": in_flight, "parked": parked, "dead_lettered": dead},
+        "queues": {
+            "waiting": results.visible,
+            "in_flight": results.in_flight,
+            "parked": parked,
+            "dead_lettered": dead,
+        },
         "recent": {
-            "delivered": delivered,
+            "delivered": recent.of(logs.DELIVERED).times,
             "deferred": reasons.total(),
             "deferred_by_reason": dict(reasons.most_common()),
-            "oldest_s": (oldest_s or None) if results.total else None,
+            "oldest_s": (max(ages, default=None) or None) if results.total else None,
+            "throttled": recent.throttled,
         },
     }
 
@@ -92,4 +96,5 @@ def _line(snapshot: dict[str, Any]) -> str:
     if recent["oldest_s"]:
         outcomes.append(f"the oldest {duration(recent['oldest_s'])}")
     pause = click.style("PAUSED ", fg="yellow") if paused else ""
-    return f"{snapshot['at']}  {pause}{depths}; in 15 min {', '.join(outcomes)}"
+    throttled = "; throttled" if recent["throttled"] else ""
+    return f"{snapshot['at']}  {pause}{depths}; in 15 min {', '.join(outcomes)}{throttled}"

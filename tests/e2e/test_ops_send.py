@@ -27,15 +27,6 @@ def csv(results: list[dict[str, str]]) -> str:
     return "".join(f"{line}\r\n" for line in ("uuid,status", *(f"{one['uuid']},{one['status']}" for one in results)))
 
 
-def test_one_result_is_sent(relay: DeployedRelay, operator: Operator) -> None:
-    """An operator could not report the status of one call."""
-    (one,) = issued(relay, 1)
-    sent = operator("--stack", "relay", "send", "--uuid", one["uuid"], "--status", one["status"])
-    assert (sent.status, sent.err) == (0, "")
-    assert sent.out.startswith("1 result sent")
-    assert relay.accepted(one) == pairs(one)
-
-
 def test_a_thousand_results_of_a_spreadsheet_arrive_once_each(
     relay: DeployedRelay, operator: Operator, tmp_path: Path
 ) -> None:
@@ -56,17 +47,6 @@ def test_results_are_sent_from_a_pipe(relay: DeployedRelay, operator: Operator) 
         sent = ended(process, "".join(f"{json.dumps(one)}\n" for one in results))
     assert (sent.status, sent.err) == (0, "")
     assert relay.accepted(*results) == pairs(*results)
-
-
-def test_a_file_with_bad_lines_is_not_sent_in_part(relay: DeployedRelay, operator: Operator, tmp_path: Path) -> None:
-    """An operator who corrects the bad lines would not know which results were sent."""
-    file = tmp_path / "results.csv"
-    file.write_text(csv(issued(relay, 25)) + "1.2345E+17,Success\r\n,Failed\r\n")
-    relay.settled()
-    refused = operator("--stack", "relay", "send", "--file", str(file))
-    assert (refused.status, refused.out) == (2, "")
-    assert [line.split(":")[0] for line in refused.err.splitlines()] == ["line 27", "line 28", "Nothing was done"]
-    assert relay.deployment.depth("ResultQueueUrl") == 0
 
 
 def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Operator) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,6 +127,7 @@ def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, 
         "ApproximateNumberOfMessagesNotVisible": str(hidden),
         "ApproximateNumberOfMessagesDelayed": str(delayed),
         "MessageRetentionPeriod": "864000",
+        "VisibilityTimeout": "420",
     }
     return {"Attributes": attributes}
 
@@ -136,6 +137,7 @@ class QueueStack:
 
     label = "a-stack (eu-central-1)"
     outputs: dict[str, str] = {}  # noqa: RUF012 - no ledger
+    description = {"StackName": "a-stack"}  # noqa: RUF012
     name = "arn:aws:cloudformation:eu-central-1:111122223333:stack/a-stack/1f2e3d4c"
 
     def __init__(self, sqs: Sqs) -> None:
@@ -178,6 +180,7 @@ class FakeStack(Stack):
         self.aws.replies["describe_stacks"] = {
             "Stacks": [
                 {
+                    "StackName": "a-stack",
                     "StackStatus": "CREATE_COMPLETE",
                     "Outputs": [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS],
                     "Parameters": [
@@ -192,6 +195,12 @@ class FakeStack(Stack):
         return self.aws
 
 
+def log(*lines: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the replies of CloudWatch Logs Insights with these lines."""
+    rows = [[{"field": "@message", "value": json.dumps(line)}] for line in lines]
+    return {"start_query": {"queryId": "query"}, "get_query_results": {"status": "Complete", "results": rows}}
+
+
 def busy_stack(**replies: Any) -> FakeStack:
     """Return a stack with a deferred result in its log, and a message on each queue."""
     message = {
@@ -201,9 +210,8 @@ def busy_stack(**replies: Any) -> FakeStack:
         "Attributes": {"SentTimestamp": "1763800000123"},
         "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
     }
-    lines = [json.dumps({"timestamp": "2026-11-24T12:00:00Z", **line}) for line in LINES]
     usual: dict[str, Any] = {
-        "filter_log_events": {"events": [{"message": line} for line in lines]},
+        **log(*({"timestamp": "2026-11-24T12:00:00Z", **line} for line in LINES)),
         "get_queue_attributes": counts(visible=1),
         "receive_message": {"Messages": [message]},
         "change_message_visibility_batch": {},

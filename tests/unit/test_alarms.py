@@ -104,7 +104,7 @@ def messages(_rate: str, lasts: int) -> Reported:
 
 
 def losses(metric: str) -> Failure:
-    """Return a failure in which AWS loses each event: a metric that AWS reports only then."""
+    """Return a failure that a metric reports for each event."""
 
     def failure(rate: str, lasts: int) -> Reported:
         events = itertools.takewhile(lambda at: at < BEGINS + lasts, itertools.count(BEGINS, RATES[rate].every_s / 60))
@@ -178,6 +178,9 @@ CASES = {
     ),
     "function-events-dropped": Case(
         losses("AsyncEventsDropped"), "Lambda gave up an event", (0,) * 3, (1, 1, 1), 62, "an hour after the last"
+    ),
+    "statuses-conflicting": Case(
+        losses("ConflictingResults"), "different statuses", (0,) * 3, (1, 1, 1), 62, "an hour after the last"
     ),
     "ledger-failing": Case(without_ledger, "more than an hour", (55,) * 3, (65, 65, 65), 60, "within an hour"),
 }

@@ -12,13 +12,13 @@ from ops import logs
 from ops.account import Fate, judge
 from ops.ledger import Entry, Ledger
 from ops.output import timestamp
-from tests.support.aws import CALL, FakeStack, busy_stack, counts
+from tests.support.aws import CALL, FakeStack, busy_stack, counts, log
 from tests.support.operator import Ended, run
 
 AT = ("1763800000", "2025-11-22T08:26:40Z")
 SAME, OTHER = Entry("Success", AT[0]), Entry("Failed", AT[0])
 NOW = int(time.time())
-ONLY = "can only be on the result queue, whose messages can't be read. It has about"
+LEFT = "not confirmed, parked or dead-lettered. The result queue, whose messages can't be read, has about"
 PARKED, DEAD = ("parked", "rejected"), ("dead-lettered", "function_failed")
 
 
@@ -41,10 +41,9 @@ def test_the_facts_decide(entry: Entry | None, held: tuple[str, str] | None, fat
 
 
 def delivered(*uuids: str) -> dict[str, Any]:
-    """Return the log's answer to a search: these results were delivered now."""
+    """Return the log's answers to a search: these results were delivered now."""
     at = timestamp(NOW)
-    lines = [{"timestamp": at, "message": "result.delivered", "uuid": one, "status": "Success"} for one in uuids]
-    return {"events": [{"message": json.dumps(line)} for line in lines]}
+    return log(*({"timestamp": at, "message": "result.delivered", "uuid": one, "status": "Success"} for one in uuids))
 
 
 def account(tmp_path: Path, stack: FakeStack, *words: str) -> Ended:
@@ -57,8 +56,8 @@ def account(tmp_path: Path, stack: FakeStack, *words: str) -> Ended:
 def test_the_numbers_come_with_what_could_not_be_seen(tmp_path: Path) -> None:
     """An operator would take a result that waits for a lost one, or one that nobody has seen for a waiting one."""
     depths = iter([counts(hidden=1), counts(visible=1), counts(visible=1, hidden=2)])
-    replies = {"filter_log_events": delivered("a"), "get_queue_attributes": lambda **_: next(depths)}
-    ended = account(tmp_path, busy_stack(**replies), "--only", "waiting,parked")
+    stack = busy_stack(**delivered("a"), get_queue_attributes=lambda **_: next(depths))
+    ended = account(tmp_path, stack, "--only", "waiting,parked")
     assert (ended.status, ended.err) == (1, "")
     assert ended.out.splitlines() == [
         "uuid                        status   state    reason or time",
@@ -72,19 +71,19 @@ def test_the_numbers_come_with_what_could_not_be_seen(tmp_path: Path) -> None:
         "",
         "About 2 messages on the dead-letter queue could not be read: repeat the command.",
         "a-stack (eu-central-1) has no ledger: the log of the last 3 d says what is confirmed.",
-        f"1 result of the file {ONLY} 1 message, with 1 deferred or in progress.",
+        f"1 result of the file: {LEFT} 1, with 1 deferred or in progress.",
     ]
 
 
 def test_more_results_than_the_queue_has_are_unknown(tmp_path: Path) -> None:
     """A lost result would be called a waiting one because another one waits."""
-    stack = busy_stack(filter_log_events={"events": []}, get_queue_attributes=counts(visible=1))
+    stack = busy_stack(**log(), get_queue_attributes=counts(visible=1))
     ended = account(tmp_path, stack, "--json")
     assert ended.status == 1
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [line["state"] for line in lines] == ["unknown", "parked", "unknown"]
     assert list(lines[0]) == ["uuid", "status", "state", "reason", "confirmed_status", "confirmed_at"]
-    assert f"2 results of the file {ONLY} 1 message, with 0 " in ended.err
+    assert f"2 results of the file: {LEFT} 1, with 0 " in ended.err
 
 
 def test_all_confirmed_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,11 +93,14 @@ def test_all_confirmed_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def search(**request: Any) -> dict[str, Any]:
         starts.append(request["startTime"])
-        return delivered("a", CALL) if len(starts) == 1 else delivered("b")
+        stack.aws.replies |= {"get_query_results": delivered(*found.pop(0))["get_query_results"]}
+        return {"queryId": "query"}
 
-    ended = account(tmp_path, busy_stack(filter_log_events=search))
+    found = [("a", CALL), ("b",)]
+    stack = busy_stack(start_query=search)
+    ended = account(tmp_path, stack)
     assert (ended.status, ended.out.splitlines()[:2]) == (0, ["results  state      reason", "      3  confirmed"])
-    assert starts[1] == NOW * 1000  # the last line's time
+    assert starts[1] == NOW  # the last line's time
 
 
 def test_an_unknown_state_is_refused(tmp_path: Path) -> None:

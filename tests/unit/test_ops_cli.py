@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from flash_call_relay import __version__
 from local import ROOT
 from ops.cli import main, relay
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BASH = shutil.which("bash")
 Sentence = Callable[..., str]
 
 PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
@@ -81,51 +78,6 @@ def parse(words: list[str]) -> None:
         assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
 
 
-@pytest.mark.parametrize(("path", "command"), [pytest.param(*one, id=" ".join(one[0]) or "-") for one in commands()])
-def test_the_help_of_a_command_names_all_its_options(
-    path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An operator would have to read the code to find an option."""
-    assert main([*path, "-h"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert captured.out.startswith(" ".join(("Usage: flash-call-relay", *path)))
-    assert max(map(len, captured.out.splitlines())) <= 100
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            for name in parameter.opts:
-                assert re.search(rf"(^|\s){re.escape(name)}\b", captured.out), name
-        else:
-            assert parameter.human_readable_name.upper() in captured.out
-    for name in getattr(command, "commands", ()):
-        assert re.search(rf"^  {name} ", captured.out, re.MULTILINE)
-    assert command.help
-
-
-def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug report could not name the version."""
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"{__version__}\n"
-
-
-@pytest.mark.skipif(BASH is None, reason="needs bash")
-def test_bash_completes_a_command(tmp_path: Path) -> None:
-    """The line for the start-up file of the shell would fail, or complete nothing."""
-    program = tmp_path / "flash-call-relay"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ops "$@"\n')
-    program.chmod(0o700)
-    (line,) = re.findall(r"`(eval .*bash_source.*)`", (ROOT / "docs" / "operating.md").read_text())
-    script = (
-        f"{line}\nCOMP_WORDS=(flash-call-relay parked li) COMP_CWORD=2\n"
-        '_flash_call_relay_completion flash-call-relay\necho "${COMPREPLY[@]}"\n'
-    )
-    environment = {"PATH": f"{tmp_path}:{os.defpath}", "HOME": str(tmp_path), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    ended = subprocess.run(
-        [str(BASH), "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert (ended.stdout, ended.stderr) == ("list\n", "")
-
-
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_command_in_the_docs_exists(path: Path) -> None:
     """An operator would copy a command from the docs, and the command line would refuse it."""
@@ -149,16 +101,11 @@ def test_the_docs_show_the_commands() -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "says"),
     [
-        ("doctor", {}, "You must specify a region: name one with --region, or set AWS_REGION."),
+        ("doctor", {}, "You must specify a region: check the AWS configuration, --region and --profile."),
         ("parked list", {"AWS_REGION": "r", "AWS_ACCESS_KEY_ID": ""}, "Unable to locate credentials: log in again"),
-        ("pause --region 'eu west'", {}, "name one with --region"),
-        ("pause", {"AWS_REGION": "eu west"}, "name one with --region"),
-        ("pause", {"AWS_DEFAULT_REGION": "eu west"}, "name one with --region"),
-        (
-            "doctor --profile none",
-            {},
-            "The config profile (none) could not be found: see `aws configure list-profiles`",
-        ),
+        ("--region 'eu west' pause", {}, "check the AWS configuration, --region"),
+        ("pause", {"AWS_REGION": "eu west"}, "check the AWS configuration, --region"),
+        ("--profile none doctor", {}, "The config profile (none) could not be found: check the AWS"),
         ("doctor", {"AWS_CONFIG_FILE": "README.md"}, "Unable to parse config file: "),
         ("doctor", {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "nonsense"}, "is not a URL: check AWS_ENDPOINT_URL"),
         (
@@ -166,22 +113,12 @@ def test_the_docs_show_the_commands() -> None:
             {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:1"},
             "Can't reach AWS: check the",
         ),
-        ("parked list --stack \udcff", {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://x"}, "is not valid text"),
-        ("doctor --stack ''", {}, "The stack's name is empty: give it with --stack."),
+        ("--stack \udcff parked list", {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://x"}, "is not valid text"),
         # A mistyped command: click's own sentence.
-        ("nonsense", {}, "No such command 'nonsense'."),
-        ("parked nonsense", {}, "No such command 'nonsense'."),
         ("parkd list", {}, "No such command 'parkd'. Did you mean 'parked'?"),
         ("doctor --prob", {}, "No such option '--prob'. Did you mean '--probe'?"),
-        ("doctor extra", {}, "Got unexpected extra argument (extra)"),
         # `throttled` is a reason that defers.
         ("parked list --reason throttled", {}, "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
-        ("dead list --reason rejected", {}, "Invalid value for '--reason': 'rejected' is not one of 'receives_"),
-        ("watch --every 0", {}, "Invalid value for '--every': 0 is not in the range 1<=x<=3600."),
-        ("story a --days x", {}, "Invalid value for '--days': 'x' is not a valid integer range."),
-        ("story", {}, "Missing argument 'UUID'."),
-        ("story ''", {}, "The uuid is empty: name the call."),
-        ("doctor --stack", {}, "Option '--stack' requires an argument."),
         ("parked replay --set-status Failed --yes", {}, "choose the results with --uuid or --reason"),
         # A wrong result, or file of results.
         ("send --uuid a --status success", {}, "Invalid value for '--status': 'success' is not one of 'Success', "),
@@ -189,8 +126,6 @@ def test_the_docs_show_the_commands() -> None:
         ("send --uuid 'a b' --status Success", {}, "visible ASCII characters"),
         ("send --file .", {}, " directory"),
         ("send --file none", {}, "none can't be read"),
-        ("send --file /dev/null", {}, "expected CSV with the header uuid,status"),
-        ("send --file README.md", {}, "README.md has no header"),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -142,14 +142,6 @@ def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: 
         assert cli.main([*words.split(), *file]) == (words == "account")
 
 
-def test_progress_shows_the_number_done_on_a_terminal() -> None:
-    """An operator would not know how long a replay takes."""
-    with terminal("stderr", 120) as read, output.progress("to be replayed", 10) as tell:
-        read("to be replayed.*0/10")
-        tell(3)
-        read("to be replayed.*3/10")
-
-
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
 def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
     """An editor's shell would be full of control characters, or an operator who set NO_COLOR would see colours."""
@@ -158,11 +150,3 @@ def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
         text = read("3/10" if "NO_COLOR" in environment else "\0")
     assert "TERM" not in environment or text == ""
     assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)
-
-
-def test_progress_prints_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """The log of a script would be full of progress bars."""
-    with output.progress("doing", None) as tell:
-        tell(1)
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops import parked
-from ops.messages import Message
-from ops.queues import MAX_CALL_BYTES, Depth, Queue
+from ops.queues import MAX_CALL_BYTES, Depth, Message, Queue
 from tests.support.aws import URL, QueueStack, Sqs, counts
 from tests.support.operator import Ended, run
 
@@ -84,20 +83,6 @@ def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, p
     assert set(got) <= set(names(number))
     assert premature or got == names(number)
     assert all(sqs.left.values())
-
-
-def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator would read about a failed clean-up, and not about the missing permission."""
-
-    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
-
-    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
-    sqs = Sqs(names(3))
-    sqs.fails_at, sqs.failure = 2, DENIED
-    with pytest.raises(ClientError, match="AnyCall"):
-        look(sqs)
-    assert len(look(Sqs(names(3)))) == 3
 
 
 @pytest.mark.parametrize("rate", [2, 100])
@@ -172,16 +157,6 @@ def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> 
     assert logged(sqs, "sent") == sorted(logged(sqs, "sent"), key=lambda one: int(one[1:]) // 10)
 
 
-def test_results_that_sqs_refuses_are_named(tmp_path: Path) -> None:
-    """A script would treat a file that was sent in part as complete."""
-    sqs = Sqs([])
-    sqs.refused = ["m012"]
-    ended = send(sqs, tmp_path, 25)
-    assert (ended.status, ended.err) == (1, "SQS refused line 14: Refused why\n")
-    assert ended.out == "24 results sent to the result queue of a-stack (eu-central-1).\n"
-    assert len(set(logged(sqs, "sent"))) == 24
-
-
 def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
     """A replay would delete a result that SQS never took."""
     bodies = {"a": '{"uuid": "silent"}', "b": '{"uuid": "b"}'}
@@ -199,4 +174,31 @@ def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
     """`doctor` and `pause` would miss deferred or delayed results."""
     sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
     depth = Queue(sqs, URL).depth()
-    assert (depth, depth.total) == (Depth(visible=1, hidden=20, delayed=300, retention_s=864_000), 321)
+    assert (depth, depth.total) == (
+        Depth(visible=1, hidden=20, delayed=300, retention_s=864_000, visibility_s=420),
+        321,
+    )
+
+
+def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator would read about a failed clean-up, and not about the missing permission."""
+
+    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
+
+    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
+    sqs = Sqs(names(3))
+    sqs.fails_at, sqs.failure = 2, DENIED
+    with pytest.raises(ClientError, match="AnyCall"):
+        look(sqs)
+    assert len(look(Sqs(names(3)))) == 3
+
+
+def test_results_that_sqs_refuses_are_named(tmp_path: Path) -> None:
+    """A script would treat a file that was sent in part as complete."""
+    sqs = Sqs([])
+    sqs.refused = ["m012"]
+    ended = send(sqs, tmp_path, 25)
+    assert (ended.status, ended.err) == (1, "SQS refused line 14: Refused why\n")
+    assert ended.out == "24 results sent to the result queue of a-stack (eu-central-1).\n"
+    assert len(set(logged(sqs, "sent"))) == 24

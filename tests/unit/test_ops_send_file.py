@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flash_call_relay.models import FlashCallResult
 from ops import parked, send
 from ops.errors import CommandError
-from ops.messages import Message
+from ops.queues import Message
 
 A, B = FlashCallResult("a", "Success"), FlashCallResult("b", "Failed")
 NOTHING = "Nothing was done: "
@@ -127,13 +127,6 @@ def test_a_bad_file_is_refused_with_what_to_correct(read: Read, text: str | byte
 def test_repeated_lines_are_left_out(read: Read) -> None:
     """A copied line would make the file bad."""
     assert read("uuid,status\na,Success\nb,Failed\na,Success\n") == ({2: A, 3: B}, ["1 repeated line left out."])
-
-
-@pytest.mark.parametrize(("name", "said"), [(".", "Is a directory"), ("none", "No such file or directory")])
-def test_a_name_without_a_readable_file_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    """A mistyped name would end in a traceback."""
-    with pytest.raises(CommandError, match=f"can't be read: {said}"):
-        send.read(str(tmp_path / name))
 
 
 @given(results=st.lists(RESULTS, min_size=1, max_size=20), end=st.sampled_from(["\n", "\r\n"]), as_csv=st.booleans())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops import cli, story
-from tests.support.aws import CALL, FakeStack
+from tests.support.aws import CALL, FakeStack, counts, log
 from tests.support.operator import run, terminal
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
@@ -45,11 +45,9 @@ delivered Failed 0, ledger Failed 0, deferred Success endpoint_failing 1
     Success waits on the result queue; its next attempt is due at 12:21: the relay then parks it (conflicting_status),
     because Failed is confirmed. BetaTel got Failed at 12:00.
 delivered Success 0, ledger Success 0, deferred Success endpoint_failing 1
-    It is confirmed: BetaTel got Success at 12:00. A copy of Success waits on the result queue; its next attempt is
-    due at 12:21: the relay then drops it as a duplicate.
+    It is confirmed: BetaTel got Success at 12:00.
 delivered Success 0, deferred Success timeout 1, deduplication-off 0
-    It is confirmed: BetaTel got Success at 12:00. A copy of Success waits on the result queue; its next attempt is
-    due at 12:21: the relay then sends it again.
+    It is confirmed: BetaTel got Success at 12:00.
 deferred Success timeout 0 other, delivered Success 1, ledger Success 1
     It is confirmed: BetaTel got Success at 12:01.
 deferred Success timeout 5, settle.failed 5 hide:
@@ -145,7 +143,7 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
         what, status, reason, minute, extra = event.groups()
         at = NOON + 60 * int(minute)
         if what == "ledger":
-            item = {"status": {"S": status}, "confirmed_at": {"N": str(int(at))}}
+            item = {"uuid": {"S": CALL}, "status": {"S": status}, "confirmed_at": {"N": str(int(at))}}
         elif what == "deduplication-off":
             ledger = False
         elif what.endswith("-queue"):
@@ -166,11 +164,11 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
             where = {"uuid": CALL, "status": status, "outcome": what, "message_id": extra or "message"}
             lines.append(line(at, f"result.{what}", **where, **facts))
     stack = FakeStack(
-        filter_log_events={"events": [{"message": json.dumps(one)} for one in lines]},
-        get_item={"Item": item} if item else {},
+        **log(*lines),
+        batch_get_item={"Responses": {"ledger": [item] if item else []}},
         receive_message=lambda QueueUrl, **_: {"Messages": [queues[QueueUrl]] if QueueUrl in queues else []},  # noqa: N803
         change_message_visibility_batch={},
-        get_queue_attributes={"Attributes": {"VisibilityTimeout": "420"}},
+        get_queue_attributes=counts(),
     )
     if ledger:
         stack.outputs["LedgerTableName"] = "ledger"
@@ -225,9 +223,10 @@ def test_the_search_goes_back_as_far_as_asked() -> None:
     """The answer about a result of last week would be that nothing is known."""
     asked: list[dict[str, Any]] = []
 
-    def nothing(**request: Any) -> dict[str, Any]:
+    def search(**request: Any) -> dict[str, Any]:
         asked.append(request)
-        return {"events": []}
+        return {"queryId": "query"}
 
-    assert run(FakeStack(filter_log_events=nothing, receive_message={}), "story", CALL, "--days", "10").status == 1
-    assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400) * 1000
+    stack = FakeStack(**{**log(), "start_query": search}, receive_message={})
+    assert run(stack, "story", CALL, "--days", "10").status == 1
+    assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from local import ROOT
-from tests.support.aws import CALL, busy_stack
+from tests.support.aws import CALL, busy_stack, log
 from tests.support.operator import run
 
 
@@ -52,7 +52,7 @@ def test_json_has_the_documented_fields(words: list[str], fields: list[str]) -> 
     if "watch" in words:
         (line,) = lines
         assert list(line["queues"]) == ["waiting", "in_flight", "parked", "dead_lettered"]
-        assert list(line["recent"]) == ["delivered", "deferred", "deferred_by_reason", "oldest_s"]
+        assert list(line["recent"]) == ["delivered", "deferred", "deferred_by_reason", "oldest_s", "throttled"]
         text = (ROOT / "docs" / "operating.md").read_text()
         assert all(f"`{name}`" in text for name in (*line["queues"], *line["recent"]))
     if "doctor" in words:
@@ -60,20 +60,9 @@ def test_json_has_the_documented_fields(words: list[str], fields: list[str]) -> 
         assert {type(line["next_step"]) for line in lines} == {str, type(None)}
 
 
-def test_json_of_a_story_has_the_facts() -> None:
-    """A script would have to parse a sentence."""
-    ended = run(busy_stack(), "story", CALL, "--json")
-    assert ended.status == 0
-    lines = [json.loads(line) for line in ended.out.splitlines()]
-    assert [line["where"] for line in lines] == ["parked queue", "dead-letter queue", "log"]
-    assert lines[0]["fields"] == {"reason": "rejected", "detail": "", "http_status": None, "message_id": "m"}
-    assert lines[2]["at"] == "2026-11-24T12:00:00Z"
-    assert lines[2]["fields"]["reason"] == "endpoint_error"
-
-
 def test_an_unknown_story_has_status_1_and_no_json() -> None:
     """A script could not distinguish an unknown result from a known one, or would read a sentence as JSON."""
-    nothing = busy_stack(filter_log_events={"events": []}, receive_message={})
+    nothing = busy_stack(**log(), receive_message={})
     plain, as_json = run(nothing, "story", "unknown"), run(nothing, "story", "unknown", "--json")
     assert (plain.status, plain.err, as_json.status, as_json.out) == (1, "", 1, "")
     for said in (plain.out, as_json.err):
