@@ -319,7 +319,8 @@ def test_a_repetition_heeds_a_request_to_wait(relay: InProcessRelay) -> None:
     relay.endpoint.override(after(lambda: len(relay.endpoint.requests) >= 2, late(0)))
     relay.invoke_with(relay.send(result(first), result(second)))  # two connections are kept
     relay.endpoint.heal()
-    relay.endpoint.misbehave("throttled", error(429, retry_after=120))
+    both_asked = after(lambda: len(relay.endpoint.requests) >= 4, error(429, retry_after=120))
+    relay.endpoint.misbehave("throttled", both_asked)
     dies = after(lambda: handler.wire().gate.throttling, close_early())
     relay.endpoint.misbehave("dies", dies)
     assert len(relay.invoke_with(relay.send(result("throttled"), result("dies")))) == 2
