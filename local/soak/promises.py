@@ -95,7 +95,7 @@ class _View:
             return True
         event = [record["messageId"] for record in one.records]
         return any(
-            message_id in repeat.kept and repeat.ended <= later.began
+            message_id in repeat.kept and repeat.began <= later.began  # it may have hidden the message before its end
             for repeat in self.by_message[message_id]
             if _id(repeat) in self.facts.repeats and [record["messageId"] for record in repeat.records] == event
         )
