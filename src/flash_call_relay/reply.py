@@ -1,6 +1,7 @@
 """Read what a reply says: its JSON object, a message without credentials, and the wait that it asks for."""
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -30,7 +31,7 @@ def read_body(response: urllib3.HTTPResponse) -> bytes:
         urllib3.exceptions.HTTPError, http.client.HTTPException: it is not whole.
     """
     body = raw = response.read(MAX_BYTES + 1, decode_content=False)
-    if len(raw) <= MAX_BYTES:
+    if len(raw) <= MAX_BYTES and response.length_remaining:
         response.read(1, decode_content=False)  # only at its end urllib3 reports a body that is cut short
     if coding := response.headers.get("Content-Encoding"):
         coded = urllib3.HTTPResponse(io.BytesIO(raw), {"Content-Encoding": coding}, preload_content=False)
@@ -100,5 +101,6 @@ def _masked(text: str, credentials: Credentials) -> str:
     return printable(shown, 120) if _runs(*values).isdisjoint(_runs(shown)) else "(withheld)"
 
 
+@functools.lru_cache(maxsize=16)
 def _runs(*texts: str) -> set[str]:
     return {text[at : at + ECHO_RUN].lower() for text in texts for at in range(len(text) - ECHO_RUN + 1)}
