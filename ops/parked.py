@@ -109,9 +109,10 @@ def choose(
 
 
 def _send_again(stack: Stack, set_status: Status | None, messages: Sequence[Message]) -> dict[str, str]:
-    for one in messages:
-        if set_status and one.uuid:  # because of the other status, the relay would park this result again
-            Ledger(stack).remove(one.uuid, "#status <> :status", status={"S": set_status})
+    if set_status:  # because of the other status, the relay would park these results again
+        ledger = Ledger(stack)
+        for uuid in [one.uuid for one in messages if one.uuid]:
+            ledger.remove(uuid, "#status <> :status", status={"S": set_status})
     return RESULTS.of(stack).send({one.message_id: one.to_replay(set_status) for one in messages})
 
 

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.events import UNIQUE, parse_body
 from flash_call_relay.models import FlashCallResult, Reason, Status
+from flash_call_relay.queues import MAX_RESULT_BYTES
 from flash_call_relay.text import InvalidJSONError, decode_json, printable
 from ops.stack import Stack
 
@@ -26,7 +27,6 @@ REFUSALS_SHOWN = 10
 # SQS's limits for one call
 MAX_ENTRIES = 10
 MAX_CALL_BYTES = 1024 * 1024
-MAX_BODY_BYTES = 256 * 1024  # of the result queue
 QUOTED = re.compile(r'"(?=([^"\\]+)\\?")')  # each string in JSON, and in JSON in a JSON string
 
 
@@ -111,9 +111,9 @@ class Message:
     def to_replay(self, status: Status | None) -> str:
         """Return the body to send to the result queue; `status` replaces that of the body."""
         # An event as JSON can exceed the queue's limit. The result in it is short.
-        too_long = len(self.body.encode(errors="surrogatepass")) > MAX_BODY_BYTES
+        too_long = len(self.body.encode(errors="surrogatepass")) > MAX_RESULT_BYTES
         status = status or (self.status if too_long else None)
-        return json.dumps({"uuid": self.uuid, "status": status}) if self.uuid and status else self.body
+        return FlashCallResult(self.uuid, status).as_json() if self.uuid and status else self.body
 
     def as_json(self) -> str:
         """Return all of the message as a line of JSON, with the `uuid` and `status` that `send` reads."""

@@ -50,7 +50,7 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
     if dry_run:
         click.echo(f"Dry run: {count(len(results), 'result')} would be sent.")
         return 0
-    bodies = {f"line {line}": json.dumps({"uuid": one.uuid, "status": one.status}) for line, one in results.items()}
+    bodies = {f"line {line}": one.as_json() for line, one in results.items()}
     with progress("sent", len(results)) as tell:
         refused = RESULTS.of(stack).send(bodies, tell)
     tell_refused(refused)

@@ -1,5 +1,6 @@
 """The frozen values that flow through the relay, in the order in which they are made."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,6 +54,10 @@ class FlashCallResult:
 
     uuid: str
     status: Status
+
+    def as_json(self) -> str:
+        """Return the body that the webhook and the result queue take."""
+        return json.dumps({"uuid": self.uuid, "status": self.status})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Carry out outcomes in SQS: park, hide or requeue messages."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -55,8 +54,9 @@ def _in_batches(  # noqa: PLR0913
     name: str, call: Callable[..., Any], queue_url: str, entries: Entries, *, size: int, deadline: Deadline
 ) -> dict[str, str]:
     failures: dict[str, str] = {}
-    for start in range(0, len(entries), size):
-        message_ids = list(entries)[start : start + size]
+    ids = list(entries)
+    for start in range(0, len(ids), size):
+        message_ids = ids[start : start + size]
         if deadline.left_s < LAST_CALL_S:
             failures |= dict.fromkeys(message_ids, f"{name}: no time left")
             continue
@@ -82,7 +82,7 @@ def _body(record: Record, limit: int) -> str:
     """
     result = record.content
     if isinstance(result, FlashCallResult) and len(record.body) > limit:
-        return json.dumps({"uuid": result.uuid, "status": result.status})
+        return result.as_json()
     return record.body[:limit]
 
 

@@ -1,7 +1,6 @@
 """Send one result in one POST, bounded in time and size, and return the endpoint's answer."""
 
 import http.client
-import json
 import ssl
 import time
 from dataclasses import replace
@@ -36,7 +35,6 @@ class Webhook:
             StaleConnectionError: the connection was open before, and has died. This says nothing of the endpoint.
         """
         began = time.monotonic()
-        document = json.dumps({"uuid": result.uuid, "status": result.status})
         headers = {
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
@@ -47,7 +45,7 @@ class Webhook:
         try:
             with self._connections.borrow(deadline, kept=kept) as connection:
                 # A connection, unlike a pool, follows no redirect and repeats nothing.
-                connection.request("POST", self._path, document, headers, preload_content=False)
+                connection.request("POST", self._path, result.as_json(), headers, preload_content=False)
                 response = connection.getresponse()
                 # http.client skips only the status 100. After another interim reply, the real one would answer the
                 # connection's next request.

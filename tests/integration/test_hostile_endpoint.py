@@ -46,7 +46,17 @@ from local.endpoint.behaviour import (
 )
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
-from tests.support.relay import CONFIRMED, CREDENTIALS, KEY, PATIENCE_S, SUCCESS, USER, UUID, InProcessRelay
+from tests.support.relay import (
+    CONFIRMED,
+    CREDENTIALS,
+    KEY,
+    PATIENCE_S,
+    SUCCESS,
+    USER,
+    UUID,
+    InProcessRelay,
+    webhook_settings,
+)
 from tests.support.relay import post as attempt
 from tests.support.template import default_settings
 
@@ -58,14 +68,7 @@ ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
 
 def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
     """Return a client; with one connection it has nothing left if a failure costs it that one."""
-    return Webhook(
-        default_settings(
-            WEBHOOK_URL=url,
-            CONNECTIONS_PER_FUNCTION=str(connections),
-            REQUEST_TIMEOUT_SECONDS=str(timeout_s),
-            LEDGER_TABLE_NAME="",
-        )
-    )
+    return Webhook(webhook_settings(url, connections, timeout_s))
 
 
 def post_all(webhook: Webhook, uuids: Iterable[str], timeout_s: float = 20) -> dict[str, Reply]:
