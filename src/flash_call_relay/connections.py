@@ -36,9 +36,6 @@ class _BoundedSocket(socket.socket):
     deadline = Deadline(math.inf)
     received = 0
 
-    def begin_attempt(self, deadline: Deadline) -> None:
-        self.deadline, self.received = deadline, 0
-
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         if not (left_s := self.deadline.left_s):
             raise TimeoutError
@@ -108,7 +105,7 @@ class Connections:
         reused = self._take() if kept else None
         connection = reused or self._connect(deadline)
         sock = cast("_BoundedSocket", connection.sock)
-        sock.begin_attempt(deadline)
+        sock.deadline, sock.received = deadline, 0
         try:
             yield connection
         except BaseException as error:
@@ -132,9 +129,9 @@ class Connections:
         return None
 
     def _close_idle(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop()[0].close()
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
 
     def _connect(self, deadline: Deadline) -> HTTPConnection:
         """Connect in another thread: no time-out bounds the look-up of the name, all addresses and the handshake."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from flash_call_relay import telemetry
 from flash_call_relay.budget import wall_clock
 from flash_call_relay.text import InvalidJSONError, decode_json, error_code, kind
 
@@ -43,13 +44,8 @@ class CredentialsStore:
         self._client, self._secret_id, self._clock = client, secret_id, clock
         self._lock = threading.Lock()
         self._good: Credentials | None = None
-        self._fault = self._new_fault = ""
+        self._fault = ""
         self._stale_at = self._refused_at = -math.inf
-
-    @property
-    def known(self) -> Credentials | None:
-        """The last good credentials, without a call to Secrets Manager; None before the first."""
-        return self._good
 
     def fresh(self) -> "CredentialsStore":
         """Return a store of the same secret that has not read it yet."""
@@ -83,11 +79,6 @@ class CredentialsStore:
                 self._fetch()
             return None if self._good == refused else self._good
 
-    def new_fault(self) -> str:
-        """Return why the secret cannot be read, once; empty if it can be, or if that was returned before."""
-        fault, self._new_fault = self._new_fault, ""  # without the lock, which a slow fetch holds
-        return fault
-
     def _fetch(self) -> None:
         now, fault = self._clock(), ""
         try:
@@ -100,8 +91,9 @@ class CredentialsStore:
         except CredentialsUnavailableError as error:
             fault = str(error)
         self._stale_at = now + (FETCH_INTERVAL_S if fault else MAX_AGE_S)
-        if fault != self._fault:
-            self._fault = self._new_fault = fault
+        if fault and fault != self._fault:
+            telemetry.report("credentials.unreadable", detail=fault)
+        self._fault = fault
 
 
 def parse(secret: str | bytes | None) -> Credentials:

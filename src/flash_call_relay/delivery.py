@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from flash_call_relay import models, policy, telemetry
-from flash_call_relay.budget import SETTLE_S, Deadline
+from flash_call_relay.budget import AWS_CALL, REPORT_S, SETTLE_S, Deadline
 from flash_call_relay.connections import StaleConnectionError
 from flash_call_relay.credentials import Credentials, CredentialsStore, CredentialsUnavailableError
 from flash_call_relay.gate import OUT_OF_TIME, Gate
-from flash_call_relay.models import Confirmed, Deferred, FlashCallResult, Judgement, Processed, Reason, Record
+from flash_call_relay.models import Confirmed, Deferred, FlashCallResult, Judgement, Parked, Processed, Reason, Record
 from flash_call_relay.settings import Settings
 from flash_call_relay.text import printable
 from flash_call_relay.webhook import Webhook
@@ -31,18 +31,12 @@ class Delivery:
 
         `deadline` is the function's time-out.
         """
-        # While the gate blocks everything, no result needs the secret, and only one to be given up needs the ledger.
-        blocked = self._gate.blocked(self._credentials.known)
-        horizon_s, now = self._settings.retry_horizon_seconds, time.time()
-        to_look_up = [record for record in records if not blocked or policy.age(record, now) >= horizon_s]
-        confirmed = look_up({one.content.uuid for one in to_look_up if isinstance(one.content, FlashCallResult)})
+        confirmed = look_up({one.content.uuid for one in records if isinstance(one.content, FlashCallResult)})
         last_moment = deadline.earlier(SETTLE_S)
         lanes: dict[str, Lane] = {}
         for record in sorted(records, key=lambda record: (record.sent_at, record.message_id)):
             if isinstance(record.content, models.NoResult):
-                yield self._processed(record, policy.park_invalid(record.content))
-            elif blocked:
-                yield self._decide(record, record.content, confirmed.get(record.content.uuid, blocked))
+                yield self._processed(record, Parked(Reason.INVALID_EVENT, printable(record.content.fault)))
             else:
                 lanes.setdefault(record.content.uuid, []).append((record, record.content))
         running = {
@@ -58,6 +52,25 @@ class Delivery:
             for future, lane in running.items():
                 late = [self._decide(record, result, OUT_OF_TIME) for record, result in lane]
                 yield from future.result() if future.done() else late
+
+    def probe(self, call: str, *, deadline: Deadline) -> dict[str, object]:
+        """Ask the endpoint about a call that it does not know, for an operator; return what it answered, or why not.
+
+        It reads the secret again and opens a new connection, because those of the results hide a broken route. It does
+        not ask the gate, and the gate does not learn from it.
+        """
+        if deadline.left_s < AWS_CALL.worst + self._settings.request_timeout_seconds + REPORT_S:
+            return {"reason": OUT_OF_TIME.reason, "detail": OUT_OF_TIME.detail}
+        try:
+            fresh = self._credentials.fresh().current()
+        except CredentialsUnavailableError as error:
+            return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": printable(str(error))}
+        attempt = Deadline.after(self._settings.request_timeout_seconds)
+        reply = Webhook(self._settings).post(FlashCallResult(call, "Failed"), fresh, attempt, kept=False)
+        if reply.failure and reply.http_status is None:
+            return {"reason": reply.failure, "detail": reply.message}
+        is_object = reply.json_object is not None
+        return {"http_status": reply.http_status, "is_json_object": is_object, "message": reply.message}
 
     def _run(self, lane: Lane, confirmed: Confirmed | None, last_moment: Deadline) -> list[Processed]:
         """Process the records of one uuid. Copies share an answer.
@@ -117,7 +130,9 @@ class Delivery:
             reply = self._webhook.post(result, credentials, deadline, kept=False)
         judgement = policy.judge(self._settings, result, reply)
         self._gate.learn(judgement, credentials, is_trial=is_trial)
-        telemetry.log_attempt(result, judgement)
+        # In one field, because queries count attempts by the fields of an outcome.
+        attempt = {"reason": judgement.reason, "detail": judgement.detail, "duration_ms": judgement.duration_ms}
+        telemetry.report("attempt.ended", uuid=result.uuid, status=result.status, attempt=attempt)
         return judgement
 
     def _decide(

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Callable
 
+from flash_call_relay import telemetry
 from flash_call_relay.budget import Deadline, wall_clock
 from flash_call_relay.credentials import Credentials
-from flash_call_relay.models import GateEvent, Judgement, Reason
+from flash_call_relay.models import Judgement, Reason
 
 IN_A_ROW = 5
 BLOCK_S = 30.0
@@ -17,7 +18,6 @@ REFUSED = Judgement(Reason.CREDENTIALS_REJECTED, "not asked: the endpoint refuse
 FAILING = Judgement(Reason.ENDPOINT_FAILING, "not asked: the endpoint fails")
 OUT_OF_TIME = Judgement(Reason.OUT_OF_TIME, "the function's time is over")
 OVER_THE_LIMIT = Judgement(Reason.THROTTLED, "not asked in time: RateLimitPerSecond")
-THROTTLED = "not asked: the endpoint asked to wait"
 
 
 class Gate:
@@ -45,18 +45,17 @@ class Gate:
         self._failing_until: float | None = None
         self._refused: Credentials | None = None
         self._refused_until = 0.0
-        self._is_refusal_reported = False
         self._accepted: Credentials | None = None
         self._accepted_at = 0.0
-        self._events: list[GateEvent] = []
 
-    def blocked(self, credentials: Credentials | None) -> Judgement | None:
+    def blocked(self, credentials: Credentials) -> Judgement | None:
         """Return why the gate admits no attempt with these credentials now; None if it may admit one."""
         with self._changed:
             now, trial_until = self._clock(), self._trial_until or 0.0
             if self._held_until is not None and now < max(self._held_until, trial_until):
-                return Judgement(Reason.THROTTLED, THROTTLED, wait_s=max(self._held_until, trial_until) - now)
-            if credentials is not None and credentials == self._refused and now < max(self._refused_until, trial_until):
+                wait_s = max(self._held_until, trial_until) - now
+                return Judgement(Reason.THROTTLED, "not asked: the endpoint asked to wait", wait_s=wait_s)
+            if credentials == self._refused and now < max(self._refused_until, trial_until):
                 return REFUSED
             if self._failing_until is not None and now < max(self._failing_until, trial_until):
                 return FAILING
@@ -124,19 +123,13 @@ class Gate:
         with self._changed:
             return self._held_until is not None
 
-    def events(self) -> list[GateEvent]:
-        """Return what has changed since the last call."""
-        with self._changed:
-            events, self._events = self._events, []
-            return events
-
     def _is_doubtful(self, credentials: Credentials) -> bool:
         return self._held_until is not None or self._failing_until is not None or credentials == self._refused
 
     def _hold(self, wait_s: float | None, *, goes_on: bool) -> None:
         if self._held_until is None:
             self._hold_s = FIRST_HOLD_S
-            self._events.append(GateEvent.ENDPOINT_THROTTLING)
+            telemetry.report("endpoint.throttling")
         elif goes_on:
             self._hold_s = min(2 * self._hold_s, LAST_HOLD_S)
         self._held_until = max(self._held_until or 0.0, self._clock() + (wait_s or self._hold_s))
@@ -147,13 +140,13 @@ class Gate:
             self._held_until = max(held_until, now + self._timeout_s)
         elif held_until <= now:  # else another attempt has brought a request to wait meanwhile
             self._held_until = None
-            self._events.append(GateEvent.ENDPOINT_THROTTLING_ENDED)
+            telemetry.report("endpoint.throttling_ended")
 
     def _count_failure(self, *, was_trial: bool) -> None:
         self._failures += 1
         if self._failures == IN_A_ROW:
             self._failing_until = self._clock() + BLOCK_S
-            self._events.append(GateEvent.ENDPOINT_FAILING)
+            telemetry.report("endpoint.failing")
         elif self._failing_until is not None and was_trial:
             self._failing_until = self._clock() + self._timeout_s
 
@@ -161,17 +154,12 @@ class Gate:
         self._failures = 0
         if self._failing_until is not None:
             self._failing_until = None
-            self._events.append(GateEvent.ENDPOINT_RECOVERED)
+            telemetry.report("endpoint.recovered")
 
     def _accept(self, credentials: Credentials) -> None:
-        # An attempt that was under way with the former good credentials does not end the refusal of the new ones.
-        ends_refusal = credentials == self._refused or credentials != self._accepted
         self._accepted, self._accepted_at, self._refusals = credentials, self._clock(), 0
         if credentials == self._refused:
             self._refused = None
-        if self._is_refusal_reported and ends_refusal:
-            self._is_refusal_reported = False
-            self._events.append(GateEvent.CREDENTIALS_ACCEPTED)
 
     def _refuse(self, credentials: Credentials) -> None:
         self._refusals += 1
@@ -179,6 +167,5 @@ class Gate:
         if self._refusals < IN_A_ROW and accepted_lately:
             return
         if credentials != self._refused:
-            self._is_refusal_reported = True
-            self._events.append(GateEvent.CREDENTIALS_REJECTED)
+            telemetry.report("credentials.rejected")
         self._refused, self._refused_until = credentials, self._clock() + BLOCK_S

@@ -1,12 +1,12 @@
 """Keep confirmed results in DynamoDB. The relay sends a result it cannot look up."""
 
-import itertools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from flash_call_relay import telemetry
 from flash_call_relay.budget import LEDGER_CALL, LEDGER_S, REPORT_S, SETTLE_S, Deadline
 from flash_call_relay.models import Confirmed, Delivered, FlashCallResult, Processed, Status
 from flash_call_relay.text import error_code
@@ -22,28 +22,14 @@ PAUSE_S = 0.05  # before the relay asks again for the part that DynamoDB left un
 KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14 parked
 WRITE_S = LEDGER_S + LEDGER_CALL.worst  # the longest time that writing 25 entries can take
 
-UNPROCESSED = "UnprocessedKeys"
-# Errors of single statements that pass. The others do not: AccessDenied, ResourceNotFound, ValidationError
-# (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html).
-PASSING = {
-    *("InternalServerError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"),
-    *("ThrottlingError", "TransactionConflict", UNPROCESSED),
-}
-
 
 class Ledger:
     """The confirmed results, by uuid, as one invocation reads and extends them. A failure of it costs no result.
 
     Without a client there is no ledger. `deadline` is the function's time-out.
-
-    Attributes:
-        faults: what went wrong, a sentence each.
-        clashes: uuids that this invocation confirmed with one status while another one confirmed the other.
     """
 
     def __init__(self, dynamodb: "DynamoDBClient | None", table: str, deadline: Deadline) -> None:
-        self.faults: list[str] = []
-        self.clashes: list[str] = []
         self._dynamodb: Any = dynamodb
         self._table, self._deadline = table, deadline
         self._unwritten: dict[str, Status] = {}
@@ -55,7 +41,7 @@ class Ledger:
             try:
                 self._read(sorted(uuids), confirmed, Deadline.after(LEDGER_S))
             except Exception as error:  # noqa: BLE001 - whatever it is, the relay sends what it cannot look up
-                self.faults.append(f"read: {error_code(error)}")
+                telemetry.report("ledger.failed", detail=f"read: {error_code(error)}")
         return confirmed
 
     def note(self, processed: Processed) -> None:
@@ -72,12 +58,12 @@ class Ledger:
             self._write_some()
 
     def _write_some(self) -> None:
-        results = dict(itertools.islice(self._unwritten.items(), MAX_STATEMENTS))
+        results = dict(list(self._unwritten.items())[:MAX_STATEMENTS])
         try:
             self._write(results)
             self._unwritten = {uuid: status for uuid, status in self._unwritten.items() if uuid not in results}
         except Exception as error:  # noqa: BLE001 - whatever it is, the results are delivered
-            self.faults.append(f"write: {error_code(error)}")
+            telemetry.report("ledger.failed", detail=f"write: {error_code(error)}")
             self._unwritten, self._dynamodb = {}, None  # the rest would probably fail too, and take time
 
     def _read(self, uuids: Sequence[str], confirmed: dict[str, Confirmed], end: Deadline) -> None:
@@ -91,7 +77,7 @@ class Ledger:
                 for item in reply["Responses"].get(self._table, []):
                     confirmed[item["uuid"]["S"]] = Confirmed(item["status"]["S"], at=float(item["confirmed_at"]["N"]))
                 if wanted := reply.get("UnprocessedKeys"):
-                    _pause_before_another_call(end, {UNPROCESSED})
+                    _pause_before_another_call(end, "UnprocessedKeys")
 
     def _write(self, results: dict[str, Status]) -> None:
         if self._deadline.left_s < WRITE_S + REPORT_S:
@@ -112,17 +98,16 @@ class Ledger:
             # An INSERT never overwrites. The existing entry has the same status, or the other one.
             existing: dict[str, Confirmed] = {}
             self._read([uuid for uuid, code in codes.items() if code == "DuplicateItem"], existing, end)
-            self.clashes += [uuid for uuid, entry in existing.items() if entry.status != results[uuid]]
+            for uuid, entry in existing.items():
+                if entry.status != results[uuid]:
+                    telemetry.report("ledger.conflict", uuid=uuid)
             undone = {uuid: results[uuid] for uuid, code in codes.items() if code not in (None, "DuplicateItem")}
             if undone:
-                _pause_before_another_call(end, {codes[uuid] for uuid in undone})
+                _pause_before_another_call(end, codes[next(iter(undone))])
 
 
-def _pause_before_another_call(end: Deadline, codes: set[str]) -> None:
-    """Raise an error if one of these codes does not pass, or the time is over."""
-    code = min(codes, key=PASSING.__contains__)  # one that does not pass comes first
-    if code in PASSING and end.left_s >= PAUSE_S:
-        time.sleep(PAUSE_S)
-        if end.left_s:
-            return
-    raise ClientError({"Error": {"Code": code}}, "")
+def _pause_before_another_call(end: Deadline, code: str) -> None:
+    """Raise an error with DynamoDB's code if there is no time for another call."""
+    if end.left_s <= PAUSE_S:
+        raise ClientError({"Error": {"Code": code}}, "")
+    time.sleep(PAUSE_S)

@@ -79,9 +79,6 @@ class Record:
     content: FlashCallResult | NoResult  # what the body says
 
 
-# ---- reply → judgement: how the endpoint's words become a fact about a result ----
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What an attempt got from the endpoint: a whole reply, or the reason for which there is none."""
@@ -175,10 +172,8 @@ class Processed:
     def fields(self) -> dict[str, object]:
         """Return what a log line or an event says of it."""
         record, outcome, content = self.record, self.outcome, self.record.content
-        result = content if isinstance(content, FlashCallResult) else None
         fields = {
-            "uuid": result and result.uuid,
-            "status": result and result.status,
+            **{key: getattr(content, key, None) for key in ("uuid", "status")},
             "outcome": self.name,
             **{key: getattr(outcome, key, None) for key in ("reason", "detail", "http_status", "retry_in_s")},
             "receive_count": record.receive_count,
@@ -187,14 +182,3 @@ class Processed:
             "message_id": record.message_id,
         }
         return {name: value for name, value in fields.items() if value is not None}
-
-
-class GateEvent(StrEnum):
-    """A change of what the gate admits. The value is its name in the log."""
-
-    ENDPOINT_FAILING = "endpoint.failing"
-    ENDPOINT_RECOVERED = "endpoint.recovered"
-    ENDPOINT_THROTTLING = "endpoint.throttling"
-    ENDPOINT_THROTTLING_ENDED = "endpoint.throttling_ended"
-    CREDENTIALS_REJECTED = "credentials.rejected"
-    CREDENTIALS_ACCEPTED = "credentials.accepted"

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flash_call_relay import telemetry
 from flash_call_relay.budget import EVENTS_CALL, EVENTS_S, REPORT_S, Deadline
 from flash_call_relay.models import Delivered, Parked, Processed
 from flash_call_relay.text import error_code
@@ -19,8 +20,6 @@ SOURCE = "flash-call-relay"
 DETAIL_TYPES = {Delivered: "Flash Call Result Confirmed", Parked: "Flash Call Result Parked"}
 MAX_ENTRIES = 10  # EventBridge's limit for one call
 
-Unconfirmed = list[tuple[Processed, str]]  # outcomes, and why EventBridge did not confirm the event of each
-
 
 class OutcomeBus:
     """An EventBridge bus that takes an event for each result that is confirmed or parked, in the name of a relay."""
@@ -28,29 +27,25 @@ class OutcomeBus:
     def __init__(self, eventbridge: "EventBridgeClient", bus: str, relay: str) -> None:
         self._eventbridge, self._bus, self._relay = eventbridge, bus, relay
 
-    def publish(self, processed: Sequence[Processed], *, deadline: Deadline) -> Unconfirmed:
+    def publish(self, processed: Sequence[Processed], *, deadline: Deadline) -> None:
         """Publish the final outcomes among settled records, ten in a call; offer once more what was not confirmed.
 
-        No call starts later than `EVENTS_S` from now, or may outlast `deadline`, the function's time-out. Returns the
-        outcomes whose event EventBridge did not confirm.
+        No call starts later than `EVENTS_S` from now, or may outlast `deadline`, the function's time-out.
         """
         end = min(Deadline.after(EVENTS_S), deadline.earlier(EVENTS_CALL.worst + REPORT_S))
-        unconfirmed = self._put_all([one for one in processed if type(one.outcome) in DETAIL_TYPES], end)
-        return self._put_all([one for one, _ in unconfirmed], end) if end.left_s else unconfirmed
+        final = [one for one in processed if type(one.outcome) in DETAIL_TYPES]
+        for start in range(0, len(final), MAX_ENTRIES):
+            unconfirmed = [(one, "no time left") for one in final[start : start + MAX_ENTRIES]]
+            for _ in range(2):
+                if unconfirmed and end.left_s:
+                    unconfirmed = self._put([one for one, _ in unconfirmed])
+            for one, code in unconfirmed:
+                # No `outcome` and no `duration_ms`: queries count outcomes and attempts by these.
+                ids = {name: value for name, value in one.fields().items() if name in ("uuid", "status", "message_id")}
+                telemetry.report("outcome_event.failed", **ids, event=one.name, detail=f"PutEvents: {code}")
 
-    def _put_all(self, processed: Sequence[Processed], end: Deadline) -> Unconfirmed:
-        unconfirmed: Unconfirmed = []
-        for start in range(0, len(processed), MAX_ENTRIES):
-            ten = processed[start : start + MAX_ENTRIES]
-            try:
-                codes = self._put(ten) if end.left_s else ["no time left"] * len(ten)
-                unconfirmed += [(one, code) for one, code in zip(ten, codes, strict=True) if code]
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not change an outcome
-                unconfirmed += [(one, error_code(error)) for one in ten]
-        return unconfirmed
-
-    def _put(self, processed: Sequence[Processed]) -> list[str]:
-        """Make one call; return an error code for each event, empty for one that EventBridge took."""
+    def _put(self, processed: Sequence[Processed]) -> list[tuple[Processed, str]]:
+        """Make one call; return the outcomes whose event EventBridge did not take, and why."""
         entries: Any = [
             {
                 "EventBusName": self._bus,
@@ -60,5 +55,9 @@ class OutcomeBus:
             }
             for one in processed
         ]
-        answers = self._eventbridge.put_events(Entries=entries)["Entries"]
-        return [answer.get("ErrorCode", "") for answer in answers]
+        try:
+            answers = self._eventbridge.put_events(Entries=entries)["Entries"]
+            codes = [answer.get("ErrorCode", "") for answer in answers]
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not change an outcome
+            codes = [error_code(error)] * len(processed)
+        return [(one, code) for one, code in zip(processed, codes, strict=True) if code]

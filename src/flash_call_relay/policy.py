@@ -64,11 +64,6 @@ def _doubt(result: FlashCallResult, said: Mapping[str, Any] | None) -> Reason | 
     return Reason.UNCONFIRMED if names_error or word != sent else None
 
 
-def park_invalid(content: models.NoResult) -> Parked:
-    """Decide what becomes of a record that is not a result."""
-    return Parked(Reason.INVALID_EVENT, printable(content.fault))
-
-
 def decide(  # noqa: PLR0913
     settings: Settings, record: Record, result: FlashCallResult, known: models.Known, *, now: float, jitter: float
 ) -> models.Outcome:
@@ -112,20 +107,6 @@ def schedule_s(settings: Settings, receive_count: int, age_s: float, jitter: flo
         cap_s = min(cap_s, settings.fresh_retry_cap_seconds)
     doubled = settings.retry_base_seconds << min(receive_count - 1, 30)
     return math.ceil(min(cap_s, doubled) * jitter)
-
-
-def earliest_exhaustion_s(settings: Settings) -> int:
-    """Return the earliest age in seconds at which SQS can have used up `MaxReceiveCount`.
-
-    After the n-th receive a message comes back after the schedule's shortest delay, or after the queue's visibility
-    timeout if the relay did not hide it (the call failed, or Lambda killed or throttled the function). No delay gets
-    shorter with the age, so the sum of the shortest delays is the earliest possible age.
-    """
-    age_s = 0
-    for receive in range(1, settings.max_receive_count):
-        delay_s = schedule_s(settings, receive, age_s, JITTER[0])
-        age_s += min(delay_s, settings.visibility_timeout_seconds)
-    return age_s
 
 
 def age(record: Record, now: float) -> float:

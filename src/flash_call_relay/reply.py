@@ -45,12 +45,7 @@ def read_body(response: urllib3.HTTPResponse) -> bytes:
 def parse(http_status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials) -> Reply:
     """Return what a whole reply says."""
     json_object, wait_s = _json_object(body), retry_after_s(headers.get("Retry-After"), time.time())
-    message = _message(json_object, body)
-    useless = {"Retry-After": wait_s is None, "Content-Encoding": json_object is None and not message}
-    notes = [
-        f"({name}: {headers[name][:40]})" for name, is_useless in useless.items() if is_useless and name in headers
-    ]
-    return Reply(http_status, json_object, _masked(" ".join([*notes, message]), credentials), wait_s=wait_s)
+    return Reply(http_status, json_object, _masked(_message(json_object, body), credentials), wait_s=wait_s)
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:

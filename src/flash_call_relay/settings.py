@@ -31,8 +31,6 @@ class Settings:
     fresh_seconds: Annotated[int, range(86_401)]  # 0: never fresh
     fresh_retry_cap_seconds: Annotated[int, range(1, 3601)]
     retry_horizon_seconds: Annotated[int, range(1, 777_601)]
-    max_receive_count: Annotated[int, range(1, 1001)]
-    visibility_timeout_seconds: Annotated[int, range(43_201)]
     ledger_table_name: str  # empty: no deduplication
     unknown_call_grace_seconds: Annotated[int, range(86_401)]
     outcome_bus_name: str  # empty: no events

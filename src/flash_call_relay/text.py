@@ -16,8 +16,6 @@ def decode_json(text: str | bytes, unique: Collection[str] = ()) -> Any:
     Raises:
         InvalidJSONError: the text is something else, has a huge number, or is nested too deeply.
     """
-    if isinstance(text, str) and text.startswith("\ufeff"):
-        raise InvalidJSONError("begins with a byte order mark (U+FEFF)")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         times = Counter(key for key, _ in pairs if not unique or key in unique)

@@ -15,8 +15,6 @@ from flash_call_relay.models import FlashCallResult, Reason, Reply
 from flash_call_relay.settings import Settings
 from flash_call_relay.text import printable
 
-USER_AGENT = f"flash-call-relay/{__version__}"
-
 
 class Webhook:
     """The endpoint. Any number of threads may call `post`; each attempt has a connection to itself."""
@@ -37,7 +35,7 @@ class Webhook:
         began = time.monotonic()
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": USER_AGENT,
+            "User-Agent": f"flash-call-relay/{__version__}",
             "x-api-key": credentials.api_key,
             "x-user-id": credentials.user_id,
         }
