@@ -36,6 +36,9 @@ class _BoundedSocket(socket.socket):
     deadline = Deadline(math.inf)
     received = 0
 
+    def begin_attempt(self, deadline: Deadline) -> None:
+        self.deadline, self.received = deadline, 0
+
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         if not (left_s := self.deadline.left_s):
             raise TimeoutError
@@ -105,7 +108,7 @@ class Connections:
         reused = self._take() if kept else None
         connection = reused or self._connect(deadline)
         sock = cast("_BoundedSocket", connection.sock)
-        sock.deadline, sock.received = deadline, 0
+        sock.begin_attempt(deadline)
         try:
             yield connection
         except BaseException as error:

@@ -23,9 +23,9 @@ def read(event: object, *, now: float) -> list[Record]:
         UnsupportedEventError: names the kind of the event and what was expected. It shows no values.
     """
     if isinstance(event, Mapping):
-        records = event.get("Records")
-        if isinstance(records, list) and all(map(_is_sqs, records)):
-            return [_from_sqs(record) for record in records]
+        batch = event.get("Records")
+        if isinstance(batch, list) and all(isinstance(r, Mapping) and r.get("eventSource") == "aws:sqs" for r in batch):
+            return [_from_sqs(record) for record in batch]
         if _is_envelope(event):
             # Not the event's own `time`: the producer chooses that.
             event_id, content = printable(str(event.get("id"))), _result(event["detail"], "detail")
@@ -99,10 +99,6 @@ def _uuid_fault(uuid: object) -> str:
     if uuid.isascii() and uuid.isprintable() and " " not in uuid:
         return ""
     return next(f"U+{ord(c):04X} at position {i}" for i, c in enumerate(uuid) if not "!" <= c <= "~")
-
-
-def _is_sqs(record: object) -> bool:
-    return isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs"
 
 
 def _is_envelope(document: Mapping[str, Any]) -> bool:
