@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,7 +39,7 @@ from tests.support.relay import (
 
 GZIP = {"Content-Encoding": "gzip"}
 OK = {"message": "OK"}
-SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{"message": "surplus"}%s'
+SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"message": "surplus"}'
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
 
 
@@ -79,8 +78,8 @@ BAD_REPLIES = {
     "an interim reply": {
         "150 and no final reply": behaviour.status_line(150),
         # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
-        "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS % (22, b"")),
-        "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS % (22, b"")),
+        "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS),
+        "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS),
     },
     "the reply is cut short": {
         "no chunks": ok(CHUNKED + b"not chunks\r\n"),
@@ -202,8 +201,8 @@ READ = {
     "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
     "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
     # Replies that nobody asked for, in the same TLS record; more than http.client reads ahead.
-    "a surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS % (22, b"")), 200, {}),
-    "a long surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS % (12_022, b" " * 12_000)), 200, {}),
+    "a surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS), 200, {}),
+    "200 surplus replies": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS * 200), 200, {}),
 }
 
 
@@ -292,7 +291,7 @@ def test_a_trial_takes_a_new_connection(relay: InProcessRelay, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     "way",
-    [behaviour.end_kept(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS % (22, b""))],
+    [behaviour.end_kept(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS)],
     ids=["closed", "a late surplus reply"],
 )
 def test_an_idle_connection_on_which_something_came_is_replaced(standin: StandIn, way: Behaviour) -> None:
@@ -343,22 +342,11 @@ def test_a_reset_connection_is_named(standin: StandIn, way: Behaviour, reasons: 
     assert post(webhook) == CONFIRMED
 
 
-def test_a_dripping_handshake_times_out() -> None:
+def test_a_handshake_that_does_not_end_times_out() -> None:
     """A server that accepts connections and is stuck would hold a thread for ever."""
-    ended = threading.Event()
-
-    def drip_handshake() -> None:
-        with listener.accept()[0] as connection, contextlib.suppress(OSError):
-            connection.sendall(b"\x16\x03\x03\x40\x00")
-            while not ended.wait(0.2):
-                connection.sendall(b"x")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
-        server.submit(drip_handshake)
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        said = post(client(url, timeout_s=1), timeout_s=1)
-        ended.set()
-    assert_failed(said, Reason.TIMEOUT)
+    with socket.create_server(("127.0.0.1", 0)) as stuck:  # the kernel accepts the connection, and nobody answers
+        url = f"https://127.0.0.1:{stuck.getsockname()[1]}/"
+        assert_failed(post(client(url, timeout_s=1), timeout_s=1), Reason.TIMEOUT)
 
 
 def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
