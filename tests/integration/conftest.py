@@ -10,7 +10,7 @@ import pytest
 
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
-from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying, trusted_tls
+from tests.support.relay import KEY, USER, UUID, InProcessRelay, relaying, server_tls, trusted_authority
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def relay(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[InPro
 @pytest.fixture(params=["http", "https"])
 def standin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """Run a stand-in that knows one call, over http, and over https with a trusted authority."""
-    tls = trusted_tls(tmp_path, monkeypatch) if request.param == "https" else None
+    tls = server_tls(trusted_authority(tmp_path, monkeypatch)) if request.param == "https" else None
     with StandIn(api_key=KEY, user_id=USER, tls=tls) as one:
         one.issue(UUID)
         yield one

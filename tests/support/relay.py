@@ -2,11 +2,14 @@
 
 import io
 import json
+import queue
 import ssl
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -63,13 +66,33 @@ def webhook_settings(url: str, connections: int = 10, timeout_s: int = 20) -> Se
     )
 
 
-def post(webhook: Webhook, result: FlashCallResult, credentials: Credentials, timeout_s: float = 20) -> Reply:
-    """Make an attempt as `Delivery` does: repeat it on a new connection if the kept one has died."""
-    deadline = budget.Deadline.after(timeout_s)
-    try:
-        return webhook.post(result, credentials, deadline, kept=True)
-    except StaleConnectionError:
-        return webhook.post(result, credentials, deadline, kept=False)
+def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
+    """Return a client; with one connection it has nothing left if a failure costs it that one."""
+    return Webhook(webhook_settings(url, connections, timeout_s))
+
+
+def post_all(
+    webhook: Webhook, uuids: Iterable[str], *, timeout_s: float = 20, credentials: Credentials = CREDENTIALS
+) -> dict[str, Reply]:
+    """Make attempts side by side, as `Delivery` does; an endless attempt fails the test instead of stopping it."""
+    said: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
+
+    def post_one(uuid: str) -> None:
+        result, deadline = FlashCallResult(uuid, "Success"), budget.Deadline.after(timeout_s)
+        try:
+            said.put((uuid, webhook.post(result, credentials, deadline, kept=True)))
+        except StaleConnectionError:  # the kept connection has died
+            said.put((uuid, webhook.post(result, credentials, deadline, kept=False)))
+
+    threads = [threading.Thread(target=post_one, args=(uuid,), daemon=True) for uuid in uuids]
+    for thread in threads:
+        thread.start()
+    return dict(said.get(timeout=60) for _ in threads)
+
+
+def post(webhook: Webhook, uuid: str = UUID, **options: Any) -> Reply:
+    """Make one attempt."""
+    return post_all(webhook, [uuid], **options)[uuid]
 
 
 @cache
@@ -304,13 +327,19 @@ def failing_service(failure: str, error: str = "ThrottlingException") -> Iterato
         yield service.url.removesuffix(WEBHOOK_PATH)
 
 
-def trusted_tls(directory: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """Return a context of TLS for a server on 127.0.0.1, whose authority the relay trusts during the test."""
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
+def trusted_authority(directory: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """Return an authority that the relay trusts during the test."""
+    authority = trustme.CA()
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(directory / "ca.pem"))
-    return tls
+    return authority
+
+
+def server_tls(authority: trustme.CA, name: str = "127.0.0.1", not_after: datetime | None = None) -> ssl.SSLContext:
+    """Return the context of a server with a certificate for this name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name, not_after=not_after).configure_cert(context)
+    return context
 
 
 class FailingStream(io.StringIO):

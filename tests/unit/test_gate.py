@@ -90,12 +90,12 @@ def test_five_failures_in_a_row_block_the_endpoint_for_30_s(gate: Gate, clock: C
     fail(gate, 4, reason)
     assert refusal(gate) is None
     fail(gate, 1, reason)
-    assert refusal(gate) is Reason.ENDPOINT_FAILING
-    assert gate.events() == ["endpoint.failing"]
     clock.now += 29.9
+    fail(gate, 9)  # attempts that were under way prolong nothing
     assert refusal(gate) is Reason.ENDPOINT_FAILING
     clock.now += 0.1
     assert refusal(gate) is None
+    assert gate.events() == ["endpoint.failing"]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,22 @@ def test_a_failing_endpoint_is_tried_by_one_attempt_at_a_time(gate: Gate, clock:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
-    [(None, None), (Reason.THROTTLED, None), (Reason.TIMEOUT, Reason.ENDPOINT_FAILING)],
-    ids=["confirmed", "throttled", "timed out"],
+    ("doubt", "answer", "told"),
+    [
+        ([Reason.ENDPOINT_ERROR] * 5, None, None),
+        ([Reason.ENDPOINT_ERROR] * 5, Reason.THROTTLED, None),
+        ([Reason.ENDPOINT_ERROR] * 5, Reason.TIMEOUT, Reason.ENDPOINT_FAILING),
+        ([Reason.CREDENTIALS_REJECTED], None, None),
+    ],
+    ids=["confirmed", "throttled", "timed out", "credentials confirmed"],
 )
 def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
-    clock: Clock, answer: Reason | None, told: Reason | None
+    clock: Clock, doubt: list[Reason], answer: Reason | None, told: Reason | None
 ) -> None:
     """After a recovery, each batch would deliver one result and defer the others."""
     gate = Gate(PATIENCE_S, clock=clock)
-    fail(gate, 5)
+    for reason in doubt:
+        learn(gate, reason)
     clock.now += 30
     assert refusal(gate) is None
     with ThreadPoolExecutor(4) as lanes:
@@ -144,19 +150,6 @@ def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
         assert not wait(others, timeout=0.1).done
         learn(gate, answer, trial=True)
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
-
-
-def test_the_rest_of_a_batch_waits_for_the_trial_of_refused_credentials(clock: Clock) -> None:
-    """After BetaTel accepts a key again, each batch would deliver one result and defer the others."""
-    gate = Gate(PATIENCE_S, clock=clock)
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    clock.now += 30
-    assert refusal(gate, OLD) is None
-    with ThreadPoolExecutor(1) as lanes:
-        other = lanes.submit(refusal, gate, OLD)
-        assert refusal(gate, NEW) is None, "the gate admits other credentials"
-        learn(gate, None, OLD, trial=True)
-        assert other.result(PATIENCE_S) is None
 
 
 def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
@@ -230,36 +223,30 @@ def test_a_429_without_a_time_holds_for_a_second_then_twice_as_long_up_to_a_minu
     assert refusal(gate) is None, "a new period of throttling begins with a second"
 
 
-def test_a_429_is_no_failure_and_no_recovery(gate: Gate, clock: Clock) -> None:
-    """The alarm would call a busy endpoint down, or a 429 would send a whole batch to an endpoint that is down."""
+@pytest.mark.parametrize(
+    ("http_status", "wait_s", "failing", "throttling"),
+    [(429, None, False, True), (429, 120, False, True), (503, 120, True, True), (503, 0, True, False)],
+    ids=["429", "429 with a time", "503 with a time", "503 without a time"],
+)
+def test_only_a_503_is_a_failure_and_it_holds_only_with_a_time(
+    gate: Gate, http_status: int, wait_s: float | None, *, failing: bool, throttling: bool
+) -> None:
+    """A busy endpoint would be called down, or one failed request of many would stop all deliveries for a second."""
     for _ in range(5):
-        throttle(gate)
-    assert (gate.failing, gate.throttling) == (False, True)
+        throttle(gate, wait_s, http_status=http_status)
+    assert (gate.failing, gate.throttling) == (failing, throttling)
+    assert refusal(gate) is (Reason.THROTTLED if throttling else Reason.ENDPOINT_FAILING)
+
+
+def test_a_429_is_no_recovery(gate: Gate, clock: Clock) -> None:
+    """A 429 would send a whole batch to an endpoint that is down."""
     fail(gate, 4)
     throttle(gate)
     fail(gate, 1)
-    assert (gate.failing, gate.throttling) == (True, True)
     clock.now += 30
     assert refusal(gate) is None
     throttle(gate, 5, trial=True)
     assert (gate.failing, gate.throttling) == (True, True)
-    assert refusal(gate) is Reason.THROTTLED
-    assert gate.events() == ["endpoint.throttling", "endpoint.failing"]
-
-
-def test_a_503_with_a_time_counts_as_a_failure(gate: Gate) -> None:
-    """An outage that the endpoint announces would raise no alarm."""
-    for _ in range(5):
-        throttle(gate, 600, http_status=503)
-    assert gate.failing
-    assert refusal(gate) is Reason.THROTTLED, "the longer of the two waits is the endpoint's own"
-
-
-def test_a_503_without_a_time_holds_nothing(gate: Gate) -> None:
-    """One failed request of many would stop all deliveries for a second."""
-    throttle(gate, http_status=503)
-    throttle(gate, 0, http_status=503)
-    assert refusal(gate) is None
 
 
 def test_a_late_request_to_wait_outlasts_a_good_trial(gate: Gate, clock: Clock) -> None:
@@ -285,10 +272,12 @@ def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock
     assert gate.events() == ["endpoint.throttling"]
 
 
-def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock) -> None:
-    """The relay would exceed the rate that a customer has agreed with BetaTel."""
+@pytest.mark.parametrize("passed_s", [0, -3600], ids=["", "the clock was put back"])
+def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: float) -> None:
+    """The relay would exceed the rate that a customer has agreed with BetaTel, or send nothing for an hour."""
     gate = Gate(TIMEOUT_S, 0.25, clock=clock)
     assert refusal(gate) is None
+    clock.now += passed_s
     with ThreadPoolExecutor(1) as lanes:
         second = lanes.submit(refusal, gate)
         assert not wait([second], timeout=0.6).done  # the clock stands still
@@ -307,28 +296,6 @@ def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: 
     assert gate.admit(NEW, Deadline(clock.now + 10.4)) == OVER_THE_LIMIT
 
 
-def test_a_clock_that_is_put_back_costs_a_rate_limit_one_interval(clock: Clock) -> None:
-    """The relay would send nothing until the clock has caught up."""
-    gate = Gate(TIMEOUT_S, 0.01, clock=clock)
-    assert refusal(gate) is None
-    clock.now -= 3600
-    with ThreadPoolExecutor(1) as lanes:
-        after = lanes.submit(refusal, gate)
-        assert not wait([after], timeout=0.1).done
-        clock.now += 0.01
-        assert after.result(PATIENCE_S) is None
-
-
-def test_failures_of_earlier_attempts_do_not_prolong_the_block(gate: Gate, clock: Clock) -> None:
-    """Attempts that began before the gate closed would keep it closed."""
-    fail(gate, 5)
-    clock.now += 20
-    fail(gate, 9)
-    clock.now += 10
-    assert refusal(gate) is None
-    assert gate.events() == ["endpoint.failing"]
-
-
 def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
     """The relay would try a wrong key with each result until BetaTel locks the account."""
     learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
@@ -343,26 +310,15 @@ def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> N
     assert gate.events() == ["credentials.rejected"]
 
 
-def test_a_refusal_within_a_minute_of_an_acceptance_does_not_block(gate: Gate, clock: Clock) -> None:
-    """One call that BetaTel forbids would stop all other deliveries."""
-    learn(gate, None)
-    clock.now += 59
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    assert refusal(gate) is None
-    clock.now += 1
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    assert refusal(gate) is Reason.CREDENTIALS_REJECTED
-
-
-def test_five_refusals_in_a_row_block_in_spite_of_an_acceptance(gate: Gate) -> None:
-    """For a minute after a rotation, the relay would send each waiting result with the old key."""
-    learn(gate, None, OLD)
-    for _ in range(4):
-        learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert refusal(gate, OLD) is None
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert gate.events() == ["credentials.rejected"]
+def test_within_a_minute_of_an_acceptance_only_the_fifth_refusal_in_a_row_blocks(gate: Gate, clock: Clock) -> None:
+    """One call that BetaTel forbids would stop all others, or a rotated key would be tried with each result."""
+    for age_s, refusals in ((59, 5), (60, 1)):
+        learn(gate, None)
+        clock.now += age_s
+        for _ in range(refusals):
+            assert refusal(gate) is None
+            learn(gate, Reason.CREDENTIALS_REJECTED)
+        assert refusal(gate) is Reason.CREDENTIALS_REJECTED
 
 
 @pytest.mark.parametrize(
@@ -377,20 +333,19 @@ def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answ
     assert ("credentials.accepted" in gate.events()) == proves
 
 
-def test_an_acceptance_of_corrected_credentials_is_reported_once(gate: Gate) -> None:
-    """The log would say that the credentials were refused, and never that the corrected ones are accepted."""
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    learn(gate, None)
-    learn(gate, None)
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)  # an attempt that was under way
-    assert gate.events() == ["credentials.rejected", "credentials.accepted"]
-
-
-def test_an_acceptance_of_the_former_credentials_does_not_end_the_refusal_of_the_new_ones(gate: Gate) -> None:
-    """The log would call wrong new credentials accepted, because of an attempt under way with the former ones."""
-    learn(gate, None, OLD)
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    learn(gate, None, OLD)
-    assert gate.events() == ["credentials.rejected"]
-    learn(gate, None)
-    assert gate.events() == ["credentials.accepted"]
+@pytest.mark.parametrize(
+    ("attempts", "reported"),
+    [
+        ([(OLD, False), (NEW, True), (NEW, True), (OLD, False)], ["credentials.rejected", "credentials.accepted"]),
+        ([(OLD, True), (NEW, False), (OLD, True)], ["credentials.rejected"]),
+        ([(OLD, True), (NEW, False), (OLD, True), (NEW, True)], ["credentials.rejected", "credentials.accepted"]),
+    ],
+    ids=["corrected", "the former ones under way", "the new ones accepted later"],
+)
+def test_the_end_of_a_refusal_is_reported_once_and_by_no_attempt_that_was_under_way(
+    gate: Gate, attempts: list[tuple[Credentials, bool]], reported: list[str]
+) -> None:
+    """The log would call wrong new credentials accepted, or never say that corrected ones are."""
+    for credentials, accepted in attempts:
+        learn(gate, None if accepted else Reason.CREDENTIALS_REJECTED, credentials)
+    assert gate.events() == reported

@@ -2,8 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -20,11 +19,8 @@ CREDENTIALS = Credentials(KEY, USER)
 @pytest.mark.parametrize(
     ("body", "json_object"),
     [
-        (b"{}", {}),
-        (b'{"message": null}', {"message": None}),
-        (b'{"message": ["OK"]}', {"message": ["OK"]}),
-        *((body, None) for body in (b"", b"<html>It works!</html>", b"[]", b'"OK"', b"{\xff}", b"[" * 60_000)),
-        (b"9" * 60_000, None),
+        *((b"{}", {}), (b'{"message": ["OK"]}', {"message": ["OK"]})),
+        *((body, None) for body in (b"", b"<html>It works!</html>", b"[]", b"{\xff}", b"[" * 60_000)),
         (b'{"status": "Failed", "status": "Success"}', None),
     ],
 )
@@ -38,9 +34,8 @@ def test_only_a_json_object_is_an_api_reply(body: bytes, json_object: dict[str, 
     ("page", "message"),
     [
         ("<!doctype html><HTML><head><TITLE lang=en>\n Sign in\n</TITLE></head><p>No", "Sign in"),
-        (f"<title>Blocked for {KEY}</title>", "Blocked for ***"),
         ("<title>" + "y" * 200, "y" * 117 + "..."),
-        *((page, "") for page in ("<title> </title>", "<title", "<title " * 9000)),
+        *((page, "") for page in ("<title> </title>", "<title " * 9000)),
     ],
 )
 def test_a_page_is_told_by_its_title(page: str, message: str) -> None:
@@ -58,10 +53,8 @@ def test_useless_headers_are_quoted() -> None:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (f"{KEY} is no key of {USER}", "*** is no key of ***"),
-        (f"{KEY.upper()} {USER.title()} x-api-key={KEY}{USER}{KEY}", "*** *** x-api-key=*********"),
+        (f"{KEY.upper()} is no key of {USER}", "*** is no key of ***"),
         ("y" * 115 + KEY, "y" * 115 + "***"),  # cut after it is masked
-        (f"caf\xe9 {KEY}\r\n{USER}", r"caf\xe9 ***  ***"),
         ("no\na\tKEY of ours", "no ***"),
         ("na\N{LATIN SMALL LETTER E WITH ACUTE}ve A KEY\x00OF ours", "*** ***"),
         *((words, "(withheld)") for words in (f"no key: {KEY[:10]}...", f"user%20{USER[3:]}", f'"{KEY[4:].upper()}"')),
@@ -70,7 +63,7 @@ def test_useless_headers_are_quoted() -> None:
 def test_echoed_credentials_are_masked_and_parts_of_them_withheld(words: str, shown: str) -> None:
     """An endpoint that quotes its request would put the credentials into the log and onto the parked queue."""
     odd = Credentials("a key of ours", r"na\xe9ve")  # as some other characters look when they are made printable
-    credentials = CREDENTIALS if "hunter2" in words.lower() or "key-" in words else odd
+    credentials = odd if "of ours" in words.lower() else CREDENTIALS
     assert parse(400, {}, json.dumps({"message": words}).encode(), credentials).message == shown
 
 
@@ -85,18 +78,16 @@ def test_a_long_message_is_searched_for_a_long_key_in_time() -> None:
 
 def http_date(offset_s: float) -> str:
     """Return the HTTP date `offset_s` seconds from now."""
-    return format_datetime(datetime.fromtimestamp(NOW + offset_s, UTC), usegmt=True)
+    return formatdate(NOW + offset_s, usegmt=True)
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        *((value, None) for value in (None, "", "-1", "+5", "1e3", ".5", "nan", "soon", "٣")),
+        *((value, None) for value in (None, "", "-1", "1e3", "nan", "soon", "٣", "Fri, 99 Foo 2026 99:99:99 GMT")),
         *(("0", 0), (" 30 ", 30), ("120.5", 120.5), ("900.5", 900), ("9" * 5000, 900)),
         ("30, 60", 30),  # two headers
         *((http_date(45), 45), (http_date(5000), 900), (http_date(-45), 0)),
-        *((http_date(45).replace("GMT", "+0000"), 45), (http_date(45).replace(" GMT", ""), 45)),
-        *(("Fri, 99 Foo 2026 99:99:99 GMT", None), ("Fri, 31 Dec 9999 23:59:59 -2359", 900)),
     ],
 )
 def test_retry_after_is_read_as_seconds_and_as_a_date(value: str | None, seconds: float | None) -> None:
