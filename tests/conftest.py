@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from flash_call_relay import telemetry
 from flash_call_relay.models import Judgement, Reply
 from local import ROOT
 from local.emulator.emulator import Emulator
@@ -47,6 +48,16 @@ def pytest_make_parametrize_id(val: object) -> str | None:
         return None
     text = json.dumps(val, default=str) if isinstance(val, dict | list) else str(val)
     return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the events that the runtime reports, each with the values of its fields."""
+    events: list[str] = []
+    monkeypatch.setattr(
+        telemetry, "report", lambda event, /, **fields: events.append(" ".join([event, *fields.values()]))
+    )
+    return events
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ class Sequences(RuleBasedStateMachine):
             raise Killed
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(telemetry.Invocation, "log_outcome", die)
+            patch.setattr(telemetry, "log_outcome", die)
             with pytest.raises(Killed):
                 self.relay.invoke_with(messages)
         self.relay.end_environment()

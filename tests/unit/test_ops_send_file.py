@@ -103,7 +103,7 @@ def test_other_odd_uuids_are_read(read: Read, uuid: str) -> None:
         ("uuid,status\n,Failed\n", "line 2: uuid must be a string of 1 to 128 visible ASCII characters, got 0 char"),
         ("uuid,status\na,Success\na,Failed\n", "line 3: contradicts line 2, which says Success; a call has one status"),
         ('{"uuid": "a", "status": "Success"}\nnonsense\n', "line 2: the line is not valid JSON"),
-        ('{"uuid": "a", "status": "Success"}\n\ufeff{}\n', "line 2: the line begins with a byte order mark"),
+        ('{"uuid": "a", "status": "Success"}\n\ufeff{}\n', "line 2: the line is not valid JSON (Unexpected UTF-8 BOM"),
         ("", "FILE has no results: expected CSV with the header uuid,status, or JSON lines."),
         ("uuid,status\n\n", "FILE has no results"),
         ("a,Success\n", "FILE has no header: its first line must be uuid,status, or name both among others."),

@@ -17,7 +17,6 @@ from flash_call_relay.models import (
     Duplicate,
     FlashCallResult,
     Judgement,
-    NoResult,
     Outcome,
     Parked,
     Reason,
@@ -197,12 +196,6 @@ def test_every_reply_has_an_outcome(finding: Reply, age_s: float, receives: int,
 
 
 # ---- without an attempt ----
-
-
-def test_a_record_that_is_not_a_result_is_parked_with_its_fault() -> None:
-    """An engineer could not tell from a parked message why it is no result."""
-    outcome = policy.park_invalid(NoResult("uuid must be a string, got \u00fc\n"))
-    assert outcome == Parked(Reason.INVALID_EVENT, "uuid must be a string, got \\xfc")
 
 
 @pytest.mark.parametrize("age_s", [0, HORIZON_S], ids=["new", "24 hours old"])

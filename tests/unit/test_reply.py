@@ -43,13 +43,6 @@ def test_a_page_is_told_by_its_title(page: str, message: str) -> None:
     assert parse(200, {}, page.encode(), CREDENTIALS).message == message
 
 
-def test_useless_headers_are_quoted() -> None:
-    """An engineer would not see why the relay does not wait, or why it cannot read the body."""
-    headers = {"Retry-After": "soon", "Content-Encoding": "br"}
-    assert parse(429, headers, b"\x0b", CREDENTIALS).message == "(Retry-After: soon) (Content-Encoding: br)"
-    assert parse(429, {**headers, "Retry-After": "7"}, b"{}", CREDENTIALS).message == ""
-
-
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
