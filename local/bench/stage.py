@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from local import ROOT
 from local.bench import batch
@@ -66,13 +65,13 @@ class Stage:
             "REQUESTS_CA_BUNDLE": authority,
             "PYTHONPATH": str(self.package),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONWARNINGS": "ignore",  # Powertools' own
             **variables,
         }
         python = str(tool("bench/bin/python"))
         command = [python, "-m", "local.bench.worker", str(result), kind, str(size), str(count)]
-        how: dict[str, Any] = {"cwd": ROOT, "env": environment, "timeout": MEASURE_S}
         with pinned(CPUS[0]):
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **how)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment, timeout=MEASURE_S)
         measured: dict[str, float] = json.loads(result.read_text())
         return measured
 

@@ -23,7 +23,7 @@ from flash_call_relay.handler import lambda_handler
 from local.bench import batch, documented
 
 THREADS = 10
-WARM_UP = 3  # rounds of 100 results
+WARM_UP, MOST = 300, 100  # results before the measured ones, in batches of `MOST` at most
 # Lambda's context, as far as it is read.
 CONTEXT = SimpleNamespace(aws_request_id="-", function_name="bench", get_remaining_time_in_millis=lambda: 60_000)
 
@@ -54,8 +54,8 @@ def main() -> None:
     file, kind, size, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     made = {"posts": poster, "relay": lambda: lambda_handler, "documented": documented.handler}
     function: Any = made[kind]()
-    for _ in range(WARM_UP):
-        function(batch(100), CONTEXT)
+    for _ in range(0, WARM_UP, min(size, MOST)):
+        function(batch(min(size, MOST)), CONTEXT)
     events = [batch(size) for _ in range(count // size)]
     gc.collect()
     cpu_s, began = time.process_time(), time.perf_counter()

@@ -169,7 +169,7 @@ EXCUSED: dict[str, Callable[[Facts], Facts]] = {
         replace(f, ledger_faults=frozenset({(0, 0)})), requests=request(20.5, GOOD)
     ),
     "sent twice by two invocations side by side": lambda f: more(
-        f, requests=request(10.7, GOOD), invocations=replace(invocation(0, 10.5, "m1"), environment=1)
+        f, requests=request(11.2, GOOD), invocations=replace(invocation(0, 10.5, "m1"), environment=1)
     ),
     "confirmed with both statuses and logged": lambda f: more(
         both_confirmed(f), log={"message": "ledger.conflict", "uuid": GOOD}
