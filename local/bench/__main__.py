@@ -1,150 +1,115 @@
-"""`make bench`: measure, show the tables, write them into docs/performance.md. Exit code 1 if a target is missed."""
+"""`make bench`: measure the relay beside what people would use instead. Exit code 1 if a target is missed."""
 
 import platform
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from local import ROOT
-from local.bench import batches
-from local.bench.stage import BARE, CPUS, FIRST_POST, RELAY, Stage, staged
+from local.bench.stage import CPUS, IDEMPOTENCY_TABLE, Stage, staged
 from local.command import Parser, run_command, stopwatch, whole
+from local.endpoint.behaviour import late
 
-REPORT = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- make bench writes from here -->\n", "<!-- to here -->\n"
-# The targets of shares, by the name of the row: at most this, or if negative at least this.
-TARGETS = {
-    "relay, batches of 10": 2.0,
-    "relay, batches of 100": 1.9,
-    "relay with ledger, batches of 10": 2.9,
-    "relay with ledger, batches of 100": 2.2,
-    "documented way ÷ relay": -5.0,
-    "documented way with idempotency ÷ relay with ledger": -10.0,
-    "100 ms, 10 connections, batches of 10": -0.95,
-    "100 ms, 10 connections, batches of 100": -0.95,
-    "100 ms, 10 connections, batches of 1000": -0.95,
-    "100 ms, 100 connections, batches of 1000": -0.85,
-    RELAY: 0.6,
-    FIRST_POST: 0.7,
-    "zipped": 1.0,
+PLAIN = {"LEDGER_TABLE_NAME": ""}
+POST, RELAY, LEDGER = "one bare POST", "relay, batches of 10", "relay with ledger, batches of 10"
+# By the name of the row: the worker's kind, batch, number of results and environment variables; the row whose CPU it is
+# compared with; the target of the share, which is at most this, or if negative at least this.
+CPU: dict[str, tuple[str, int, int, dict[str, str], str, float]] = {
+    POST: ("posts", 1000, 1000, {}, POST, 0),
+    RELAY: ("relay", 10, 1000, PLAIN, POST, 2.0),
+    LEDGER: ("relay", 10, 1000, {}, POST, 2.9),
+    "relay, batches of 100": ("relay", 100, 1000, PLAIN, POST, 1.9),
+    "relay with ledger, batches of 100": ("relay", 100, 1000, {}, POST, 2.2),
+    "documented way": ("documented", 10, 200, {}, RELAY, -5.0),
+    "documented way with idempotency": ("documented", 10, 200, {"IDEMPOTENCY_TABLE": IDEMPOTENCY_TABLE}, LEDGER, -10.0),
 }
-LATENCIES_MS = (0, 20, 100)
-RATES = [  # latency in ms, connections, batch
-    (latency_ms, connections, batch)
-    for latency_ms in (20, 100)
-    for connections in (10, 100)
-    for batch in (10, 100, 1000)
-    if batch >= connections
-]
-RATE_S, RATE_ROUNDS = 3, 3  # seconds per round, about; rounds
+RATES = [(10, 10, -0.95), (10, 100, -0.95), (10, 1000, -0.95), (100, 1000, -0.85)]  # connections, batch, target
+LATENCY_S = 0.1
+STARTS = [("bare function, init", 0), ("relay, init", 0.6), ("relay, first POST", 0.7)]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of the table.
 
     Attributes:
         name: what was measured.
         values: the measured values, one for each round.
         unit: of the values.
         base: the share is the median as a multiple of it.
-        digits: after the decimal point, to show.
+        of: names the base.
+        target: of the share: at most this, or if negative at least this; 0: none.
     """
 
     name: str
     values: Sequence[float]
     unit: str
     base: float
-    digits: int = 0
+    of: str
+    target: float
 
     @property
     def missed(self) -> bool:
         """Whether the share, rounded to the target's digits, misses the target."""
-        target = TARGETS.get(self.name, 0)
-        share = round(statistics.median(self.values) / self.base, len(str(target).partition(".")[2]))
-        return share > target if target > 0 else share < -target
+        share = round(median(self.values) / self.base, len(str(self.target).partition(".")[2]))
+        return share > self.target if self.target > 0 else share < -self.target
 
     def __str__(self) -> str:
-        low, middle, high = min(self.values), statistics.median(self.values), max(self.values)
-        shown = [f"{value:,.{self.digits}f}" for value in (middle, low, high)]
-        target = TARGETS.get(self.name)
-        words = f"at {'most' if target > 0 else 'least'} {abs(target)}" if target else ""
-        words += ": MISSED" if self.missed else ""
-        return (
-            f"| {self.name} | {shown[0]} {self.unit} | {shown[1]} to {shown[2]} | {middle / self.base:.2f} | {words} |"
-        )
-
-
-Tables = dict[tuple[str, str], list[Row]]  # by title, and by the base of the shares
+        middle, digits = median(self.values), 0 if self.base > 10 else 1
+        low, shown, high = (f"{value:,.{digits}f}" for value in (min(self.values), middle, max(self.values)))
+        target = f"at {'most' if self.target > 0 else 'least'} {abs(self.target)}" if self.target else ""
+        share = f"{middle / self.base:.2f} of {self.of}"
+        missed = ": MISSED" if self.missed else ""
+        return f"| {self.name} | {shown} {self.unit} | {low} to {high} | {share} | {target}{missed} |"
 
 
 def main() -> int:
     """Run the benchmark."""
     parser = Parser(prog="python -m local.bench", description=__doc__)
-    parser.add_argument("--rounds", type=whole(1), default=9, help="rounds of each kind (default %(default)s)")
+    parser.add_argument("--rounds", type=whole(1), default=5, help="how often to measure (default %(default)s)")
     options = parser.parse_args()
     return run_command(lambda: bench(options.rounds))
 
 
 def bench(rounds: int) -> int:
-    """Measure, show and write; return the exit code."""
+    """Measure, print the table of docs/performance.md; return the exit code."""
     say = stopwatch()
-    with tempfile.TemporaryDirectory() as directory, staged(Path(directory), LATENCIES_MS, say) as stage:
-        tables, versions = measure(stage, rounds, say)
-    text = "\n".join(report(tables, versions, rounds)) + "\n"
-    before, _, rest = REPORT.read_text().partition(BEGIN)
-    REPORT.write_text(before + BEGIN + text + END + rest.partition(END)[2])
-    missed = [row.name for rows in tables.values() for row in rows if row.missed]
-    print(f"{text}\nWritten to {REPORT.relative_to(ROOT)}. Targets missed: {', '.join(missed) or 'none'}.")
-    return 1 if missed else 0
-
-
-def measure(stage: Stage, rounds: int, say: Any) -> tuple[Tables, dict[str, str]]:
-    """Return the tables, and the versions of what was measured."""
-    say("cold starts")
-    starts = stage.cold_starts(rounds)
-    say("CPU per result")
-    done = stage.worker(0, "cpu", rounds)
-    cpu = {name: [value * 1e6 for value in values] for name, values in done["measured"].items()}
-    median = {name: statistics.median(values) for name, values in cpu.items()}
-    rates = []
-    for latency_ms, connections, batch in RATES:
-        name = f"{latency_ms} ms, {connections} connections, batches of {batch}"
-        say(f"results a second: {name}")
-        limit = connections * 1000 / latency_ms
-        values = stage.worker(latency_ms, "rate", connections, batch, int(limit * RATE_S), RATE_ROUNDS)["measured"]
-        rates.append(Row(name, values, "/s", limit))
-    pairs = [("documented way", "relay"), ("documented way with idempotency", "relay with ledger")]
-    size = ", batches of 10"
-    return {
-        ("CPU per result", "of one POST"): [Row(name, cpu[name], "µs", median[batches.POST]) for name in cpu],
-        ("CPU per result beside the documented way, batches of 10", "of the relay"): [
-            Row(f"{other} ÷ {own}", cpu[other + size], "µs", median[own + size]) for other, own in pairs
-        ],
-        ("Results a second, of one invocation at a time", "of connections ÷ latency"): rates,
-        ("Cold start", "of the bare function"): [
-            Row(name, values, "ms", statistics.median(starts[BARE])) for name, values in starts.items()
-        ],
-        ("Package", "of 5.5 MB"): [Row("zipped", [stage.zipped_mb()], "MB", 5.5, digits=1)],
-    }, done["versions"]
-
-
-def report(tables: Tables, versions: dict[str, str], rounds: int) -> Iterator[str]:
-    """Yield the lines of the report."""
+    with tempfile.TemporaryDirectory() as directory, staged(Path(directory), say) as stage:
+        rows = [*measure(stage, rounds, say)]
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = models[0].partition(":")[2].strip() if models else platform.machine()
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield f"`make bench` on {datetime.now(UTC):%Y-%m-%d}: {processor}, {len(CPUS)} CPUs, {named}; {rounds} rounds."
-    for (title, share), rows in tables.items():
-        yield f"\n### {title}\n"
-        yield f"| | median | spread | {share} | target |"
-        yield "| --- | ---: | ---: | ---: | --- |"
-        yield from map(str, rows)
+    print(f"\n`make bench` on {datetime.now(UTC):%Y-%m-%d}: {processor}, {len(CPUS)} CPUs; {rounds} rounds.\n")
+    print("| | median | spread | share | target |\n| --- | ---: | ---: | ---: | --- |", *rows, sep="\n")
+    return 1 if any(row.missed for row in rows) else 0
+
+
+def measure(stage: Stage, rounds: int, say: Callable[[str], None]) -> Iterator[Row]:
+    """Measure all kinds, which take turns; yield the rows."""
+    starts: list[tuple[float, float, float]] = []
+    cpu: dict[str, list[float]] = {name: [] for name in CPU}
+    rates: list[list[float]] = [[] for _ in RATES]
+    for number in range(1, rounds + 1):
+        say(f"round {number} of {rounds}")
+        stage.endpoint.heal()
+        starts.append(stage.cold_start())
+        for name, (kind, size, count, variables, *_) in CPU.items():
+            cpu[name].append(stage.measure(kind, size, count, variables)["cpu_s"] * 1e6)
+        stage.endpoint.override(late(LATENCY_S))
+        for values, (connections, size, _) in zip(rates, RATES, strict=True):
+            variables = {**PLAIN, "CONNECTIONS_PER_FUNCTION": str(connections)}
+            values.append(1 / stage.measure("relay", size, max(size, 30 * connections), variables)["elapsed_s"])
+    for name, (*_, base, target) in CPU.items():
+        yield Row(f"CPU: {name}", cpu[name], "µs", median(cpu[base]), base, target)
+    for values, (connections, size, target) in zip(rates, RATES, strict=True):
+        name, limit = f"at 100 ms: {connections} connections, batches of {size}", connections / LATENCY_S
+        yield Row(name, values, "/s", limit, "connections ÷ latency", target)
+    bare, *_ = measured = [*zip(*starts, strict=True)]
+    for milliseconds, (name, target) in zip(measured, STARTS, strict=True):
+        yield Row(f"cold start: {name}", milliseconds, "ms", median(bare), "the bare function", target)
+    yield Row("package, zipped", [stage.zipped_mb()], "MB", 5.5, "5.5 MB", 1.0)
 
 
 if __name__ == "__main__":

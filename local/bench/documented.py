@@ -8,7 +8,6 @@ import requests
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities import parameters
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.idempotency import (
     DynamoDBPersistenceLayer,
     IdempotencyConfig,
@@ -29,23 +28,23 @@ def report(result: dict[str, str]) -> None:
     logger.info("delivered", extra={"uuid": result["uuid"], "status": result["status"]})
 
 
-def handler(table: str = "") -> Handler:
-    """Return the function's handler; with the name of a table, each result is sent once."""
+def handler() -> Handler:
+    """Return the function's handler; with a table for idempotency, it sends each result once."""
     send: Callable[..., object] = report
-    if table:
+    if table := os.environ.get("IDEMPOTENCY_TABLE"):
         store = DynamoDBPersistenceLayer(table_name=table)
         once: Any = idempotent_function(
             data_keyword_argument="result", persistence_store=store, config=IdempotencyConfig(event_key_jmespath="uuid")
         )
         send = once(report)
 
-    def record_handler(record: SQSRecord) -> None:
-        send(result=record.json_body)
-
     def lambda_handler(event: dict[str, Any], context: Any) -> object:
         processor = BatchProcessor(event_type=EventType.SQS)
         return process_partial_response(
-            event=event, record_handler=record_handler, processor=processor, context=context
+            event=event,
+            record_handler=lambda record: send(result=record.json_body),
+            processor=processor,
+            context=context,
         )
 
     return lambda_handler

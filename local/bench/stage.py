@@ -1,6 +1,6 @@
-"""Where the benchmark runs: the deployed stack, stand-in endpoints, and the processes that it measures.
+"""Where the benchmark runs: the deployed stack, a stand-in endpoint, and the processes that it measures.
 
-The measured processes share one CPU. The emulator and the endpoints share another one, if the machine has it.
+The measured processes share one CPU. The emulator and the endpoint share another one, if the machine has it.
 """
 
 import contextlib
@@ -8,31 +8,30 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import urllib3
 
 from local import ROOT
-from local.bench.batches import batch
+from local.bench import batch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.emulator.runtime import Runtime
-from local.endpoint.standin import WEBHOOK_PATH, start_process
-from local.processes import LocalError, held_port, tool
+from local.endpoint.standin import StandIn
+from local.processes import tool
 
 CPUS = sorted(os.sched_getaffinity(0))
 MEASURE_S = 600
-BARE, RELAY, FIRST_POST = "bare function: init", "relay: init", "relay: first POST"
+IDEMPOTENCY_TABLE = "idempotency"
 
 
 @contextlib.contextmanager
 def pinned(cpu: int) -> Iterator[None]:
-    """Run this process, and those that it starts, on one CPU."""
+    """Run this thread, and the threads and processes that it starts, on one CPU."""
     os.sched_setaffinity(0, {cpu})
     try:
         yield
@@ -47,60 +46,52 @@ class Stage:
     Attributes:
         deployment: the relay's stack in the emulator. Its event source mapping is off.
         package: the function's package, as `sam build` made it.
-        endpoints: URLs of stand-in endpoints, by their latency in milliseconds.
+        endpoint: answers the POSTs.
         state: a directory for files.
     """
 
     deployment: Deployment
     package: Path
-    endpoints: dict[int, str]
+    endpoint: StandIn
     state: Path
 
-    def worker(self, latency_ms: int, *arguments: object) -> dict[str, Any]:
-        """Run the worker against the endpoint of this latency; return what it measured."""
-        emulator, result = self.deployment.emulator, self.state / "result.json"
-        variables = {
-            **emulator.environment,
+    def measure(self, kind: str, size: int, count: int, variables: dict[str, str]) -> dict[str, float]:
+        """Run the worker with these environment variables; return what it measured."""
+        result, authority = self.state / "result.json", str(self.deployment.emulator.ca_bundle)
+        environment = {
+            **self.deployment.emulator.environment,
             **self.deployment.variables(),
-            "WEBHOOK_URL": self.endpoints[latency_ms],
-            "SSL_CERT_FILE": str(emulator.ca_bundle),
-            "REQUESTS_CA_BUNDLE": str(emulator.ca_bundle),
+            "SSL_CERT_FILE": authority,
+            "REQUESTS_CA_BUNDLE": authority,
             "PYTHONPATH": str(self.package),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "BENCH_RESULT": str(result),
-            "BENCH_LEDGER": self.deployment.outputs["LedgerTableName"],
-            "BENCH_IDEMPOTENCY": "idempotency",
+            "PYTHONWARNINGS": "ignore",  # Powertools' own
+            **variables,
         }
-        command = [str(tool("bench/bin/python")), "-m", "local.bench.worker", *map(str, arguments)]
-        how: dict[str, Any] = {"cwd": ROOT, "env": variables, "timeout": MEASURE_S}
+        python = str(tool("bench/bin/python"))
+        command = [python, "-m", "local.bench.worker", str(result), kind, str(size), str(count)]
         with pinned(CPUS[0]):
-            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how)
-        if done.returncode:
-            raise LocalError(f"The measured process failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
-        measured: dict[str, Any] = json.loads(result.read_text())
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment, timeout=MEASURE_S)
+        measured: dict[str, float] = json.loads(result.read_text())
         return measured
 
-    def cold_starts(self, rounds: int) -> dict[str, list[float]]:
-        """Return the measured milliseconds by name, one value per round, in AWS's own Lambda runtime.
+    def cold_start(self) -> tuple[float, float, float]:
+        """Return the milliseconds of the bare function's init, the relay's, and the relay's first POST.
 
-        The bare function is in a package with the same libraries, without bytecode.
+        They run in AWS's own Lambda runtime, the bare function with the same libraries, without bytecode.
         """
-        bare = self.state / "bare"
+        bare = Path(tempfile.mkdtemp(dir=self.state)) / "package"
         shutil.copytree(self.package, bare, ignore=shutil.ignore_patterns("__pycache__", "flash_call_relay"))
         (bare / "flash_call_relay").mkdir()
         shutil.copy(Path(__file__).parent / "bare.py", bare / "flash_call_relay" / "handler.py")
-        measured: dict[str, list[float]] = {BARE: [], RELAY: [], FIRST_POST: []}
-        for number in range(rounds):
-            logs = self.state / f"start-{number}"
-            measured[BARE].append(self._start(bare, logs / "bare")[0])
-            init_ms, began = self._start(self.package, logs / "relay")
-            measured[RELAY].append(init_ms)
-            measured[FIRST_POST].append((self._first_request_after(began) - began) * 1000)
-        return measured
+        bare_ms, _ = self._start(bare)
+        relay_ms, began = self._start(self.package)
+        first = min(request.at for request in self.endpoint.requests if request.at > began)
+        return bare_ms, relay_ms, (first - began) * 1000
 
-    def _start(self, package: Path, logs: Path) -> tuple[float, float]:
+    def _start(self, package: Path) -> tuple[float, float]:
         """Invoke a new environment; return how long its init phase took in ms, and when it began in epoch seconds."""
-        with Runtime(self.deployment, package, logs) as runtime:
+        with Runtime(self.deployment, package, Path(tempfile.mkdtemp(dir=self.state))) as runtime:
             runtime.restart(SSL_CERT_FILE=str(self.deployment.emulator.ca_bundle))  # of the endpoint
             with pinned(CPUS[0]), runtime.environment() as environment:
                 began = time.time()  # the runtime emulator starts the function when the first event comes
@@ -109,40 +100,29 @@ class Stage:
                     raise RuntimeError(invocation.error)
                 return environment.init_ms, began
 
-    def _first_request_after(self, began: float) -> float:
-        url = self.endpoints[min(self.endpoints)].partition("/api/")[0]
-        with urllib3.PoolManager(ca_certs=str(self.deployment.emulator.ca_bundle)) as http:
-            requests = http.request("GET", f"{url}/_standin/requests").json()
-        return min(float(one["at"]) for one in requests if one["at"] > began and one["method"] == "POST")
-
     def zipped_mb(self) -> float:
         """Return the size of the package as Lambda gets it, in MB (a million bytes)."""
         return Path(shutil.make_archive(str(self.state / "package"), "zip", self.package)).stat().st_size / 1e6
 
 
 @contextlib.contextmanager
-def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Stage]:
-    """Start the emulator and an endpoint for each latency, and deploy the relay."""
-    credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
+def staged(state: Path, say: Callable[[str], None]) -> Iterator[Stage]:
+    """Start the emulator and the endpoint, and deploy the relay."""
+    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
             emulator = ending.enter_context(Emulator(state, say=say))
-            endpoints: dict[int, str] = {}
-            for latency_ms in latencies_ms:
-                port = ending.enter_context(held_port())
-                endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
-                options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
-                options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]
-                start_process(ending, state, port, credentials, *options)
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(state / "cert.pem", state / "key.pem")
+            endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, tls=tls, every_call_exists=True))
         template = sam_build(emulator)
-        fastest = endpoints[min(latencies_ms)]
-        deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})
-        deployment.fill_secret(**credentials)
+        deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": endpoint.url})
+        deployment.fill_secret(api_key, user_id)
         deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
-            TableName="idempotency",
+            TableName=IDEMPOTENCY_TABLE,
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         )
-        yield Stage(deployment, template.parent / "RelayFunction", endpoints, state)
+        yield Stage(deployment, template.parent / "RelayFunction", endpoint, state)

@@ -1,23 +1,17 @@
 """The measured process. It sees the function's package and `requests`, and runs on one CPU.
 
-    python -m local.bench.worker cpu 7            CPU seconds per result of each kind, in 7 rounds
-    python -m local.bench.worker rate 10 100 600 3   results per second: 10 connections, batches of 100, 600 results,
-                                                     in each of 3 rounds
+    python -m local.bench.worker FILE relay 10 1000    1,000 results through the relay, in batches of 10
 
-It writes JSON to the file named in BENCH_RESULT. Standard output takes the log lines, as on Lambda.
+It writes the seconds of CPU and of time per result to the file. Standard output takes the log lines, as on Lambda.
 """
 
 import gc
 import json
 import os
-import platform
 import ssl
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,23 +19,20 @@ from typing import Any
 import boto3
 import urllib3
 
-from flash_call_relay import handler
-from local.bench import batches, documented
+from flash_call_relay.handler import lambda_handler
+from local.bench import batch, documented
 
 THREADS = 10
-BATCHES = (10, 100, 1000)
-RESULTS = 1000  # in each round
-SLOW_RESULTS = 200  # in each round of a kind that takes milliseconds per result
-
-Round = Callable[[], object]
-
-
+WARM_UP, MOST = 300, 100  # results before the measured ones, in batches of `MOST` at most
 # Lambda's context, as far as it is read.
 CONTEXT = SimpleNamespace(aws_request_id="-", function_name="bench", get_remaining_time_in_millis=lambda: 60_000)
 
 
-def posts(count: int) -> Round:
-    """Return a round of bare POSTs by a pooled urllib3, from ten threads."""
+def poster() -> documented.Handler:
+    """Return a function that makes bare POSTs by a pooled urllib3, from ten threads."""
+    url, tls, threads = os.environ["WEBHOOK_URL"], ssl.create_default_context(), ThreadPoolExecutor(THREADS)
+    pool = urllib3.connection_from_url(url, maxsize=THREADS, block=True, ssl_context=tls)
+    target = urllib3.util.parse_url(url).request_uri
     secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["CREDENTIALS_SECRET_ARN"])
     credentials = json.loads(secret["SecretString"])
     headers = {
@@ -50,96 +41,29 @@ def posts(count: int) -> Round:
         "x-user-id": credentials["user_id"],
     }
 
-    def post(body: bytes) -> None:
-        response = POOL.request("POST", TARGET.request_uri, body=body, headers=headers, retries=False)
+    def post(record: dict[str, str]) -> None:
+        response = pool.request("POST", target, body=record["body"].encode(), headers=headers, retries=False)
         if response.status != 200:
             raise RuntimeError(f"the endpoint answers {response.status}")
 
-    bodies = [record["body"].encode() for record in batches.batch(count)["Records"]]
-    return lambda: list(POSTERS.map(post, bodies))
-
-
-def invocations(function: Callable[[Any, Any], Any], size: int, count: int) -> Round:
-    """Return a round of invocations with batches of `size`."""
-    events = [batches.batch(size) for _ in range(count // size)]
-
-    def run() -> None:
-        for event in events:
-            if (reply := function(event, CONTEXT)) and reply["batchItemFailures"]:
-                raise RuntimeError("a result was not delivered")
-
-    return run
-
-
-def relay(table: str) -> Callable[[Any, Any], Any]:
-    """Return the relay's handler, wired with this ledger's table; empty: without a ledger."""
-    os.environ["LEDGER_TABLE_NAME"] = table
-    handler.wire.cache_clear()
-    wired = handler.wire()
-
-    def function(event: Any, context: Any) -> Any:
-        handler.wire = lambda: wired  # type: ignore[assignment]
-        return handler.lambda_handler(event, context)
-
-    return function
-
-
-def cpu(rounds: int) -> dict[str, list[float]]:
-    """Return the CPU seconds per result of each kind, a value for each round. The kinds take turns."""
-    plain, with_ledger = relay(""), relay(os.environ["BENCH_LEDGER"])
-    kinds: dict[str, tuple[int, Callable[[int], Round]]] = {batches.POST: (RESULTS, posts)}
-    for size in BATCHES:
-        for name, function in (("relay", plain), ("relay with ledger", with_ledger)):
-            kinds[f"{name}, batches of {size}"] = (RESULTS, partial(invocations, function, size))
-    for name, table in (("documented way", ""), ("documented way with idempotency", os.environ["BENCH_IDEMPOTENCY"])):
-        function = documented.handler(table)
-        kinds[f"{name}, batches of 10"] = (SLOW_RESULTS, partial(invocations, function, 10))
-    measured: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(rounds + 1):
-        for name, (count, prepare) in kinds.items():
-            run = prepare(count)
-            gc.collect()
-            began = time.process_time()
-            run()
-            if number:  # the first round warms up
-                measured[name].append((time.process_time() - began) / count)
-    return measured
-
-
-def rate(connections: int, size: int, results: int, rounds: int) -> list[float]:
-    """Return results per second of the relay without a ledger, a value for each round."""
-    os.environ["CONNECTIONS_PER_FUNCTION"] = str(connections)
-    function = relay("")
-    invocations(function, connections, connections)()  # opens the connections
-    count = max(1, round(results / size)) * size
-    measured = []
-    for _ in range(rounds):
-        run = invocations(function, size, count)
-        began = time.perf_counter()
-        run()
-        measured.append(count / (time.perf_counter() - began))
-    return measured
-
-
-TARGET = urllib3.util.parse_url(os.environ["WEBHOOK_URL"])
-POOL = urllib3.connection_from_url(
-    os.environ["WEBHOOK_URL"], maxsize=THREADS, block=True, ssl_context=ssl.create_default_context()
-)
-POSTERS = ThreadPoolExecutor(THREADS)
+    return lambda event, _context: [*threads.map(post, event["Records"])] and None
 
 
 def main() -> None:
     """Measure what the command line asks for."""
-    kind, *numbers = sys.argv[1:]
-    measured: object = cpu(*map(int, numbers)) if kind == "cpu" else rate(*map(int, numbers))
-    packages = {
-        "urllib3": "urllib3",
-        "botocore": "botocore",
-        "Powertools": "aws-lambda-powertools",
-        "requests": "requests",
-    }
-    versions = {"Python": platform.python_version(), **{name: version(one) for name, one in packages.items()}}
-    Path(os.environ["BENCH_RESULT"]).write_text(json.dumps({"measured": measured, "versions": versions}))
+    file, kind, size, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    made = {"posts": poster, "relay": lambda: lambda_handler, "documented": documented.handler}
+    function: Any = made[kind]()
+    for _ in range(0, WARM_UP, min(size, MOST)):
+        function(batch(min(size, MOST)), CONTEXT)
+    events = [batch(size) for _ in range(count // size)]
+    gc.collect()
+    cpu_s, began = time.process_time(), time.perf_counter()
+    replies = [function(event, CONTEXT) for event in events]
+    taken = {"cpu_s": time.process_time() - cpu_s, "elapsed_s": time.perf_counter() - began}
+    if any(reply and reply["batchItemFailures"] for reply in replies):
+        raise RuntimeError("a result was not delivered")
+    Path(file).write_text(json.dumps({name: seconds / count for name, seconds in taken.items()}))
 
 
 if __name__ == "__main__":

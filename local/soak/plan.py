@@ -2,31 +2,48 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from local.endpoint import behaviour
 from local.endpoint.behaviour import Act, Behaviour, answer, error, named
 from local.endpoint.standin import StandIn
-from local.soak.facts import DEAD, DELIVERED, OTHER, Pair, SentMessage
+from local.soak.facts import DELIVERED, OTHER, Pair
 
-Fault = TypeVar("Fault")
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(frozen=True)
-class Item(SentMessage):
-    """One message or event to send, and the endpoint's behaviour for it.
+class Item:
+    """A message or an event to send, and the endpoint's behaviour for it.
 
     Attributes:
+        text: the message's body, or the event's detail.
+        pair: uuid and status; None if it is no valid result.
+        ends: how it may end: `delivered`, or a reason for which the relay may park it.
         behaviours: the endpoint's behaviours for its first attempts.
         always: the endpoint's behaviour for each attempt.
+        message_id: of the message, once it is sent.
     """
 
+    text: str
+    pair: Pair | None
+    ends: frozenset[str]
     behaviours: tuple[Behaviour, ...] = ()
     always: Behaviour | None = None
+    message_id: str = ""
+
+    @property
+    def uuid(self) -> str:
+        """The result's uuid; empty if it is no valid result."""
+        return self.pair[0] if self.pair else ""
+
+    @property
+    def end(self) -> str:
+        """The only end that it may have; empty if there are several."""
+        return "".join(self.ends) if len(self.ends) == 1 else ""
 
 
 def made_up(rng: random.Random, *ends: str, **fields: Any) -> Item:
@@ -36,7 +53,7 @@ def made_up(rng: random.Random, *ends: str, **fields: Any) -> Item:
 
 
 def _item(pair: Pair, *ends: str, **fields: Any) -> Item:
-    return Item("", json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(ends or {DELIVERED}), **fields)
+    return Item(json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(ends or {DELIVERED}), **fields)
 
 
 def _contradicting(item: Item) -> Item:
@@ -45,7 +62,7 @@ def _contradicting(item: Item) -> Item:
 
 
 def _invalid(*texts: str) -> list[Item]:
-    return [Item("", text, None, frozenset({"invalid_event"})) for text in texts]
+    return [Item(text, None, frozenset({"invalid_event"})) for text in texts]
 
 
 INVALID_BODIES = _invalid(
@@ -94,89 +111,59 @@ def failures(other_host_url: str) -> Sequence[Behaviour]:
     )
 
 
+def _as_event(item: Item) -> Item:
+    """Return the message that EventBridge would put on the queue for an event with this result."""
+    event = {
+        "id": "00000000-0000-4000-8000-000000000000",
+        "detail-type": "Flash Call Result",
+        "detail": json.loads(item.text),
+    }
+    return replace(item, text=json.dumps(event))
+
+
 @dataclass(frozen=True)
 class Plan:
     """All items of a soak.
 
     Attributes:
         seed: repeats the plan.
-        to_queue: the messages, in order.
-        to_bus: the events, in order.
+        first: the messages, in order.
         late: the copies and contradictions to send once the rest is delivered.
-        crashing: the messages to send last; each kills the function.
-        source: the source of the events.
     """
 
     seed: str
-    to_queue: Sequence[Item]
-    to_bus: Sequence[Item] = ()
-    late: Sequence[Item] = ()
-    crashing: Sequence[Item] = ()
-    source: str = "flash-call.verification"
+    first: Sequence[Item]
+    late: Sequence[Item]
 
     @classmethod
-    def of(cls, count: int, seed: str, other_host_url: str, source: str = "flash-call.verification") -> "Plan":
-        """Return a plan.
-
-        Args:
-            count: the approximate number of results.
-            seed: repeats the plan.
-            other_host_url: a host that must not get the credentials.
-            source: the source of the events.
-        """
+    def of(cls, count: int, seed: str, other_host_url: str) -> "Plan":
+        """Return a plan of about `count` results. The redirects lead to a host that must not get the credentials."""
         rng = random.Random(f"{seed} plan")  # noqa: S311 - the seed repeats it
         kinds, result = failures(other_host_url), partial(made_up, rng)
         few, some = max(2, count // 1000), max(4, count // 100)
         items = [result(behaviours=(kind,)) for kind in kinds for _ in range(few)]
         items += [result(behaviours=tuple(rng.sample(kinds, 3))) for _ in range(few)]
-        # Few: the relay tries them until the end, and too many failures in a row make it spare the endpoint.
-        items += [result("unknown_call") for _ in range(min(few, 20))]
-        items += [result("retries_exhausted", always=error(503)) for _ in range(min(few, 5))]
+        items += [result("unknown_call") for _ in range(min(few, 20))]  # few: the relay tries them until the end
         items += [result("rejected", always=error(status)) for status in (400, 409, 422) for _ in range(few)]
-        items += INVALID_BODIES * few
+        items += [*INVALID_BODIES, *map(_as_event, INVALID_DETAILS)] * few
         # Contradictions in flight at the same time.
         for first in [result(DELIVERED, "conflicting_status") for _ in range(some)]:
             items += [first, _contradicting(first)]
         items += [result() for _ in range(some)] * 2  # copies in flight at the same time
-        plain = [result() for _ in range(max(0, count - len(items) - 3 * some))]
+        plain = [result() for _ in range(max(0, count - len(items) - 2 * some))]
         late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
         half = len(plain) // 2
-        to_queue, to_bus = [*items, *plain[:half]], [*plain[half:], *INVALID_DETAILS * few]
-        rng.shuffle(to_queue)
-        rng.shuffle(to_bus)
-        # Sent last, because the rest of their batch fails, too.
-        return cls(seed, to_queue, to_bus, late, [result(DEAD) for _ in range(2)], source)
+        items += [*plain[:half], *map(_as_event, plain[half:])]
+        rng.shuffle(items)
+        return cls(seed, items, late)
 
     @classmethod
     def short(cls, seed: str, other_host_url: str) -> "Plan":
         """Return a plan of a few dozen results, which takes seconds."""
         result = partial(made_up, random.Random(f"{seed} plan"))  # noqa: S311 - the seed repeats it
         plain = [result() for _ in range(10)]
-        items = [*plain, result("retries_exhausted", always=error(503)), *INVALID_BODIES]
+        items = [*plain, *INVALID_BODIES]
         for failure in failures(other_host_url):
             # A plain result after each, because five failures in a row make the relay spare the endpoint for 30 s.
             items += [result(behaviours=(failure,)), result()]
-        return cls(seed, items, late=[*plain[:3], *map(_contradicting, plain[3:6])])
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """All items."""
-        return [*self.to_queue, *self.to_bus, *self.late, *self.crashing]
-
-
-def fault_schedule(seed: str, kinds: Sequence[Fault], rate: float, most: int = 1) -> Iterator[Fault | None]:
-    """Yield the fault of each call: first each fault once, then random ones.
-
-    Args:
-        seed: repeats the schedule.
-        kinds: the faults.
-        rate: the share of the later calls at which a fault begins, 0 to 1.
-        most: a fault lasts for so many calls at most, since the relay's AWS clients try each call twice.
-    """
-    rng = random.Random(seed)  # noqa: S311 - the seed repeats it
-    yield None
-    for kind in rng.sample(kinds, len(kinds)):
-        yield from [*[kind] * min(most, 2), None]
-    while True:
-        begins = rng.random() < rate
-        yield from [rng.choice(kinds)] * rng.randint(1, most) if begins else [None]
+        return cls(seed, items, [*plain[:3], *map(_contradicting, plain[3:6])])

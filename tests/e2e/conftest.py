@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from local.emulator.deployment import sam_build, sam_deploy
+from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
-from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import held_port
-from local.soak.run import PARAMETERS
-from tests.support.deployed import SENDER_RULES, SOAK_SOURCE, VISIBILITY_S, DeployedRelay, SoakStage
+from local.endpoint.standin import StandIn
+from local.soak.run import deployed
+from tests.support.deployed import SENDER_RULES, VISIBILITY_S, DeployedRelay
 from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {
@@ -36,11 +35,10 @@ def package(built: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stage(emulator: Emulator, built: Path) -> Iterator[SoakStage]:
+def soaked(emulator: Emulator, built: Path) -> Iterator[Deployment]:
     """Deploy one relay for all soaks."""
-    with held_port() as port, StandIn(api_key="none", user_id="none") as other_host:
-        places = {"WebhookUrl": f"http://127.0.0.1:{port}{WEBHOOK_PATH}", "EventSource": SOAK_SOURCE}
-        yield SoakStage(sam_deploy(emulator, "soak", built, {**PARAMETERS, **places}), port, other_host)
+    with deployed(emulator, built) as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="session")

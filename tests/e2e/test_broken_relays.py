@@ -1,29 +1,19 @@
 """Relays that each break a promise. The soak must find every one of them."""
 
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from local.soak.facts import Facts
+from local.emulator.deployment import Deployment
 from local.soak.plan import Plan
 from local.soak.promises import PROMISES, check
 from local.soak.run import Soak
-from tests.support.deployed import SoakStage
 
-HORIZON_S = 200  # no result waits this long unless it has to, even on a stalled machine
-CORRECT_RUN_S = 5
 DETECTION_LIMIT_S = 300
 
-LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, HORIZON, REFUSED, CLOCK, CREDENTIALS, OBSERVED = PROMISES
-
-REJECTS = """
-_given = _failure
-def _failure(*args):
-    reason = _given(*args)
-    return Reason.REJECTED if reason is Reason.{} else reason
-"""
+LOST, CONFIRMED, ONCE, CONTRADICTIONS, FAULT, CLOCK, CREDENTIALS, OBSERVED = PROMISES
 
 
 def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
@@ -31,7 +21,6 @@ def broken(promise: str, **additions: str) -> tuple[str, dict[str, str]]:
     return promise, additions
 
 
-LATE, HASTY = "overlooks the clock", "does not wait although it is asked to"
 BROKEN = {
     "drops a deferred result": broken(
         LOST,
@@ -50,21 +39,24 @@ def _failure(settings, result, reply):
 """,
     ),
     "forgets what is in the ledger": broken(ONCE, ledger="\nLedger.look_up\nLedger.look_up = lambda *_: {}\n"),
-    "takes a contradiction for a copy": broken(
-        CONTRADICTIONS, policy="\n_compare\ndef _compare(*_): return models.Duplicate()\n"
-    ),
-    "parks a good result for the endpoint's fault": broken(FAULT, policy=REJECTS.format("ENDPOINT_ERROR")),
-    "gives up early": broken(
-        HORIZON,
-        policy="""
-from dataclasses import replace
-_decide = decide
-def decide(settings, *args, **options):
-    return _decide(replace(settings, retry_horizon_seconds=settings.retry_horizon_seconds // 10), *args, **options)
+    "sends a contradiction without a word": broken(
+        CONTRADICTIONS,
+        ledger="""
+Ledger.look_up
+Ledger.look_up = lambda *_: {}
+Ledger.clashes = property(lambda _: [], lambda *_: None)
 """,
     ),
-    "parks what was refused": broken(REFUSED, policy=REJECTS.format("CREDENTIALS_REJECTED")),
-    LATE: broken(
+    "parks a good result for the endpoint's fault": broken(
+        FAULT,
+        policy="""
+_given = _failure
+def _failure(*args):
+    reason = _given(*args)
+    return Reason.REJECTED if reason is Reason.ENDPOINT_ERROR else reason
+""",
+    ),
+    "overlooks the clock": broken(
         CLOCK,
         delivery="\nSETTLE_S -= 100\n",
         connections="""
@@ -72,7 +64,6 @@ _borrow = Connections.borrow
 Connections.borrow = lambda self, _deadline, **options: _borrow(self, Deadline.after(100), **options)
 """,
     ),
-    HASTY: broken(CLOCK, gate="\nGate.blocked\nGate.blocked = lambda *_: None\n"),
     "logs the key": broken(
         CREDENTIALS,
         webhook="""
@@ -111,27 +102,12 @@ def _publish_and_fail(*args, **options):
 OutcomeBus.publish = _publish_and_fail
 """,
     ),
-    "fails when logging does": broken(
-        OBSERVED,
-        telemetry="""
-_log_outcome = Invocation.log_outcome
-def _log_and_fail(*args):
-    _log_outcome(*args)
-    raise OSError("no space left")
-Invocation.log_outcome = _log_and_fail
-""",
-    ),
 }
-
-
-def broken_promises(facts: Facts) -> set[str]:
-    """Return the promises that the check finds broken."""
-    return {promise.name for promise in check(facts) if promise.broken}
 
 
 @pytest.mark.parametrize("name", ["nothing", *BROKEN])
 def test_the_soak_finds_the_promise_that_a_relay_breaks(
-    stage: SoakStage, package: Path, tmp_path: Path, name: str
+    soaked: Deployment, package: Path, tmp_path: Path, name: str
 ) -> None:
     """The soak would pass a relay that breaks a promise, and prove nothing."""
     promise, additions = BROKEN.get(name, ("", {}))
@@ -141,40 +117,29 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
     for module, text in additions.items():
         with (copy / "flash_call_relay" / f"{module}.py").open("a") as source:
             source.write(text)
-    plan = Plan.short(name, stage.other_host.url)
-    soak = Soak(stage.deployment, stage.port, copy, tmp_path / "logs", plan, stage.other_host)
-    soak.fault_rate, soak.horizon_s = None, HORIZON_S
-    if name == LATE:
-        soak.timeout_s = 4  # this relay reserves no time for settling, so a short time-out shows the failure sooner
-    half = len(plan.to_queue) // 2
-    early = {item.text for item in plan.to_queue[:half] if item.pair and not item.behaviours and not item.always}
 
-    def is_found() -> bool:
-        if promise not in broken_promises(soak.facts()):
-            return False
+    def found() -> dict[str, list[str]]:
+        return {one.name: one.broken for one in check(soak.facts()) if one.broken}
+
+    def is_over() -> bool:
+        if promise not in found():
+            return not soak.queued()
         soak.runtime.stop()  # the facts of an invocation that is under way can look like a broken promise
-        found = promise in broken_promises(soak.facts())
-        if not found:
+        if promise not in found():
             soak.runtime.resume()
-        return found
+            return False
+        return True
 
-    def early_are_gone() -> bool:  # so that their copies come later, and only the other results meet the rotated key
-        return early.isdisjoint(message["Body"] for message in soak.deployment.peek("ResultQueueUrl"))
-
+    soak = Soak(soaked, copy, tmp_path / "logs", partial(Plan.short, name), fault_rate=None, limit_s=DETECTION_LIMIT_S)
     with soak:
-        soak.endpoint.limit(2 if name == HASTY else None, retry_after=2)
-        soak.send(plan.to_queue[:half])
-        soak.watch(lambda: early_are_gone() or is_found(), time.monotonic() + DETECTION_LIMIT_S)
-        if not is_found():
-            with soak.rotation():
-                soak.send([*plan.to_queue[half:], *plan.late])
-            soak.watch(is_found, time.monotonic() + (DETECTION_LIMIT_S if promise else CORRECT_RUN_S))
+        for items in (soak.plan.first, soak.plan.late):
+            soak.send(items)
+            soak.watch(is_over)
         soak.runtime.stop()
-        facts = soak.facts()
+        result, facts = found(), soak.facts()
     started = any("outcome" in line for line in facts.log)
     assert started, {invocation.error for invocation in facts.invocations}
-    found = {one.name: one.broken for one in check(facts) if one.broken}
-    assert (promise in found) if promise else not found, found
+    assert (promise in result) if promise else not result, result
 
 
 def test_each_promise_has_a_relay_that_breaks_it() -> None:

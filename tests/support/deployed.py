@@ -10,7 +10,6 @@ from local.emulator.deployment import Deployment
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
 
-SOAK_SOURCE = "tests.soak"
 LIMIT_S = 300  # only a failing test waits this long
 VISIBILITY_S = 60  # the messages of a killed function come back sooner than that limit, and those of a slow one do not
 # The rules of docs/integrating.md, "Events of another shape".
@@ -188,12 +187,3 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = LIMI
     """
     if not wait_until(condition, timeout_s, every_s=0.1):
         raise TimeoutError(f"{what}: not within {timeout_s} s")
-
-
-@dataclass
-class SoakStage:
-    """The place of a soak: a deployed relay, the endpoint's port, and the host that redirects lead to."""
-
-    deployment: Deployment
-    port: int
-    other_host: StandIn

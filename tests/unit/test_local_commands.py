@@ -21,7 +21,6 @@ FILE = str(Path(__file__))
     [
         (soak, ["--results", "0"], "--results: expected a whole number of at least 300, got '0'"),
         (soak, ["--results", "many"], "--results: expected a whole number of at least 300, got 'many'"),
-        (soak, ["--keep", FILE], f"--keep: expected a directory to write, got '{FILE}' (File exists)"),
         (soak, ["--seed"], "--seed: expected one argument"),
         (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
         (playground, ["up", "--emulator-port", "0"], "--emulator-port: expected a whole number from 1 to 65535, got "),
