@@ -56,7 +56,7 @@ class Call(NamedTuple):
 AWS_CALL = Call(connect=1, read=2)  # to SQS or Secrets Manager
 LEDGER_CALL = Call(connect=0.3, read=0.5)
 EVENTS_CALL = Call(connect=0.3, read=0.5, attempts=1)  # a slow call must not take the next invocation's time
-LEDGER_S = 1.0  # no call of the ledger's read starts later than this, and none of a write
+LEDGER_S = 1.0  # a read of the ledger, or one write, starts no call later than this after its begin
 EVENTS_S = 1.0  # no call to the outcome bus starts later than this
 CALLS_S = 4.0  # for the SQS calls before the last one; enough for the hundred that hide a batch of 1,000
 REPORT_S = 1.0  # for the last log lines, the metrics and the reply
@@ -64,5 +64,5 @@ REPORT_S = 1.0  # for the last log lines, the metrics and the reply
 # No call to SQS starts when less than this is left, so that even the slowest one ends in time. The ledger and the
 # outcome bus take what SQS leaves of it.
 LAST_CALL_S = AWS_CALL.worst + REPORT_S
-# Each attempt is over this long before the time-out.
+# Each attempt ends at least this long before the time-out.
 SETTLE_S = CALLS_S + LAST_CALL_S

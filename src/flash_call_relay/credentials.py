@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_S = 300.0  # Powertools' default for parameters
-FETCH_INTERVAL_S = 30.0  # the secret is not read more often because it is old, nor because the endpoint refuses it
+FETCH_INTERVAL_S = 30.0  # between two reads after faults, and between two after refusals
 EXPECTED = 'expected a JSON object {"api_key": "...", "user_id": "..."}'
 
 
@@ -45,7 +45,7 @@ class CredentialsStore:
         self._lock = threading.Lock()
         self._good: Credentials | None = None
         self._fault = ""
-        self._stale_at = self._refused_at = -math.inf
+        self._stale_at = self._refetched_at = -math.inf
 
     def fresh(self) -> "CredentialsStore":
         """Return a store of the same secret that has not read it yet."""
@@ -71,11 +71,11 @@ class CredentialsStore:
     def other_than(self, refused: Credentials) -> Credentials | None:
         """Return the secret's credentials if they differ from the refused ones.
 
-        Fetches the secret again, unless a refusal has done so in the last 30 s: whatever is older may have changed.
+        Fetches the secret again, unless a refusal has done so in the last 30 s. An older copy may be out of date.
         """
         with self._lock:
-            if self._good == refused and self._clock() >= self._refused_at + FETCH_INTERVAL_S:
-                self._refused_at = self._clock()
+            if self._good == refused and self._clock() >= self._refetched_at + FETCH_INTERVAL_S:
+                self._refetched_at = self._clock()
                 self._fetch()
             return None if self._good == refused else self._good
 

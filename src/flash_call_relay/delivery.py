@@ -1,4 +1,4 @@
-"""Deliver records: a lane per uuid, oldest first, several lanes in parallel. Yields the outcomes as lanes end."""
+"""Deliver records: a lane per uuid, oldest first, several lanes in parallel. Also ask for an operator (`probe`)."""
 
 import random
 import time
@@ -65,8 +65,8 @@ class Delivery:
             fresh = self._credentials.fresh().current()
         except CredentialsUnavailableError as error:
             return {"reason": Reason.CREDENTIALS_UNAVAILABLE, "detail": printable(str(error))}
-        attempt = Deadline.after(self._settings.request_timeout_seconds)
-        reply = Webhook(self._settings).post(FlashCallResult(call, "Failed"), fresh, attempt, kept=False)
+        attempt_ends = Deadline.after(self._settings.request_timeout_seconds)
+        reply = Webhook(self._settings).post(FlashCallResult(call, "Failed"), fresh, attempt_ends, kept=False)
         if reply.failure and reply.http_status is None:
             return {"reason": reply.failure, "detail": reply.message}
         is_object = reply.json_object is not None

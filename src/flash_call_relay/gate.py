@@ -36,7 +36,7 @@ class Gate:
         `clock`.
         """
         self._timeout_s, self._interval_s, self._clock = timeout_s, interval_s, clock
-        self._changed = threading.Condition()  # its lock, which guards all below, may be taken again
+        self._changed = threading.Condition()  # guards all below; a thread that holds it may take it again
         self._trial_until: float | None = None
         self._turn_at = 0.0
         self._held_until: float | None = None
@@ -51,7 +51,7 @@ class Gate:
     def blocked(self, credentials: Credentials) -> Judgement | None:
         """Return why the gate admits no attempt with these credentials now; None if it may admit one."""
         with self._changed:
-            now, trial_until = self._clock(), self._trial_until or 0.0
+            now, trial_until = self._clock(), self._trial_until or 0.0  # a trial that is under way keeps others out
             if self._held_until is not None and now < max(self._held_until, trial_until):
                 wait_s = max(self._held_until, trial_until) - now
                 return Judgement(Reason.THROTTLED, "not asked: the endpoint asked to wait", wait_s=wait_s)
@@ -64,7 +64,7 @@ class Gate:
     def admit(self, credentials: Credentials, end: Deadline) -> bool | Judgement:
         """Admit one attempt and return whether it is a trial, or return why not.
 
-        Each admitted attempt must report its end to `learn`.
+        After each admitted attempt, `learn` must be told how it ended.
 
         While the endpoint or the credentials are in doubt, waits for the trial that is under way, `timeout_s` at most.
         Then waits for this attempt's turn. The attempt must be over at `end`.
@@ -99,7 +99,7 @@ class Gate:
                 self._trial_until = None
                 self._changed.notify_all()
             if judgement.asks_to_wait:
-                self._hold(judgement.wait_s, goes_on=is_trial)
+                self._hold(judgement.wait_s, after_trial=is_trial)
             elif is_trial and self._held_until is not None:
                 self._end_hold(fails=fails)
             if fails:
@@ -126,11 +126,11 @@ class Gate:
     def _is_doubtful(self, credentials: Credentials) -> bool:
         return self._held_until is not None or self._failing_until is not None or credentials == self._refused
 
-    def _hold(self, wait_s: float | None, *, goes_on: bool) -> None:
+    def _hold(self, wait_s: float | None, *, after_trial: bool) -> None:
         if self._held_until is None:
             self._hold_s = FIRST_HOLD_S
             telemetry.report("endpoint.throttling")
-        elif goes_on:
+        elif after_trial:
             self._hold_s = min(2 * self._hold_s, LAST_HOLD_S)
         self._held_until = max(self._held_until or 0.0, self._clock() + (wait_s or self._hold_s))
 

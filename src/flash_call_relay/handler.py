@@ -68,7 +68,7 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
     telemetry.logger.append_keys(function_request_id=context.aws_request_id)
     if call := events.probed_call(event):
         answer = wire().delivery.probe(call, deadline=deadline)
-        telemetry.report("probe.answered", probe=call, answer=answer)  # one field: queries count lines by a result's
+        telemetry.report("probe.answered", probe=call, answer=answer)  # in a field of its own, which no query counts
         return answer
     records = events.read(event, now=time.time())
     relay = wire()

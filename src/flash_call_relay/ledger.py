@@ -20,6 +20,7 @@ MAX_STATEMENTS = 25
 
 PAUSE_S = 0.05  # before the relay asks again for the part that DynamoDB left undone
 KEPT_S = 30 * 86_400  # longer than a message lives: 10 days on the queue and 14 parked
+LASTING = {"AccessDenied", "ResourceNotFound", "ValidationError"}  # of BatchStatementError: no other call mends these
 WRITE_S = LEDGER_S + LEDGER_CALL.worst  # the longest time that writing 25 entries can take
 
 
@@ -45,7 +46,7 @@ class Ledger:
         return confirmed
 
     def note(self, processed: Processed) -> None:
-        """Take a confirmation. Each 25 are written while attempts are under way, so that a kill loses few."""
+        """Remember a confirmation. Write each 25 while attempts are under way, so that a kill loses few."""
         content = processed.record.content
         if self._dynamodb and isinstance(processed.outcome, Delivered) and isinstance(content, FlashCallResult):
             self._unwritten[content.uuid] = content.status
@@ -77,7 +78,7 @@ class Ledger:
                 for item in reply["Responses"].get(self._table, []):
                     confirmed[item["uuid"]["S"]] = Confirmed(item["status"]["S"], at=float(item["confirmed_at"]["N"]))
                 if wanted := reply.get("UnprocessedKeys"):
-                    _pause_before_another_call(end, "UnprocessedKeys")
+                    _pause_or_give_up(end, {"UnprocessedKeys"})
 
     def _write(self, results: dict[str, Status]) -> None:
         if self._deadline.left_s < WRITE_S + REPORT_S:
@@ -103,11 +104,11 @@ class Ledger:
                     telemetry.report("ledger.conflict", uuid=uuid)
             undone = {uuid: results[uuid] for uuid, code in codes.items() if code not in (None, "DuplicateItem")}
             if undone:
-                _pause_before_another_call(end, codes[next(iter(undone))])
+                _pause_or_give_up(end, {codes[uuid] for uuid in undone})
 
 
-def _pause_before_another_call(end: Deadline, code: str) -> None:
-    """Raise an error with DynamoDB's code if there is no time for another call."""
-    if end.left_s <= PAUSE_S:
-        raise ClientError({"Error": {"Code": code}}, "")
+def _pause_or_give_up(end: Deadline, codes: set[str]) -> None:
+    """Wait before another call; raise an error with one of the codes if that call would be in vain or too late."""
+    if end.left_s <= PAUSE_S or codes & LASTING:
+        raise ClientError({"Error": {"Code": min(codes & LASTING or codes)}}, "")
     time.sleep(PAUSE_S)

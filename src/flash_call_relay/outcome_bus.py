@@ -20,6 +20,8 @@ SOURCE = "flash-call-relay"
 DETAIL_TYPES = {Delivered: "Flash Call Result Confirmed", Parked: "Flash Call Result Parked"}
 MAX_ENTRIES = 10  # EventBridge's limit for one call
 
+Unconfirmed = list[tuple[Processed, str]]  # outcomes, and why EventBridge did not confirm the event of each
+
 
 class OutcomeBus:
     """An EventBridge bus that takes an event for each result that is confirmed or parked, in the name of a relay."""
@@ -33,18 +35,16 @@ class OutcomeBus:
         No call starts later than `EVENTS_S` from now, or may outlast `deadline`, the function's time-out.
         """
         end = min(Deadline.after(EVENTS_S), deadline.earlier(EVENTS_CALL.worst + REPORT_S))
-        final = [one for one in processed if type(one.outcome) in DETAIL_TYPES]
-        for start in range(0, len(final), MAX_ENTRIES):
-            unconfirmed = [(one, "no time left") for one in final[start : start + MAX_ENTRIES]]
-            for _ in range(2):
-                if unconfirmed and end.left_s:
-                    unconfirmed = self._put([one for one, _ in unconfirmed])
-            for one, code in unconfirmed:
-                # No `outcome` and no `duration_ms`: queries count outcomes and attempts by these.
-                ids = {name: value for name, value in one.fields().items() if name in ("uuid", "status", "message_id")}
-                telemetry.report("outcome_event.failed", **ids, event=one.name, detail=f"PutEvents: {code}")
+        unconfirmed = [(one, "no time left") for one in processed if type(one.outcome) in DETAIL_TYPES]
+        for _ in range(2):
+            tens = [unconfirmed[start : start + MAX_ENTRIES] for start in range(0, len(unconfirmed), MAX_ENTRIES)]
+            unconfirmed = [failed for ten in tens for failed in (self._put(ten) if end.left_s else ten)]
+        for one, why in unconfirmed:
+            # No `outcome` and no `duration_ms`: queries count outcomes and attempts by these.
+            fields = {name: value for name, value in one.fields().items() if name in ("uuid", "status", "message_id")}
+            telemetry.report("outcome_event.failed", **fields, event=one.name, detail=f"PutEvents: {why}")
 
-    def _put(self, processed: Sequence[Processed]) -> list[tuple[Processed, str]]:
+    def _put(self, unconfirmed: Unconfirmed) -> Unconfirmed:
         """Make one call; return the outcomes whose event EventBridge did not take, and why."""
         entries: Any = [
             {
@@ -53,11 +53,11 @@ class OutcomeBus:
                 "DetailType": DETAIL_TYPES[type(one.outcome)],
                 "Detail": json.dumps({**one.fields(), "relay": self._relay}),
             }
-            for one in processed
+            for one, _ in unconfirmed
         ]
         try:
             answers = self._eventbridge.put_events(Entries=entries)["Entries"]
             codes = [answer.get("ErrorCode", "") for answer in answers]
+            return [(one, code) for (one, _), code in zip(unconfirmed, codes, strict=True) if code]
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not change an outcome
-            codes = [error_code(error)] * len(processed)
-        return [(one, code) for one, code in zip(processed, codes, strict=True) if code]
+            return [(one, error_code(error)) for one, _ in unconfirmed]

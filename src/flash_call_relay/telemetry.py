@@ -38,14 +38,14 @@ logger = Logger(
     json_serializer=_json,
     json_deserializer=str,  # messages are names and not JSON
 )
-_LOGS = {  # other events are errors
+_LEVELS = {  # other events are errors
     "attempt.ended": logger.debug,
     "endpoint.throttling": logger.warning,
     **dict.fromkeys(("endpoint.recovered", "endpoint.throttling_ended"), logger.info),
     **dict.fromkeys(("probe.answered", "batch.settled"), logger.info),
 }
 _emf = EphemeralMetrics(namespace=NAMESPACE)
-_reported: list[str] = []  # the events since the metrics were last emitted
+_reported: list[str] = []  # the events since the last metrics, of an invocation that failed, too
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _harmless() -> Iterator[None]:
 def report(event: str, /, **fields: object) -> None:
     """Log an event that is no outcome, and count it for the metrics. Any thread may call it."""
     _reported.append(event)
-    _LOGS.get(event, logger.error)(event, extra=fields)
+    _LEVELS.get(event, logger.error)(event, extra=fields)
 
 
 @_harmless()
@@ -87,9 +87,9 @@ def emit_metrics(processed: Sequence[Processed], *, failing: bool, throttling: b
     confirmation is late; 0: none is.
     """
     events = Counter(_reported)
-    _reported.clear()
-    open_ones = [one.outcome for one in processed if isinstance(one.outcome, Deferred | Parked)]
-    reasons = Counter((one.reason, f"Results{type(one).__name__}") for one in open_ones)
+    del _reported[: events.total()]  # a lane may report another one meanwhile
+    undelivered = [one.outcome for one in processed if isinstance(one.outcome, Deferred | Parked)]
+    reasons = Counter((one.reason, f"Results{type(one).__name__}") for one in undelivered)
     for (reason, name), count in reasons.items():
         _emit({name: (MetricUnit.Count, [count])}, reason=reason)
     kinds = Counter(type(one.outcome) for one in processed)

@@ -124,8 +124,8 @@ def test_a_write_over_the_other_status_is_reported_and_changes_nothing(
 class OverloadedDynamoDB:
     """DynamoDB under load: it leaves most of each call undone. The emulator never does."""
 
-    def __init__(self, dynamodb: Any) -> None:
-        self._dynamodb = dynamodb
+    def __init__(self, dynamodb: Any, code: str = "ThrottlingError") -> None:
+        self._dynamodb, self._code, self.writes = dynamodb, code, 0
 
     def batch_get_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - DynamoDB's
         """Read one key, and return the others as unprocessed."""
@@ -135,10 +135,23 @@ class OverloadedDynamoDB:
         return {**reply, "UnprocessedKeys": {table: {**wanted, "Keys": others}} if others else {}}
 
     def batch_execute_statement(self, Statements: list[Any]) -> Any:  # noqa: N803 - DynamoDB's
-        """Run one statement, and refuse the others."""
+        """Run one statement, and refuse the others with the code."""
+        self.writes += 1
         reply = self._dynamodb.batch_execute_statement(Statements=Statements[:1])
-        refused = {"Error": {"Code": "ThrottlingError", "Message": "slow down"}}
+        refused = {"Error": {"Code": self._code, "Message": "slow down"}}
         return {**reply, "Responses": [*reply["Responses"], *(refused for _ in Statements[1:])]}
+
+
+@pytest.mark.parametrize("code", sorted(ledgers.LASTING))
+def test_a_write_is_given_up_at_once_where_another_call_mends_nothing(
+    relay: InProcessRelay, reported: list[str], code: str
+) -> None:
+    """Each invocation would wait a second for a permission that is missing."""
+    relay.add_ledger()
+    dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
+    write(ledger_of(relay, dynamodb), dict.fromkeys([f"call-{number}" for number in range(30)], "Failed"))
+    assert reported == [f"ledger.failed write: {code}"]
+    assert dynamodb.writes == 1
 
 
 def test_what_dynamodb_leaves_undone_is_requested_again(
