@@ -12,9 +12,8 @@ from ops.account import account
 from ops.doctor import doctor
 from ops.errors import explain
 from ops.ledger import forget
-from ops.parked import queue_commands
+from ops.parked import dead, parked
 from ops.pause import pause, resume
-from ops.queues import DEAD, PARKED
 from ops.send import send
 from ops.stack import Stack
 from ops.story import story
@@ -48,11 +47,7 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     context.obj = Stack(stack, region=region, profile=profile)
 
 
-PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
-DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
-for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
-    relay.add_command(click.Group(_kind.group, help=_help, commands=queue_commands(_kind)))
-for _command in (doctor, watch, send, account, story, forget, pause, resume):
+for _command in (doctor, watch, send, account, story, parked, dead, forget, pause, resume):
     relay.add_command(_command)
 
 

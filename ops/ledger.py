@@ -10,8 +10,7 @@ from botocore.exceptions import ClientError
 
 from flash_call_relay.text import error_code
 from ops.errors import CommandError
-from ops.options import confirmed, dry_run_option, yes_option
-from ops.output import timestamp
+from ops.output import confirmed, dry_run_option, timestamp, yes_option
 from ops.stack import Stack
 
 MAX_KEYS = 100  # of DynamoDB in one call

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ from flash_call_relay.events import UNIQUE, parse_body
 from flash_call_relay.models import FlashCallResult, Reason, Status
 from flash_call_relay.queues import MAX_RESULT_BYTES
 from flash_call_relay.text import InvalidJSONError, decode_json, printable
+from ops.output import Tell
 from ops.stack import Stack
 
 HOLD_S = 300  # visibility timeout of a receive
@@ -37,6 +38,13 @@ class DeadReason(StrEnum):
     FUNCTION_FAILED = "function_failed"  # the function raised on an event that it got without a queue
     EVENT_UNDELIVERED = "event_undelivered"  # EventBridge could not deliver the event to its target
 
+    @classmethod
+    def of(cls, attributes: Mapping[str, str]) -> "DeadReason":
+        """Tell the reason by the attributes that Lambda and EventBridge add to their dead letters."""
+        if "RULE_ARN" in attributes:
+            return cls.EVENT_UNDELIVERED
+        return cls.FUNCTION_FAILED if {"RequestID", "ErrorCode"} <= attributes.keys() else cls.RECEIVES_EXHAUSTED
+
 
 @dataclass(frozen=True)
 class Message:
@@ -52,17 +60,10 @@ class Message:
     @classmethod
     def of(cls, received: Mapping[str, Any], *, dead: bool) -> "Message":
         """Read a message as SQS returns it; `dead`: from the dead-letter queue."""
-        attributes = {
-            name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()
-        }
-        return cls(
-            message_id=received["MessageId"],
-            receipt_handle=received["ReceiptHandle"],
-            body=received["Body"],
-            attributes=attributes,
-            sent_at=int(received["Attributes"]["SentTimestamp"]) / 1000,
-            reason=_dead_reason(attributes) if dead else printable(attributes.get("reason", "unknown")),
-        )
+        told = {name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()}
+        reason = DeadReason.of(told) if dead else printable(told.get("reason", "unknown"))
+        sent_at = int(received["Attributes"]["SentTimestamp"]) / 1000
+        return cls(received["MessageId"], received["ReceiptHandle"], received["Body"], told, sent_at, reason)
 
     @cached_property
     def results(self) -> list[FlashCallResult]:
@@ -73,14 +74,12 @@ class Message:
     @cached_property
     def uuid(self) -> str | None:
         """The call, if its uuid is valid, even if the status is not."""
-        if self.results:
-            return self.results[0].uuid
         try:
             document = decode_json(self.body, UNIQUE)
         except InvalidJSONError:
             return None
         if isinstance(document, dict) and "detail-type" in document:
-            document = document.get("detail")
+            document = document.get("detail", document)
         uuid = document.get("uuid") if isinstance(document, dict) else None
         corrected = parse_body(json.dumps({"uuid": uuid, "status": "Success"}))
         return corrected.uuid if isinstance(corrected, FlashCallResult) else None
@@ -122,14 +121,6 @@ class Message:
         return json.dumps({name: sent_at if name == "sent_at" else getattr(self, name) for name in names})
 
 
-def _dead_reason(attributes: Mapping[str, str]) -> DeadReason:
-    if "RULE_ARN" in attributes:  # an attribute of EventBridge's dead letters
-        return DeadReason.EVENT_UNDELIVERED
-    if {"RequestID", "ErrorCode"} <= attributes.keys():  # attributes of Lambda's dead letters
-        return DeadReason.FUNCTION_FAILED
-    return DeadReason.RECEIVES_EXHAUSTED
-
-
 @dataclass(frozen=True)
 class Depth:
     """The numbers that SQS reports for a queue. It calls the counts approximate."""
@@ -154,7 +145,7 @@ class Depth:
 class Queue:
     """One SQS queue of a stack.
 
-    A receive hides messages for `HOLD_S` seconds: until then after a kill, else until the command ends. After an
+    A receive hides messages for `HOLD_S` seconds: until then after a kill, else until the end of `hidden`. After an
     interruption, this may be so for those of the last receive. Only the receive count of a message changes.
     """
 
@@ -173,51 +164,41 @@ class Queue:
             visibility_s=int(attributes["VisibilityTimeout"]),
         )
 
-    def send(self, bodies: Mapping[str, str], tell: Callable[[int], object] = lambda _: None) -> dict[str, str]:
+    def send(self, bodies: Mapping[str, str], tell: Tell = lambda _: None) -> dict[str, str]:
         """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""
-        keys, refused = list(bodies), dict[str, str]()
         large = sum(len(body.encode(errors="surrogatepass")) for body in bodies.values()) > MAX_CALL_BYTES
-        size = 1 if large else MAX_ENTRIES
-        for start in range(0, len(keys), size):
-            sent = dict(enumerate(keys[start : start + size]))
-            entries = [{"Id": str(number), "MessageBody": bodies[key]} for number, key in sent.items()]
-            reply = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
-            taken = {int(entry["Id"]) for entry in reply.get("Successful", ())}
-            faults = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
-            refused |= {key: faults.get(one, "not acknowledged") for one, key in sent.items() if one not in taken}
-            tell(start + len(sent) - len(refused))
-        return refused
+        entries = {key: {"MessageBody": body} for key, body in bodies.items()}
+        return self._in_batches(self._sqs.send_message_batch, entries, tell, 1 if large else MAX_ENTRIES)
 
-    def hide(self, seen: Callable[[int], object]) -> list[Message]:
-        """Return all visible messages, oldest first; `release` makes them visible. `seen` takes the number so far."""
-        found: dict[str, Message] = {}
-        repeats = 0
+    @contextmanager
+    def hidden(self, tell: Tell) -> Iterator[list[Message]]:
+        """Hide all visible messages and yield them, oldest first. `tell` takes the number so far."""
+        found, repeats = dict[str, Message](), 0
         try:
             while repeats < MOST_REPEATS and (messages := self._receive()):
                 before = len(found)
                 found.update({message.message_id: message for message in messages})
                 repeats = repeats + 1 if len(found) == before else 0
-                seen(len(found))
-        except BaseException:
-            self.release()
-            raise
-        return sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
+                tell(len(found))
+            yield sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
+        finally:
+            entries = {one: {"ReceiptHandle": handle, "VisibilityTimeout": 0} for one, handle in self._held.items()}
+            self._held = {}
+            with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
+                self._in_batches(self._sqs.change_message_visibility_batch, entries)
 
-    def look(self, seen: Callable[[int], object]) -> list[Message]:
-        """Return all visible messages, oldest first, and make them visible again."""
-        messages = self.hide(seen)
-        self.release()
-        return messages
+    def look(self, tell: Tell = lambda _: None) -> list[Message]:
+        """Return all visible messages, oldest first; they are visible again."""
+        with self.hidden(tell) as messages:
+            return messages
 
     def delete(self, messages: Sequence[Message]) -> int:
-        """Delete at most ten messages; return how many SQS has deleted."""
-        if not messages:
-            return 0
-        entries = [{"Id": str(number), "ReceiptHandle": one.receipt_handle} for number, one in enumerate(messages)]
-        reply = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
-        for deleted in reply.get("Successful", ()):
-            del self._held[messages[int(deleted["Id"])].message_id]
-        return len(reply.get("Successful", ()))
+        """Delete messages; return how many SQS has deleted."""
+        entries = {one.message_id: {"ReceiptHandle": one.receipt_handle} for one in messages}
+        deleted = entries.keys() - self._in_batches(self._sqs.delete_message_batch, entries)
+        for message_id in deleted:
+            del self._held[message_id]
+        return len(deleted)
 
     def _receive(self) -> list[Message]:
         received = self._sqs.receive_message(
@@ -231,14 +212,20 @@ class Queue:
         self._held.update({one["MessageId"]: one["ReceiptHandle"] for one in received})
         return [Message.of(one, dead=self._dead) for one in received]
 
-    def release(self) -> None:
-        """Make the hidden messages visible that are not deleted."""
-        handles, self._held = list(self._held.values()), {}
-        for start in range(0, len(handles), MAX_ENTRIES):
-            some = enumerate(handles[start : start + MAX_ENTRIES])
-            entries = [{"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0} for number, handle in some]
-            with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
-                self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+    def _in_batches(
+        self, call: Any, entries: Mapping[str, Mapping[str, Any]], tell: Tell = lambda _: None, size: int = MAX_ENTRIES
+    ) -> dict[str, str]:
+        """Make a call for these entries; return the fault of each that SQS did not carry out, by its key."""
+        keys, faults = list(entries), dict[str, str]()
+        for start in range(0, len(keys), size):
+            some = dict(enumerate(keys[start : start + size]))
+            batch = [{"Id": str(number), **entries[key]} for number, key in some.items()]
+            reply = call(QueueUrl=self._url, Entries=batch)
+            done = {int(one["Id"]) for one in reply.get("Successful", ())}
+            said = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
+            faults |= {key: said.get(one, "not acknowledged") for one, key in some.items() if one not in done}
+            tell(start + len(some) - len(faults))
+        return faults
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import islice
+from typing import get_args
 
 import click
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult, NoResult
+from flash_call_relay.models import FlashCallResult, NoResult, Status
 from ops.errors import CommandError
-from ops.options import STATUS
 from ops.output import count, progress
 from ops.queues import RESULTS, tell_refused
 from ops.stack import Stack
@@ -29,7 +29,7 @@ Lines = Iterator[tuple[int, FlashCallResult | NoResult]]
 
 @click.command()
 @click.option("--uuid", help="The call, as BetaTel named it.")
-@click.option("--status", type=STATUS, help="The call's status.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="The call's status.")
 @click.option("--file", help="CSV with the header uuid,status, or JSON lines; - is stdin.")
 @click.option("--dry-run", is_flag=True, help="Check the file, and send nothing.")
 @click.pass_obj
