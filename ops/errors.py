@@ -42,7 +42,7 @@ SIGNED = {"Credential=", "Signature="}
 NOT_SHOWN = "(not shown, since it may hold credentials)"
 
 
-class CommandError(Exception):
+class CommandError(click.ClickException):
     """The command cannot continue. The message says why, and what to do."""
 
 
@@ -56,7 +56,7 @@ def withhold(secrets: Iterable[str]) -> None:
 
 def explain(error: Exception) -> str:
     """Return an error as one line that says what to do."""
-    return str(error) if isinstance(error, CommandError) else " ".join(_sentence(error).split())
+    return " ".join(_sentence(error).split())
 
 
 def cause(error: Exception) -> str:
@@ -105,8 +105,7 @@ def _shown(text: str) -> str:
 def _refusal(error: aws.ClientError) -> str:
     code, call = error_code(error).removeprefix("AWS.SimpleQueueService."), error.operation_name
     said = str(error.response.get("Error", {}).get("Message", "")).partition("The Canonical String")[0].strip()
-    said = NOT_SHOWN if call in GETS_CREDENTIALS else _shown(said)
-    other = "AWS refused {call}: {code}."
-    sentence = next((sentence for codes, sentence in REFUSALS if code in codes), other)
-    sentence = (REFUSALS[0][1] if CLOCK.search(said) else sentence).format(call=call, code=code)
-    return f"{sentence} AWS says: {said}" if said else sentence
+    code = "RequestTimeTooSkewed" if CLOCK.search(said) else code
+    sentence = next((sentence for codes, sentence in REFUSALS if code in codes), "AWS refused {call}: {code}.")
+    said = f" AWS says: {NOT_SHOWN if call in GETS_CREDENTIALS else _shown(said)}" if said else ""
+    return sentence.format(call=call, code=code) + said

@@ -2,15 +2,13 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
-from botocore.exceptions import ClientError
 
-from flash_call_relay.text import error_code
 from ops.errors import CommandError
-from ops.output import confirmed, dry_run_option, timestamp, yes_option
+from ops.output import Tell, confirmed, dry_run_option, timestamp, yes_option
 from ops.stack import Stack
 
 MAX_KEYS = 100  # of DynamoDB in one call
@@ -33,10 +31,10 @@ class Ledger:
 
     def entry(self, uuid: str) -> Entry | None:
         """Return the entry of a call."""
-        return self.entries([uuid], lambda _: None).get(uuid)
+        return self.entries([uuid]).get(uuid)
 
-    def entries(self, uuids: Sequence[str], read: Callable[[int], object]) -> dict[str, Entry]:
-        """Return the entries of these calls, by uuid; `read` takes the number of calls so far."""
+    def entries(self, uuids: Sequence[str], tell: Tell = lambda _: None) -> dict[str, Entry]:
+        """Return the entries of these calls, by uuid. `tell` takes the number of calls so far."""
         found: dict[str, Entry] = {}
         for start in range(0, len(uuids) if self.table else 0, MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
@@ -47,7 +45,7 @@ class Ledger:
                 found |= {one["uuid"]["S"]: Entry(one["status"]["S"], one["confirmed_at"]["N"]) for one in items}
                 if wanted := reply.get("UnprocessedKeys"):
                     time.sleep(PAUSE_S)
-            read(start + len(keys))
+            tell(start + len(keys))
         return found
 
     def remove(self, uuid: str, condition: str, **values: dict[str, str]) -> bool:
@@ -62,9 +60,7 @@ class Ledger:
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
             )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return False
         return True
 

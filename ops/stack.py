@@ -40,8 +40,7 @@ class Stack:
     @property
     def region(self) -> str:
         """The region of the stack."""
-        region: str = self.client("cloudformation").meta.region_name
-        return region
+        return str(self.client("cloudformation").meta.region_name)
 
     @property
     def label(self) -> str:
@@ -90,18 +89,16 @@ class Stack:
         withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
 
     @cached_property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Any:
         """CloudFormation's description of the stack. A stack that does not exist ends the command."""
         try:
-            stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+            return self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
             if error_code(error) != "ValidationError":
                 raise
             raise CommandError(
                 f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
             ) from None
-        description: dict[str, Any] = stacks[0]
-        return description
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -125,8 +122,7 @@ class Stack:
     @cached_property
     def rule(self) -> dict[str, str]:
         """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
-        reply = self.client("cloudformation").describe_stack_resource(
-            StackName=self.name, LogicalResourceId="ResultRule"
-        )
-        bus, _, rule = reply["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
+        wanted = {"StackName": self.name, "LogicalResourceId": "ResultRule"}
+        found = self.client("cloudformation").describe_stack_resource(**wanted)["StackResourceDetail"]
+        bus, _, rule = found["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}
