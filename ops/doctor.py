@@ -211,10 +211,10 @@ def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
     recent, now = logs.recent(stack), time.time()
-    if (failed := recent.of(logs.NOT_SETTLED)).times:
+    if (failed := recent.others[logs.NOT_SETTLED]).times:
         says = f"SQS did not hide or park {count(failed.times, 'message')} (settle.failed, {_ago(now, failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
-    causes, delivered = recent.deferred, recent.of(logs.DELIVERED)
+    causes, delivered = recent.deferred, recent.others[logs.DELIVERED]
     # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
     last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
     order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -causes[reason].times))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,22 +39,18 @@ class Tally:
             self.uuid, self.tried = str(line.get("uuid", "")), tried
 
 
-@dataclass
 class Recent:
     """What the last 10,000 lines about outcomes of the last 15 minutes say."""
 
-    deferred: dict[str, Tally]  # by reason
-    others: dict[str, Tally]  # by message
-
-    def of(self, message: str) -> Tally:
-        """Return the tally of a message other than that of a deferral."""
-        return self.others.get(message, Tally())
+    def __init__(self) -> None:
+        self.deferred = defaultdict[str, Tally](Tally)  # by reason
+        self.others = defaultdict[str, Tally](Tally)  # by message
 
     @property
     def throttled(self) -> bool:
         """Whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
         held = self.deferred.get(Reason.THROTTLED, Tally())
-        return max(held.at, self.of(THROTTLING).at) > self.of(THROTTLING_ENDED).at
+        return max(held.at, self.others[THROTTLING].at) > self.others[THROTTLING_ENDED].at
 
 
 def at_of(line: dict[str, Any]) -> float:
@@ -63,13 +60,13 @@ def at_of(line: dict[str, Any]) -> float:
 
 def recent(stack: Stack) -> Recent:
     """Count the outcomes of the last 15 minutes."""
-    found = Recent({}, {})
+    found = Recent()
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
     for line in sorted(_lines(stack, query, time.time() - RECENT_S), key=at_of):
         if line["message"] == DEFERRED:
-            found.deferred.setdefault(line["reason"], Tally()).add(line)
+            found.deferred[line["reason"]].add(line)
         elif line["message"] in COUNTED:  # the emulator ignores the filter
-            found.others.setdefault(line["message"], Tally()).add(line)
+            found.others[line["message"]].add(line)
     return found
 
 

@@ -38,7 +38,7 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
     that is deferred three times counts three times. If AWS refuses a later refresh, the command says why and continues.
     Ctrl-C ends it with exit status 0, and --count before --until-empty with 1.
     """
-    recent, read_at, shown, empty = logs.Recent({}, {}), 0.0, 0, 0
+    recent, read_at, shown, empty = logs.Recent(), 0.0, 0, 0
     try:
         while True:
             try:
@@ -78,7 +78,7 @@ def _snapshot(stack: Stack, recent: logs.Recent) -> dict[str, Any]:
             "dead_lettered": dead,
         },
         "recent": {
-            "delivered": recent.of(logs.DELIVERED).times,
+            "delivered": recent.others[logs.DELIVERED].times,
             "deferred": reasons.total(),
             "deferred_by_reason": dict(reasons.most_common()),
             "oldest_s": (max(ages, default=None) or None) if results.total else None,
