@@ -4,17 +4,19 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flash_call_relay.models import Reason
+from flash_call_relay.models import GateEvent, Reason
+from flash_call_relay.text import InvalidJSONError, decode_json
 from ops.errors import CommandError
 from ops.stack import Stack
 
 RECENT_S = 15 * 60  # the span that `doctor` and `watch` look at
 DELIVERED, DEFERRED, NOT_SETTLED = "result.delivered", "result.deferred", "settle.failed"
-THROTTLING, THROTTLING_ENDED = "endpoint.throttling", "endpoint.throttling_ended"
+THROTTLING, THROTTLING_ENDED = GateEvent.ENDPOINT_THROTTLING, GateEvent.ENDPOINT_THROTTLING_ENDED
 COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
 MAX_LINES = 10_000  # of one query
 PATIENCE_S = 60
@@ -62,7 +64,7 @@ def recent(stack: Stack) -> Recent:
     """Count the outcomes of the last 15 minutes."""
     found = Recent()
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
-    for line in sorted(_lines(stack, query, time.time() - RECENT_S), key=at_of):
+    for line in sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of):
         if line["message"] == DEFERRED:
             found.deferred[line["reason"]].add(line)
         elif line["message"] in COUNTED:  # the emulator ignores the filter
@@ -73,21 +75,11 @@ def recent(stack: Stack) -> Recent:
 def find(stack: Stack, field: str, value: str, since: float) -> list[dict[str, Any]]:
     """Return the log lines in which a field has a value, since a time in seconds since the epoch, oldest first."""
     query = f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc"
-    return sorted((line for line in _lines(stack, query, since) if line.get(field) == value), key=at_of)
+    return sorted((line for line in run_query(stack, query, since) if line.get(field) == value), key=at_of)
 
 
-def _lines(stack: Stack, query: str, since: float) -> Iterator[dict[str, Any]]:
-    for row in run_query(stack, query, since):
-        try:
-            line = json.loads(row["@message"])
-        except ValueError:
-            continue
-        if isinstance(line, dict) and {"timestamp", "message"} <= line.keys():
-            yield line
-
-
-def run_query(stack: Stack, query: str, since: float) -> list[dict[str, str]]:
-    """Return the rows of a query. One that fails, or takes longer than a minute, ends the command."""
+def run_query(stack: Stack, query: str, since: float) -> Iterator[dict[str, Any]]:
+    """Yield the relay's lines of a query. One that fails, or takes longer than a minute, ends the command."""
     client, group = stack.client("logs"), stack.output("LogGroupName")
     span = {"startTime": int(since), "endTime": int(time.time()) + 1}
     query_id = client.start_query(logGroupName=group, queryString=query, limit=MAX_LINES, **span)["queryId"]
@@ -98,4 +90,7 @@ def run_query(stack: Stack, query: str, since: float) -> list[dict[str, str]]:
         time.sleep(POLL_S)
     if reply["status"] != "Complete":
         raise CommandError(f"The Logs Insights query ended as {reply['status']}: repeat the command.")
-    return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
+    for message in (cell["value"] for row in reply["results"] for cell in row if cell["field"] == "@message"):
+        with suppress(InvalidJSONError):  # a line of the Lambda runtime
+            if isinstance(line := decode_json(message), dict) and {"timestamp", "message"} <= line.keys():
+                yield line

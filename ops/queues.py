@@ -126,15 +126,9 @@ class Depth:
     """The numbers that SQS reports for a queue. It calls the counts approximate."""
 
     visible: int  # messages that SQS would return now
-    hidden: int  # in flight
-    delayed: int  # their delay is not over
+    in_flight: int  # messages that SQS returns later
     retention_s: int  # how long the queue keeps a message
     visibility_s: int  # after how long a message that was received comes back
-
-    @property
-    def in_flight(self) -> int:
-        """The number of messages that SQS returns later."""
-        return self.hidden + self.delayed
 
     @property
     def total(self) -> int:
@@ -155,14 +149,10 @@ class Queue:
 
     def depth(self) -> Depth:
         """Return the number of messages that SQS reports for the queue."""
-        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
-        return Depth(
-            visible=int(attributes["ApproximateNumberOfMessages"]),
-            hidden=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-            delayed=int(attributes["ApproximateNumberOfMessagesDelayed"]),
-            retention_s=int(attributes["MessageRetentionPeriod"]),
-            visibility_s=int(attributes["VisibilityTimeout"]),
-        )
+        said = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
+        hidden, delayed = (int(said[f"ApproximateNumberOfMessages{which}"]) for which in ("NotVisible", "Delayed"))
+        kept_s, visibility_s = int(said["MessageRetentionPeriod"]), int(said["VisibilityTimeout"])
+        return Depth(int(said["ApproximateNumberOfMessages"]), hidden + delayed, kept_s, visibility_s)
 
     def send(self, bodies: Mapping[str, str], tell: Tell = lambda _: None) -> dict[str, str]:
         """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""
@@ -208,9 +198,10 @@ class Queue:
             WaitTimeSeconds=LONG_POLL_S,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp"],
-        ).get("Messages", [])
-        self._held.update({one["MessageId"]: one["ReceiptHandle"] for one in received})
-        return [Message.of(one, dead=self._dead) for one in received]
+        )
+        messages = [Message.of(one, dead=self._dead) for one in received.get("Messages", ())]
+        self._held |= {one.message_id: one.receipt_handle for one in messages}
+        return messages
 
     def _in_batches(
         self, call: Any, entries: Mapping[str, Mapping[str, Any]], tell: Tell = lambda _: None, size: int = MAX_ENTRIES
