@@ -92,9 +92,9 @@ def _print(check: str, finding: Finding, *, as_json: bool) -> None:
         click.echo(json.dumps(line))
         return
     level = click.style(f"{finding.level:5}", fg=COLOURS[finding.level])
-    paragraph(f"{level}  {check}: {finding.says}", " " * 7)
+    paragraph(f"{check}: {finding.says}", f"{level}  ", " " * 7)
     if finding.step:
-        paragraph(f"       -> {finding.step}", " " * 10)
+        paragraph(finding.step, "       -> ", " " * 10)
     if finding.command:  # a terminal wraps it without breaking what is copied
         click.echo(f"       -> {finding.command}")
 
@@ -234,7 +234,7 @@ def _ago(now: float, tally: logs.Tally) -> str:
 
 
 def _check_conflicts(stack: Stack) -> Iterator[Finding]:
-    if lines := logs.find(stack, "message", "ledger.conflict", time.time() - DAY_S):
+    if lines := logs.find(stack, "message", logs.CONFLICT, time.time() - DAY_S):
         calls = count(len({line.get("uuid") for line in lines}), "call")
         says = f"both statuses of {calls} in the last 24 hours, the latest at {lines[-1]['timestamp']}"
         command = stack.command(f"story {shlex.quote(str(lines[-1].get('uuid')))}")

@@ -23,10 +23,6 @@ class Ledger:
         self.table = stack.outputs.get("LedgerTableName")
         self._dynamodb: Any = stack.client("dynamodb")
 
-    def entry(self, uuid: str) -> Confirmed | None:
-        """Return the entry of a call."""
-        return self.entries([uuid]).get(uuid)
-
     def entries(self, uuids: Sequence[str], tell: Tell = lambda _: None) -> dict[str, Confirmed]:
         """Return the entries of these calls, by uuid. `tell` takes the number of calls so far."""
         found: dict[str, Confirmed] = {}
@@ -73,7 +69,7 @@ def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
     ledger = Ledger(stack)
     if not ledger.table:
         raise CommandError(f"{stack.label} has no ledger (Deduplication is false): the relay sends every result.")
-    entry = ledger.entry(uuid)
+    entry = ledger.entries([uuid]).get(uuid)
     if not entry:
         click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
         return 1

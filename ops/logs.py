@@ -15,7 +15,8 @@ from ops.errors import CommandError
 from ops.stack import Stack
 
 RECENT_S = 15 * 60  # the span that `doctor` and `watch` look at
-DELIVERED, DEFERRED, NOT_SETTLED = "result.delivered", "result.deferred", "settle.failed"
+DELIVERED, DEFERRED = "result.delivered", "result.deferred"
+NOT_SETTLED, CONFLICT = "settle.failed", "ledger.conflict"
 THROTTLING, THROTTLING_ENDED = GateEvent.ENDPOINT_THROTTLING, GateEvent.ENDPOINT_THROTTLING_ENDED
 COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
 MAX_LINES = 10_000  # of one query

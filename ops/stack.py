@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.text import error_code
 from ops.errors import EXPLAINED, CommandError, cause, withhold
@@ -84,9 +84,8 @@ class Stack:
             raise
         except Exception as error:  # noqa: BLE001 - of a file, a program or JSON
             raise CommandError(f"The AWS credentials can't be read ({cause(error)}): check their source.") from None
-        if frozen is None:
-            raise NoCredentialsError
-        withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
+        if frozen:  # without any, the first call says so
+            withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
 
     @cached_property
     def description(self) -> Any:

@@ -5,16 +5,14 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import click
 
-from flash_call_relay.models import Confirmed
 from ops import logs
 from ops.ledger import Ledger
 from ops.output import DAY_S, paragraph, progress, table, timestamp
-from ops.queues import DEAD, PARKED, RESULTS, Message, QueueKind
+from ops.queues import DEAD, PARKED, RESULTS, Message
 from ops.stack import Stack
 
 LATE_S = 60  # a next attempt that is due for longer is late
@@ -30,28 +28,19 @@ class Event(NamedTuple):
     fields: dict[str, Any]  # the facts behind the description, by name
 
 
-@dataclass
 class History:
-    """All that is known of a call."""
+    """All that is known of a call: log lines, oldest first, the ledger's entry, and the messages that need a person."""
 
-    stack: Stack
-    uuid: str
-    lines: list[dict[str, Any]]  # of the log, oldest first
-    entry: Confirmed | None  # of the ledger
-    has_ledger: bool
-    held: dict[QueueKind, list[Message]]  # on the queues that need a person
-
-    @classmethod
-    def of(cls, stack: Stack, uuid: str, since: float) -> "History":
-        """Read the history of a call; the log since a time in seconds since the epoch."""
-        lines, ledger = logs.find(stack, "uuid", uuid, since), Ledger(stack)
+    def __init__(self, stack: Stack, uuid: str, since: float) -> None:
+        lines = logs.find(stack, "uuid", uuid, since)
         if any(line.get("outcome") in ("deferred", "parked") for line in lines):
             # A failed call to SQS is logged with the message id, not with the uuid.
             ids = {line["message_id"] for line in lines if "message_id" in line}
             failures = logs.find(stack, "message", logs.NOT_SETTLED, since)
             lines += [line for line in failures if line.get("message_id") in ids]
-        held = {kind: [one for one in kind.of(stack).look() if uuid in one.calls] for kind in (PARKED, DEAD)}
-        return cls(stack, uuid, sorted(lines, key=logs.at_of), ledger.entry(uuid), bool(ledger.table), held)
+        self.stack, self.uuid, self.lines, ledger = stack, uuid, sorted(lines, key=logs.at_of), Ledger(stack)
+        self.held = {kind: [one for one in kind.of(stack).look() if uuid in one.calls] for kind in (PARKED, DEAD)}
+        self.entry, self.has_ledger = ledger.entries([uuid]).get(uuid), bool(ledger.table)
 
     def events(self) -> list[Event]:
         """Return the events, oldest first."""
@@ -74,8 +63,11 @@ class History:
             if what := ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages):
                 to_do.append(f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do.")
         waits, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
+        marks = [line["message"] for line in self.lines if line["message"] in (logs.DELIVERED, logs.CONFLICT)]
+        clash = marks[-1:] == [logs.CONFLICT]  # a later delivery is the correction
+        clash |= bool(self.entry and confirmed and confirmed[-1][1] != self.entry.status)
         forgotten = self.has_ledger and not self.entry
-        if self._clash(confirmed) and not (forgotten and waits):
+        if clash and not (forgotten and waits):
             keeps = f"the ledger has {self.entry.status if self.entry else 'no entry'}"
             section = "docs/runbook.md#both-statuses-confirmed"
             to_do.append(f"It needs a person: both statuses were confirmed, and {keeps}: {section}.")
@@ -100,12 +92,6 @@ class History:
             if line.get("outcome") == "duplicate" and line["status"] not in {status for _, status, _ in found}:
                 found.append((logs.at_of(line), line["status"], "before"))
         return sorted(found)
-
-    def _clash(self, confirmed: Sequence[tuple[float, str, str]]) -> bool:
-        """Return whether the ledger does not have the last word that BetaTel got."""
-        marks = [line["message"] for line in self.lines if line["message"] in ("result.delivered", "ledger.conflict")]
-        noticed = marks[-1:] == ["ledger.conflict"]  # a later delivery is the correction
-        return noticed or bool(self.entry and confirmed and confirmed[-1][1] != self.entry.status)
 
     def _unconfirmed(self, last_word: str | None) -> tuple[list[str], list[str]]:
         """Return sentences about results that wait, and about parked results that are gone."""
@@ -153,7 +139,7 @@ def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:
     """
     since = time.time() - days * DAY_S
     with progress("reading the log, the ledger and the queues", None):
-        history = History.of(stack, uuid, since)
+        history = History(stack, uuid, since)
     events = history.events()
     if not events:
         click.echo(
@@ -178,7 +164,7 @@ def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:
 
 def _words(line: dict[str, Any]) -> str:
     """Return what a log line says of the result."""
-    if line["message"] == "ledger.conflict":
+    if line["message"] == logs.CONFLICT:
         return "ledger.conflict: the other status was confirmed at the same moment"
     status, receive = line.get("http_status"), line.get("receive_count")
     facts = (line.get("reason"), line.get("detail", status and f"HTTP {status}"), receive and f"receive {receive}")
