@@ -31,9 +31,8 @@ Line = tuple[int, FlashCallResult | NoResult]  # its number, and what it says
 @click.option("--uuid", help="The call, as BetaTel named it.")
 @click.option("--status", type=click.Choice(get_args(Status)), help="The call's status.")
 @click.option("--file", help="CSV with the header uuid,status, or JSON lines; - is stdin.")
-@click.option("--dry-run", is_flag=True, help="Check the file, and send nothing.")
 @click.pass_obj
-def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None, dry_run: bool) -> int:
+def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None) -> int:
     """Put one result, or a file of results, on the result queue.
 
     The command checks the whole file first. If a line is bad, it sends nothing.
@@ -47,9 +46,6 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
         results = {1: content}
     else:
         raise CommandError("Say what to send: --uuid and --status, or --file.")
-    if dry_run:
-        click.echo(f"Dry run: {count(len(results), 'result')} would be sent.")
-        return 0
     bodies = {f"line {line}": one.as_json() for line, one in results.items()}
     with progress("sent", len(results)) as tell:
         refused = RESULTS.of(stack).send(bodies, tell)
