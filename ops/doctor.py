@@ -210,27 +210,32 @@ def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
-    recent, now = logs.recent(stack), time.time()
-    if (failed := recent.others[logs.NOT_SETTLED]).times:
-        says = f"SQS did not hide or park {count(failed.times, 'message')} (settle.failed, {_ago(now, failed)})"
+    recent = logs.recent(stack)
+    if failed := recent.others[logs.NOT_SETTLED]:
+        says = f"SQS did not hide or park {count(len(failed), 'message')} (settle.failed, {_ago(failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
     causes, delivered = recent.deferred, recent.others[logs.DELIVERED]
     # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
     last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
-    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -causes[reason].times))
+    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -len(causes[reason])))
     known = [causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING]
-    newest = max(tally.at for tally in [*known, delivered])
-    present = [reason for reason in order if causes[reason].at > newest - APART_S]
-    texts = {reason: f"{reason} {causes[reason].times:,} ({_ago(now, causes[reason])})" for reason in order}
+    newest = max(map(logs.latest, [*known, delivered]))
+    present = [reason for reason in order if logs.latest(causes[reason]) > newest - APART_S]
+    texts = {reason: f"{reason} {len(causes[reason]):,} ({_ago(causes[reason])})" for reason in order}
     parts = [", ".join(texts.pop(reason) for reason in present), texts and f"over: {', '.join(texts.values())}"]
-    parts.append(f"delivered {delivered.times:,} ({_ago(now, delivered)})" if delivered.times else "delivered none")
+    parts.append(f"delivered {len(delivered):,} ({_ago(delivered)})" if delivered else "delivered none")
     says = f"in the last 15 minutes: {'' if causes else 'none; '}{'; '.join(part for part in parts if part)}"
-    step = f"story {shlex.quote(causes[present[0]].uuid)}" if present and probe else "doctor --probe"
-    yield Finding(NOTE, says, command=stack.command(step)) if present else Finding(OK, says)
+    if not present:
+        yield Finding(OK, says)
+        return
+    lines = causes[present[0]]
+    *_, one = [line for line in lines if "duration_ms" in line] or lines  # one that the relay has tried, if any
+    step = f"story {shlex.quote(str(one.get('uuid')))}" if probe else "doctor --probe"
+    yield Finding(NOTE, says, command=stack.command(step))
 
 
-def _ago(now: float, tally: logs.Tally) -> str:
-    return f"the latest {duration(now - tally.at)} ago"
+def _ago(lines: list[logs.Line]) -> str:
+    return f"the latest {duration(time.time() - logs.latest(lines))} ago"
 
 
 def _check_conflicts(stack: Stack) -> Iterator[Finding]:

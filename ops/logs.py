@@ -1,11 +1,10 @@
-"""The function's log, by CloudWatch Logs Insights: the lines about one value, and a count of the recent outcomes."""
+"""The function's log, by CloudWatch Logs Insights: the lines about one value, and the recent outcomes."""
 
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -24,62 +23,52 @@ PATIENCE_S = 60
 POLL_S = 0.5
 
 
-@dataclass
-class Tally:
-    """How often a message was logged."""
-
-    times: int = 0
-    at: float = 0.0  # of the latest, in seconds since the epoch
-    age_s: float = 0.0  # the greatest age of a result
-    uuid: str = ""  # of the latest result that was tried, or else of the latest
-    tried: bool = False
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Count a line, which is later than those before."""
-        tried = "duration_ms" in line
-        self.times, self.at, self.age_s = self.times + 1, at_of(line), max(self.age_s, line.get("age_s", 0))
-        if tried or not self.tried:
-            self.uuid, self.tried = str(line.get("uuid", "")), tried
+Line = dict[str, Any]
 
 
 class Recent:
-    """What the last 10,000 lines about outcomes of the last 15 minutes say."""
+    """The log lines about outcomes of the last 15 minutes, the newest 10,000 at most, oldest first."""
 
     def __init__(self) -> None:
-        self.deferred = defaultdict[str, Tally](Tally)  # by reason
-        self.others = defaultdict[str, Tally](Tally)  # by message
+        self.deferred = defaultdict[str, list[Line]](list)  # by reason
+        self.others = defaultdict[str, list[Line]](list)  # by message
 
     @property
     def throttled(self) -> bool:
         """Whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
-        held = self.deferred.get(Reason.THROTTLED, Tally())
-        return max(held.at, self.others[THROTTLING].at) > self.others[THROTTLING_ENDED].at
+        held = max(latest(self.deferred.get(Reason.THROTTLED, [])), latest(self.others[THROTTLING]))
+        return held > latest(self.others[THROTTLING_ENDED])
 
 
-def at_of(line: dict[str, Any]) -> float:
+def at_of(line: Line) -> float:
     """Return the time of a log line in seconds since the epoch."""
     return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
+def latest(lines: list[Line]) -> float:
+    """Return the time of the last line; 0 if there is none."""
+    return at_of(lines[-1]) if lines else 0.0
+
+
 def recent(stack: Stack) -> Recent:
-    """Count the outcomes of the last 15 minutes."""
+    """Return the outcomes of the last 15 minutes."""
     found = Recent()
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
     for line in sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of):
         if line["message"] == DEFERRED:
-            found.deferred[line["reason"]].add(line)
+            found.deferred[line["reason"]].append(line)
         elif line["message"] in COUNTED:  # the emulator ignores the filter
-            found.others[line["message"]].add(line)
+            found.others[line["message"]].append(line)
     return found
 
 
-def find(stack: Stack, field: str, value: str, since: float) -> list[dict[str, Any]]:
+def find(stack: Stack, field: str, value: str, since: float) -> list[Line]:
     """Return the log lines in which a field has a value, since a time in seconds since the epoch, oldest first."""
     query = f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc"
     return sorted((line for line in run_query(stack, query, since) if line.get(field) == value), key=at_of)
 
 
-def run_query(stack: Stack, query: str, since: float) -> Iterator[dict[str, Any]]:
+def run_query(stack: Stack, query: str, since: float) -> Iterator[Line]:
     """Yield the relay's lines of a query. One that fails, or takes longer than a minute, ends the command."""
     client, group = stack.client("logs"), stack.output("LogGroupName")
     span = {"startTime": int(since), "endTime": int(time.time()) + 1}

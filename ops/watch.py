@@ -67,15 +67,16 @@ def _snapshot(stack: Stack, recent: logs.Recent) -> dict[str, Any]:
     parked, dead = (kind.of(stack).depth().total for kind in (PARKED, DEAD))
     queues = {"waiting": results.visible, "in_flight": results.in_flight, "parked": parked, "dead_lettered": dead}
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
-    reasons = Counter({reason: tally.times for reason, tally in recent.deferred.items()})
+    deferred = [line for lines in recent.deferred.values() for line in lines]
+    reasons = Counter(line["reason"] for line in deferred)
     # An unknown call waits by design: the metric OldestPendingAge leaves it out, too.
-    ages = [tally.age_s for reason, tally in recent.deferred.items() if reason != Reason.UNKNOWN_CALL]
+    ages = [line.get("age_s", 0) for line in deferred if line["reason"] != Reason.UNKNOWN_CALL]
     return {
         "at": timestamp(time.time()),
         "intake": mapping["State"],
         "queues": queues,
         "recent": {
-            "delivered": recent.others[logs.DELIVERED].times,
+            "delivered": len(recent.others[logs.DELIVERED]),
             "deferred": reasons.total(),
             "deferred_by_reason": dict(reasons.most_common()),
             "oldest_s": max(ages, default=0) or None if results.total else None,
