@@ -86,9 +86,8 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
             f"{count(nowhere, 'result')} of the file: not confirmed, parked or dead-lettered. The result queue, whose "
             f"messages can't be read, has about {depth.total:,}, with {depth.in_flight:,} deferred or in progress."
         )
-    fates = {
-        one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=nowhere <= depth.total) for one in results
-    }
+    waits = nowhere <= depth.total
+    fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}
     if as_json:
         for one, fate in fates.items():
             if fate.state in (only or STATES):

@@ -19,19 +19,12 @@ from ops.stack import Stack
 from ops.story import story
 from ops.watch import watch
 
-PROGRAM = "flash-call-relay"
+PROGRAM, VARIABLE = "flash-call-relay", "FLASH_CALL_RELAY_STACK"
 UNUSABLE, INTERRUPTED = 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--stack",
-    default=PROGRAM,
-    envvar="FLASH_CALL_RELAY_STACK",
-    show_default=True,
-    show_envvar=True,
-    help="The relay's CloudFormation stack.",
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True})
+@click.option("--stack", default=PROGRAM, envvar=VARIABLE, show_envvar=True, help="The relay's CloudFormation stack.")
 # boto3 reads AWS_DEFAULT_REGION, and not AWS_REGION.
 @click.option("--region", envvar="AWS_REGION", help="The AWS region.  [default: AWS_REGION, or that of the profile]")
 @click.option("--profile", help="The AWS profile.  [default: AWS_PROFILE]")

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, get_args
 
 import click
@@ -16,18 +17,21 @@ from flash_call_relay.models import Status
 from flash_call_relay.text import printable
 from ops.errors import CommandError
 from ops.ledger import Ledger
-from ops.output import DAY_S, confirmed, count, dry_run_option, duration, progress, table, yes_option
-from ops.queues import DEAD, HOLD_S, MAX_ENTRIES, PARKED, RESULTS, Depth, Message, QueueKind, tell_refused
+from ops.output import DAY_S, Tell, confirmed, count, dry_run_option, duration, progress, table, yes_option
+from ops.queues import DEAD, HOLD_S, MAX_ENTRIES, PARKED, RESULTS, Depth, Message, Queue, QueueKind, tell_refused
 from ops.stack import Stack
 
 ROWS = 8  # of messages on a terminal: with the counts they fit on 24 lines
 UUID_CHARACTERS = 36
 DETAILS = 2  # of one reason
 EXPIRES_SOON_S = 3 * DAY_S
-DISCARD_RATE = 1000  # messages per second
+
+Messages = Sequence[Message]
+Filters = Mapping[str, Sequence[str]]
+Act = Callable[[Queue, Messages, Tell], Mapping[str, str]]  # returns the faults of those that it leaves on the queue
 
 
-def _group(kind: QueueKind, about: str) -> click.Group:
+def _group(kind: QueueKind, title: str, why: str) -> click.Group:
     """Return the commands of a queue."""
     filters: list[click.Parameter] = [
         click.Option(["--reason", "reasons"], multiple=True, type=click.Choice(kind.reasons), help="Repeatable."),
@@ -53,12 +57,12 @@ def _group(kind: QueueKind, about: str) -> click.Group:
             click.echo(f"What to do, by reason: {kind.section}")
 
     @click.command("replay", short_help="Send messages to the result queue again.", params=[*filters])
-    @click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True, help="Messages per second.")
+    @click.option("--rate", type=click.IntRange(1, 1000), default=100, help="Messages per second.")
     @click.option("--set-status", type=click.Choice(get_args(Status)), help="Report this status instead.")
     @dry_run_option
     @yes_option
     @click.pass_obj
-    def replay(stack: Stack, /, *, set_status: Status | None, **options: Any) -> int:
+    def replay(stack: Stack, /, *, rate: int, set_status: Status | None, **options: Any) -> int:
         """Send messages to the result queue again, and delete them from this queue.
 
         You can interrupt and repeat this safely: the command sends a message before it deletes it, and the relay does
@@ -68,13 +72,9 @@ def _group(kind: QueueKind, about: str) -> click.Group:
         if set_status and not (options["uuids"] or options["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
 
-        def send(messages: Sequence[Message]) -> dict[str, str]:
-            for uuid in [one.uuid for one in messages if one.uuid and set_status]:
-                # Because of the other status, the relay would park this result again.
-                Ledger(stack).remove(uuid, "#status <> :status", status={"S": str(set_status)})
-            return RESULTS.of(stack).send({one.message_id: one.to_replay(set_status) for one in messages})
-
-        return _take(stack, kind, ("Send", f"to the result queue of {stack.label}"), send, did="replayed", **options)
+        asks = f"Send them to the result queue of {stack.label}?"
+        again = partial(_send_again, stack, status=set_status, rate=rate)
+        return _take(stack, kind, asks, again, did="replayed", **options)
 
     @click.command("discard", params=[*filters])
     @click.option("--to", "path", help="A new file for the messages.  [default: named after queue, stack and time]")
@@ -87,81 +87,72 @@ def _group(kind: QueueKind, about: str) -> click.Group:
         The file has one JSON object per line. `send --file` sends the results in it again. `body` has every message as
         it was.
         """
-        path = path or f"{kind.group}-{stack.description['StackName']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-        question = ("Delete", f"permanently, after saving them to {path}")
-        return _take(stack, kind, question, lambda _: {}, did="deleted", rate=DISCARD_RATE, save_to=path, **options)
+        name = path or f"{kind.group}-{stack.description['StackName']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
 
+        def save_and_delete(queue: Queue, messages: Messages, tell: Tell) -> Mapping[str, str]:
+            _save(name, messages)
+            return queue.delete(messages, tell)
+
+        asks = f"Delete them permanently, after saving them to {name}?"
+        return _take(stack, kind, asks, save_and_delete, did="deleted", **options)
+
+    about = f"List, replay or discard {title}.\n\n{why}"
     return click.Group(kind.group, help=about, commands=[list_messages, replay, discard])
 
 
-parked = _group(
-    PARKED, "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
-)
-dead = _group(
-    DEAD, "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
-)
+parked = _group(PARKED, "parked results", "A person has to decide about them; each has its reason.")
+dead = _group(DEAD, "dead letters", "The relay failed on them, or EventBridge could not deliver them.")
 
 
 def _take(
-    stack: Stack,
-    kind: QueueKind,
-    question: tuple[str, str],
-    act: Callable[[Sequence[Message]], Mapping[str, str]],
-    *,
-    did: str,
-    rate: int,
-    save_to: str = "",
-    dry_run: bool,
-    yes: bool,
-    **filters: Any,
+    stack: Stack, kind: QueueKind, asks: str, act: Act, *, did: str, dry_run: bool, yes: bool, **filters: Any
 ) -> int:
-    """Ask, act on the chosen messages, and delete all but those of which `act` returns a fault.
-
-    Others can't see the messages meanwhile. Those that are left become visible afterwards. Returns the exit status.
-    """
+    """Ask, and act on the chosen messages, which others can't see meanwhile; return the exit status."""
     with ExitStack() as hidden:
         with progress(f"reading the {kind.title}", None) as tell:
             queue = kind.of(stack)
             found = hidden.enter_context(queue.hidden(tell))
         read_at, where = time.monotonic(), f"{kind.title} of {stack.label}"
         chosen = _show(where, queue.depth(), found, filters, rows=dry_run)
-        asked = f"{question[0]} {count(len(chosen), 'message')} {question[1]}?"
-        if not chosen or not confirmed(asked, dry_run=dry_run, yes=yes):
+        if not chosen or not confirmed(f"{count(len(chosen), 'message')}. {asks}", dry_run=dry_run, yes=yes):
             return 0
         if time.monotonic() > read_at + HOLD_S:
             raise CommandError("The messages are visible to others again: repeat the command.")
-        if save_to:
-            _save(save_to, chosen)
-        refused, deleted, size = dict[str, str](), 0, min(MAX_ENTRIES, rate)
         with progress(did, len(chosen)) as tell:
-            for start in range(0, len(chosen), size):
-                began, some = time.monotonic(), chosen[start : start + size]
-                refused |= act(some)
-                deleted += queue.delete([one for one in some if one.message_id not in refused])
-                tell(deleted)
-                time.sleep(max(0, began + len(some) / rate - time.monotonic()))
-    tell_refused(refused)
-    click.echo(f"{count(deleted, 'message')} {did}.")
-    if left := len(chosen) - deleted:
-        click.echo(f"SQS did not take or delete {count(left, 'message')}. Repeat the command safely.", err=True)
-    return 1 if left else 0
+            faults = act(queue, chosen, tell)
+    tell_refused(faults)
+    click.echo(f"{count(len(chosen) - len(faults), 'message')} {did}.")
+    if faults:
+        click.echo(f"SQS did not take or delete {count(len(faults), 'message')}. Repeat the command safely.", err=True)
+    return 1 if faults else 0
 
 
-def _choose(messages: Sequence[Message], filters: Mapping[str, Sequence[str]]) -> list[Message]:
+def _send_again(
+    stack: Stack, queue: Queue, messages: Messages, tell: Tell, *, status: Status | None, rate: int
+) -> Mapping[str, str]:
+    """Send messages to the result queue, and delete each that it took from this one."""
+    faults, size = dict[str, str](), min(MAX_ENTRIES, rate)
+    for start in range(0, len(messages), size):
+        began, some = time.monotonic(), messages[start : start + size]
+        for uuid in [one.uuid for one in some if one.uuid and status]:
+            # Because of the other status, the relay would park this result again.
+            Ledger(stack).remove(uuid, "#status <> :status", status={"S": str(status)})
+        faults |= RESULTS.of(stack).send({one.message_id: one.to_replay(status) for one in some})
+        faults |= queue.delete([one for one in some if one.message_id not in faults])
+        tell(start + len(some) - len(faults))
+        time.sleep(max(0, began + len(some) / rate - time.monotonic()))
+    return faults
+
+
+def _choose(messages: Messages, filters: Filters) -> Messages:
     """Return the messages that meet each filter that is not empty."""
     reasons, calls, ids = (set(filters[name]) for name in ("reasons", "uuids", "message_ids"))
-    return [
-        one
-        for one in messages
-        if (not reasons or one.reason in reasons)
-        and (not calls or calls & one.calls)
-        and (not ids or one.message_id in ids)
-    ]
+    chosen = [one for one in messages if not reasons or one.reason in reasons]
+    chosen = [one for one in chosen if not calls or calls & one.calls]
+    return [one for one in chosen if not ids or one.message_id in ids]
 
 
-def _show(
-    where: str, depth: Depth, found: Sequence[Message], filters: Mapping[str, Sequence[str]], *, rows: bool
-) -> list[Message]:
+def _show(where: str, depth: Depth, found: Messages, filters: Filters, *, rows: bool) -> Messages:
     """Print the oldest of the chosen messages, then the numbers by reason, then the whole number; return the chosen."""
     chosen, groups = _choose(found, filters), defaultdict[str, list[Message]](list)
 
@@ -193,10 +184,8 @@ def _show(
     if chosen and missing:
         click.echo(f"No match for {', '.join(missing)}.")
     if (others := depth.total - len(found)) > 0:
-        click.echo(
-            f"About {others:,} more have just arrived, or another command holds them for up to {duration(HOLD_S)}. "
-            "Repeat the command for them."
-        )
+        held = f"or another command holds them for up to {duration(HOLD_S)}"
+        click.echo(f"About {others:,} more have just arrived, {held}. Repeat the command for them.")
     return chosen
 
 
@@ -204,7 +193,7 @@ def _why(message: Message) -> str:
     return f"{message.reason} {message.http_status or ''}".rstrip()
 
 
-def _details(messages: Sequence[Message]) -> str:
+def _details(messages: Messages) -> str:
     """Return the most frequent details, each with its number if there are several."""
     details = Counter(message.detail for message in messages).most_common()
     if len(details) == 1:
@@ -214,7 +203,7 @@ def _details(messages: Sequence[Message]) -> str:
     return "; ".join(texts + [f"{others:,} others"] * bool(others))
 
 
-def _save(path: str, messages: Sequence[Message]) -> None:
+def _save(path: str, messages: Messages) -> None:
     """Write messages to a new file, and wait until the disk has it. Without it the command ends."""
     try:
         with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -182,13 +182,13 @@ class Queue:
         with self.hidden(tell) as messages:
             return messages
 
-    def delete(self, messages: Sequence[Message]) -> int:
-        """Delete messages; return how many SQS has deleted."""
+    def delete(self, messages: Sequence[Message], tell: Tell = lambda _: None) -> dict[str, str]:
+        """Delete messages; return the fault of each that SQS did not delete, by message id. `tell`: as for `send`."""
         entries = {one.message_id: {"ReceiptHandle": one.receipt_handle} for one in messages}
-        deleted = entries.keys() - self._in_batches(self._sqs.delete_message_batch, entries)
-        for message_id in deleted:
+        faults = self._in_batches(self._sqs.delete_message_batch, entries, tell)
+        for message_id in entries.keys() - faults:
             del self._held[message_id]
-        return len(deleted)
+        return faults
 
     def _receive(self) -> list[Message]:
         received = self._sqs.receive_message(
@@ -246,4 +246,4 @@ DEAD = QueueKind("dead", "dead-letter queue", "DeadLetterQueueUrl", tuple(reason
 def tell_refused(faults: Mapping[str, str]) -> None:
     """Print the first of the faults that `send` has returned."""
     for key, fault in islice(faults.items(), REFUSALS_SHOWN):
-        click.echo(f"SQS refused {key}: {fault}", err=True)
+        click.echo(f"SQS refused {key}: {fault.rstrip()}", err=True)

@@ -128,7 +128,7 @@ class History:
 
 @click.command()
 @click.argument("uuid")
-@click.option("--days", type=click.IntRange(1, 3650), default=3, show_default=True, help="How far back to search logs.")
+@click.option("--days", type=click.IntRange(1, 3650), default=3, help="How far back to search logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event and line.")
 @click.pass_obj
 def story(stack: Stack, *, uuid: str, days: int, as_json: bool) -> int:

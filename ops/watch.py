@@ -26,9 +26,7 @@ EMPTY_IN_A_ROW = 2  # SQS's counts are approximate
 
 
 @click.command()
-@click.option(
-    "--every", "every_s", type=click.IntRange(1, 3600), default=5, show_default=True, help="Seconds between refreshes."
-)
+@click.option("--every", "every_s", type=click.IntRange(1, 3600), default=5, help="Seconds between refreshes.")
 @click.option("--count", "times", type=click.IntRange(min=1), help="End after this many refreshes.")
 @click.option("--until-empty", is_flag=True, help="End when no result is left on the result queue.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per refresh and line.")

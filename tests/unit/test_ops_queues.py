@@ -105,7 +105,8 @@ def test_messages_that_are_left_are_reported() -> None:
     ended = replay(sqs)
     assert (ended.status, ended.out.splitlines()[-1]) == (1, "2 messages replayed.")
     left = "SQS did not take or delete 2 messages. Repeat the command safely."
-    assert ended.err.splitlines() == ["SQS refused m001: Refused why", left]
+    undeleted = "SQS refused m002: ReceiptHandleIsInvalid"
+    assert ended.err.splitlines() == ["SQS refused m001: Refused why", undeleted, left]
 
 
 def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
