@@ -4,6 +4,7 @@ import json
 import shlex
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -210,17 +211,20 @@ def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
-    recent = logs.recent(stack)
-    if failed := recent.others[logs.NOT_SETTLED]:
+    groups = defaultdict[str, list[logs.Line]](list)
+    for line in logs.recent(stack):
+        groups[line.get("reason") or line["message"]].append(line)
+    causes = {reason: lines for reason, lines in groups.items() if reason not in logs.COUNTED}
+    delivered = groups[logs.DELIVERED]
+    if failed := groups[logs.NOT_SETTLED]:
         says = f"SQS did not hide or park {count(len(failed), 'message')} (settle.failed, {_ago(failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
-    causes, delivered = recent.deferred, recent.others[logs.DELIVERED]
     # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
     last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
     order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -len(causes[reason])))
-    known = [causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING]
-    newest = max(map(logs.latest, [*known, delivered]))
-    present = [reason for reason in order if logs.latest(causes[reason]) > newest - APART_S]
+    known = [*(causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING), delivered]
+    newest = max((logs.at_of(lines[-1]) for lines in known if lines), default=0.0)
+    present = [reason for reason in order if logs.at_of(causes[reason][-1]) > newest - APART_S]
     texts = {reason: f"{reason} {len(causes[reason]):,} ({_ago(causes[reason])})" for reason in order}
     parts = [", ".join(texts.pop(reason) for reason in present), texts and f"over: {', '.join(texts.values())}"]
     parts.append(f"delivered {len(delivered):,} ({_ago(delivered)})" if delivered else "delivered none")
@@ -235,7 +239,7 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
 
 
 def _ago(lines: list[logs.Line]) -> str:
-    return f"the latest {duration(time.time() - logs.latest(lines))} ago"
+    return f"the latest {duration(time.time() - logs.at_of(lines[-1]))} ago"
 
 
 def _check_conflicts(stack: Stack) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -26,40 +25,23 @@ POLL_S = 0.5
 Line = dict[str, Any]
 
 
-class Recent:
-    """The log lines about outcomes of the last 15 minutes, the newest 10,000 at most, oldest first."""
-
-    def __init__(self) -> None:
-        self.deferred = defaultdict[str, list[Line]](list)  # by reason
-        self.others = defaultdict[str, list[Line]](list)  # by message
-
-    @property
-    def throttled(self) -> bool:
-        """Whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
-        held = max(latest(self.deferred.get(Reason.THROTTLED, [])), latest(self.others[THROTTLING]))
-        return held > latest(self.others[THROTTLING_ENDED])
-
-
 def at_of(line: Line) -> float:
     """Return the time of a log line in seconds since the epoch."""
     return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
-def latest(lines: list[Line]) -> float:
-    """Return the time of the last line; 0 if there is none."""
-    return at_of(lines[-1]) if lines else 0.0
-
-
-def recent(stack: Stack) -> Recent:
-    """Return the outcomes of the last 15 minutes."""
-    found = Recent()
+def recent(stack: Stack) -> list[Line]:
+    """Return the lines about outcomes of the last 15 minutes, the newest 10,000 at most, oldest first."""
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
-    for line in sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of):
-        if line["message"] == DEFERRED:
-            found.deferred[line["reason"]].append(line)
-        elif line["message"] in COUNTED:  # the emulator ignores the filter
-            found.others[line["message"]].append(line)
-    return found
+    lines = sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of)
+    return [line for line in lines if line["message"] in COUNTED]  # the emulator ignores the filter
+
+
+def throttled(lines: list[Line]) -> bool:
+    """Return whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
+    marks = [line.get("reason", line["message"]) for line in lines]
+    marks = [mark for mark in marks if mark in (Reason.THROTTLED, THROTTLING, THROTTLING_ENDED)]
+    return marks[-1:] not in ([], [THROTTLING_ENDED])
 
 
 def find(stack: Stack, field: str, value: str, since: float) -> list[Line]:

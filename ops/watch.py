@@ -39,7 +39,7 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
     that is deferred three times counts three times. If AWS refuses a later refresh, the command says why and continues.
     Ctrl-C ends it with exit status 0, and --count before --until-empty with 1.
     """
-    recent, read_at, empty = logs.Recent(), 0.0, 0
+    recent, read_at, empty = list[logs.Line](), 0.0, 0
     with suppress(KeyboardInterrupt):
         for shown in itertools.count(1):
             try:
@@ -60,12 +60,12 @@ def watch(stack: Stack, *, every_s: int, times: int | None, until_empty: bool, a
     return 0
 
 
-def _snapshot(stack: Stack, recent: logs.Recent) -> dict[str, Any]:
+def _snapshot(stack: Stack, recent: list[logs.Line]) -> dict[str, Any]:
     results = RESULTS.of(stack).depth()
     parked, dead = (kind.of(stack).depth().total for kind in (PARKED, DEAD))
     queues = {"waiting": results.visible, "in_flight": results.in_flight, "parked": parked, "dead_lettered": dead}
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
-    deferred = [line for lines in recent.deferred.values() for line in lines]
+    deferred = [line for line in recent if line["message"] == logs.DEFERRED]
     reasons = Counter(line["reason"] for line in deferred)
     # An unknown call waits by design: the metric OldestPendingAge leaves it out, too.
     ages = [line.get("age_s", 0) for line in deferred if line["reason"] != Reason.UNKNOWN_CALL]
@@ -74,11 +74,11 @@ def _snapshot(stack: Stack, recent: logs.Recent) -> dict[str, Any]:
         "intake": mapping["State"],
         "queues": queues,
         "recent": {
-            "delivered": len(recent.others[logs.DELIVERED]),
+            "delivered": sum(line["message"] == logs.DELIVERED for line in recent),
             "deferred": reasons.total(),
             "deferred_by_reason": dict(reasons.most_common()),
             "oldest_s": max(ages, default=0) or None if results.total else None,
-            "throttled": recent.throttled,
+            "throttled": logs.throttled(recent),
         },
     }
 

@@ -224,6 +224,14 @@ def test_the_cause_of_deferrals_that_is_named_first_is_the_present_one(lines: st
     assert found[2].startswith(f"flash-call-relay --stack a-stack story '{first[0]} " if level == "note" else "")
 
 
+def test_the_result_that_is_shown_was_tried() -> None:
+    """An operator would read the story of a result that the relay held, and not find what the endpoint answered."""
+    at = datetime.now(UTC).isoformat()
+    facts = {"message": "result.deferred", "reason": "credentials_rejected", "timestamp": at}
+    lines: list[dict[str, Any]] = [{**facts, "uuid": "tried", "duration_ms": 1.5}, {**facts, "uuid": "held"}]
+    assert finding(FakeStack(**log(*lines)), "deferred")[2].endswith(" story tried")
+
+
 def test_what_sqs_did_not_do_and_contradictions_have_a_line() -> None:
     """An operator would not see why a result comes back late, or that BetaTel has two statuses of a call."""
     at = datetime.now(UTC).isoformat()
