@@ -122,8 +122,8 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
     state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
     if (state, update) != ("Active", "Successful"):
         why = function.get("StateReason") or function.get("LastUpdateStatusReason") or "no reason given"
-        step = "run doctor again in a minute; if it is Failed, deploy the stack again"
         level = WRONG if "Failed" in (state, update) else NOTE
+        step = "run doctor again in a minute; if it is Failed, deploy the stack again"
         yield Finding(level, f"{name} is {state}, its last update {update} ({why})", step)
     elif client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions") == 0:
         says = f"{name} has a reserved concurrency of 0, which uses up the receives of results"
@@ -259,16 +259,14 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
     # Another stack's name may begin with this one. The description has the stack's name, too.
     alarms = [alarm for alarm in found if f"--stack {name} " in alarm["AlarmDescription"]]
-    ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
-    for alarm in ringing:
-        heading = alarm["AlarmName"].removeprefix(f"{name}-")
-        says = f"{alarm['AlarmName']} is in ALARM: {alarm.get('StateReason', '')}"
-        yield Finding(WRONG, says, f"docs/runbook.md#{heading}")
+    ringing = {alarm["AlarmName"]: alarm.get("StateReason", "") for alarm in alarms if alarm["StateValue"] == "ALARM"}
+    for alarm, why in ringing.items():
+        yield Finding(WRONG, f"{alarm} is in ALARM: {why}", f"docs/runbook.md#{alarm.removeprefix(f'{name}-')}")
     if not ringing:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
-    if not any(alarm.get("AlarmActions") for alarm in alarms):
-        yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
     topics = {topic for alarm in alarms for topic in alarm.get("AlarmActions", ())}
+    if not topics:
+        yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
     for topic in topics - {stack.parameters.get("AlarmTopicArn")} if address else ():
         # Until the address confirms, the subscription's ARN is a word. SNS deletes it after two days.
         subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]

@@ -18,6 +18,8 @@ NOT_ALLOWED = {
     *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"),
     "KMS.AccessDeniedException",  # by SQS, for the key of a queue
 }
+BAD_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"}
+UNSIGNED = {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"}
 LOG_IN = "log in again (`aws sso login` or `aws login`), or name another --profile"
 CHECK = "check the AWS configuration, --region and --profile"
 CLOCK = re.compile("Signature expired|not yet current")
@@ -26,14 +28,8 @@ REFUSALS = (
     ({"RequestExpired"}, f"The clock of this machine is wrong, or the AWS session has expired: set it, or {LOG_IN}."),
     ({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}, f"The AWS session has expired: {LOG_IN}."),
     (NOT_ALLOWED, "Not allowed to call {call}: ask for the permissions in docs/operating.md."),
-    (
-        {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"},
-        f"AWS doesn't know these credentials in this region: {LOG_IN}, or enable the region for the account.",
-    ),
-    (
-        {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"},
-        "AWS doesn't accept the signature: check the secret access key and the proxy.",
-    ),
+    (BAD_KEY, f"AWS doesn't know these credentials in this region: {LOG_IN}, or enable the region for the account."),
+    (UNSIGNED, "AWS doesn't accept the signature: check the secret access key and the proxy."),
 )
 UNREACHABLE = (aws.ConnectionError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.ResponseStreamingError)
 NEEDS_LOGIN = (aws.NoCredentialsError, aws.SSOError, aws.LoginError, aws.TokenRetrievalError)
