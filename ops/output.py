@@ -1,11 +1,12 @@
 """What a person reads and answers: tables, progress, numbers, times, and the question before a change."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -17,6 +18,7 @@ from ops.errors import CommandError
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 GAP = "  "
 LEAST_LAST_COLUMN = 20  # characters
+FAULTS_SHOWN = 20
 
 Tell = Callable[[int], object]  # takes the number done so far
 
@@ -62,6 +64,12 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
                 bar.stop()
                 click.echo(f"At least {done:,.0f} of {total:,} {title}.", err=True)
             raise
+
+
+def complain(faults: Iterable[str]) -> None:
+    """Print the first of the faults on standard error, a line each."""
+    for fault in itertools.islice(faults, FAULTS_SHOWN):
+        click.echo(fault.rstrip(), err=True)
 
 
 def count(number: int, noun: str) -> str:

@@ -17,8 +17,8 @@ from flash_call_relay.models import Status
 from flash_call_relay.text import printable
 from ops.errors import CommandError
 from ops.ledger import Ledger
-from ops.output import DAY_S, Tell, confirmed, count, dry_run_option, duration, progress, table, yes_option
-from ops.queues import DEAD, HOLD_S, MAX_ENTRIES, PARKED, RESULTS, Depth, Message, Queue, QueueKind, tell_refused
+from ops.output import DAY_S, Tell, complain, confirmed, count, dry_run_option, duration, progress, table, yes_option
+from ops.queues import DEAD, HOLD_S, MAX_ENTRIES, PARKED, RESULTS, Depth, Message, Queue, QueueKind
 from ops.stack import Stack
 
 ROWS = 8  # of messages on a terminal: with the counts they fit on 24 lines
@@ -120,7 +120,7 @@ def _take(
             raise CommandError("The messages are visible to others again: repeat the command.")
         with progress(did, len(chosen)) as tell:
             faults = act(queue, chosen, tell)
-    tell_refused(faults)
+    complain(f"SQS refused {message_id}: {fault}" for message_id, fault in faults.items())
     click.echo(f"{count(len(chosen) - len(faults), 'message')} {did}.")
     if faults:
         click.echo(f"SQS did not take or delete {count(len(faults), 'message')}. Repeat the command safely.", err=True)

@@ -1,17 +1,15 @@
 """`pause` and `resume`: stop the relay from receiving results, and start it again."""
 
 import time
+from contextlib import suppress
 
 import click
-from botocore.exceptions import ClientError
 
-from flash_call_relay.text import error_code
 from ops.errors import CommandError
 from ops.output import count, duration
 from ops.queues import RESULTS
 from ops.stack import Stack
 
-BUSY = {"ResourceInUseException", "ResourceConflictException"}  # another change of the mapping is in progress
 PATIENCE_S = 120
 POLL_S = 0.5
 
@@ -46,11 +44,8 @@ def _switch_mapping(stack: Stack, *, enabled: bool) -> None:
     client, wanted = stack.client("lambda"), "Enabled" if enabled else "Disabled"
     mapping, deadline = stack.output("EventSourceMappingId"), time.monotonic() + PATIENCE_S
     while (state := client.get_event_source_mapping(UUID=mapping)["State"]) != wanted:
-        try:
-            client.update_event_source_mapping(UUID=mapping, Enabled=enabled)
-        except ClientError as error:
-            if error_code(error) not in BUSY:
-                raise
+        with suppress(client.exceptions.ResourceInUseException, client.exceptions.ResourceConflictException):
+            client.update_event_source_mapping(UUID=mapping, Enabled=enabled)  # else another change is in progress
         if time.monotonic() > deadline:
             raise CommandError(f"After {PATIENCE_S} s the event source mapping is {state}: repeat the command.")
         time.sleep(POLL_S)

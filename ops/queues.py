@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.events import UNIQUE, parse_body
@@ -24,7 +22,6 @@ from ops.stack import Stack
 HOLD_S = 300  # visibility timeout of a receive
 LONG_POLL_S = 1  # a short poll may miss messages
 MOST_REPEATS = 10  # receives in a row that return only messages which SQS returned before
-REFUSALS_SHOWN = 10
 # SQS's limits for one call
 MAX_ENTRIES = 10
 MAX_CALL_BYTES = 1024 * 1024
@@ -241,9 +238,3 @@ class QueueKind:
 RESULTS = QueueKind("", "result queue", "ResultQueueUrl", ())
 PARKED = QueueKind("parked", "parked queue", "ParkedQueueUrl", tuple(reason.value for reason in Reason if reason.parks))
 DEAD = QueueKind("dead", "dead-letter queue", "DeadLetterQueueUrl", tuple(reason.value for reason in DeadReason))
-
-
-def tell_refused(faults: Mapping[str, str]) -> None:
-    """Print the first of the faults that `send` has returned."""
-    for key, fault in islice(faults.items(), REFUSALS_SHOWN):
-        click.echo(f"SQS refused {key}: {fault.rstrip()}", err=True)

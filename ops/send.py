@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import get_args
 
 import click
@@ -13,12 +12,11 @@ import click
 from flash_call_relay.events import parse_body
 from flash_call_relay.models import FlashCallResult, NoResult, Status
 from ops.errors import CommandError
-from ops.output import count, progress
-from ops.queues import RESULTS, tell_refused
+from ops.output import complain, count, progress
+from ops.queues import RESULTS
 from ops.stack import Stack
 
 COLUMNS = ("uuid", "status")
-BAD_SHOWN = 20
 # A rounded number, an error or a formula of a spreadsheet, and the empty cell of a database
 NO_UUID = re.compile(
     r"""-?\d+([.,]\d+)?E[+-]\d+ | \#(N/A|DIV/0!|[A-Z]+[!?]) | ="\S*" | NULL""", re.IGNORECASE | re.VERBOSE
@@ -49,7 +47,7 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
     bodies = {f"line {line}": one.as_json() for line, one in results.items()}
     with progress("sent", len(results)) as tell:
         refused = RESULTS.of(stack).send(bodies, tell)
-    tell_refused(refused)
+    complain(f"SQS refused {line}: {fault}" for line, fault in refused.items())
     click.echo(f"{count(len(results) - len(refused), 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
 
@@ -65,8 +63,7 @@ def read(name: str) -> dict[int, FlashCallResult]:
             results[number] = said
         elif (status := results[earlier].status) != said.status:
             bad[number] = f"contradicts line {earlier}, which says {status}; a call has one status"
-    for number, fault in islice(bad.items(), BAD_SHOWN):
-        click.echo(f"line {number}: {fault}", err=True)
+    complain(f"line {number}: {fault}" for number, fault in bad.items())
     if bad:
         raise CommandError(
             f"Nothing was done: {len(bad):,} of {count(len(lines), 'line')} can't be used. Correct or delete them."

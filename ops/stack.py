@@ -95,9 +95,8 @@ class Stack:
         except ClientError as error:
             if error_code(error) != "ValidationError":
                 raise
-            raise CommandError(
-                f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
-            ) from None
+            says = f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
+            raise CommandError(says) from None
 
     @cached_property
     def outputs(self) -> dict[str, str]:
