@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import click
-from botocore.exceptions import ClientError
 
 from flash_call_relay.credentials import CredentialsUnavailableError, parse
 from flash_call_relay.models import Reason
@@ -70,7 +69,6 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
 def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
-    yield "rate limit", _check_rate_limit
     yield "intake", _check_intake
     yield "events", _check_events
     yield "credentials", _check_credentials
@@ -133,13 +131,6 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
 
 
-def _check_rate_limit(stack: Stack) -> Iterator[Finding]:
-    limit, environments, route = map(stack.parameters.get, ("RateLimitPerSecond", "MaximumConcurrency", "EventRoute"))
-    if limit not in (None, "0") and (environments in (None, "0") or route == "function"):
-        says = f"{limit} POSTs a second for each execution environment, and nothing limits how many there are"
-        yield Finding(NOTE, says, "deploy with a MaximumConcurrency, which caps EventRoute=queue only")
-
-
 def _check_intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
     state, reason = mapping["State"], mapping.get("StateTransitionReason") or "no reason given"
@@ -187,15 +178,14 @@ def _fill(stack: Stack, says: str) -> Finding:
 
 
 def _check_credentials(stack: Stack) -> Iterator[Finding]:
+    client = stack.client("secretsmanager")
     try:
-        secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
+        secret = client.get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
         parse(secret.get("SecretString") or secret.get("SecretBinary"))
         yield Finding(OK, "the secret holds api_key and user_id")
     except CredentialsUnavailableError as error:
         yield _fill(stack, str(error))
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    except client.exceptions.ResourceNotFoundException:
         yield _fill(stack, "the secret is empty or does not exist")
 
 

@@ -180,8 +180,7 @@ def _show(where: str, depth: Depth, found: Messages, filters: Filters, *, rows: 
     match = "" if len(chosen) == len(found) else f"; {len(chosen):,} match"
     click.echo(f"{whole} on the {where}{match}.")
     known = {one for message in chosen for one in (*message.calls, message.message_id)}
-    missing = [one for one in (*filters["uuids"], *filters["message_ids"]) if one not in known]
-    if chosen and missing:
+    if chosen and (missing := [one for one in (*filters["uuids"], *filters["message_ids"]) if one not in known]):
         click.echo(f"No match for {', '.join(missing)}.")
     if (others := depth.total - len(found)) > 0:
         held = f"or another command holds them for up to {duration(HOLD_S)}"

@@ -36,23 +36,6 @@ def finding(stack: Stack, check: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "environments", "route", "levels"),
-    [
-        ("0", "10", "function", []),
-        ("50", "0", "queue", ["note"]),
-        ("50", "5", "queue", []),
-        ("50", "5", "function", ["note"]),
-    ],
-)
-def test_a_rate_limit_that_can_be_exceeded_is_noted(
-    limit: str, environments: str, route: str, levels: list[str]
-) -> None:
-    """An operator would believe that BetaTel never gets more than the limit."""
-    parameters = {"RateLimitPerSecond": limit, "MaximumConcurrency": environments, "EventRoute": route}
-    assert [level for level, *_ in findings(FakeStack(parameters), "rate limit")] == levels
-
-
-@pytest.mark.parametrize(
     ("reason", "wanted", "start"),
     [
         ("User action", "note", "the relay is paused since 2026-11-24T12:00:00Z"),
