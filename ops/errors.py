@@ -34,7 +34,6 @@ REFUSALS = (
 UNREACHABLE = (aws.ConnectionError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.ResponseStreamingError)
 NEEDS_LOGIN = (aws.NoCredentialsError, aws.SSOError, aws.LoginError, aws.TokenRetrievalError)
 GETS_CREDENTIALS = {"AssumeRoleWithWebIdentity", "GetRoleCredentials"}  # from a token in the request
-SIGNED = {"Credential=", "Signature="}
 NOT_SHOWN = "(not shown, since it may hold credentials)"
 
 
@@ -42,7 +41,7 @@ class CommandError(click.ClickException):
     """The command cannot continue. The message says why, and what to do."""
 
 
-_withheld: set[str] = set()
+_withheld = {"Credential=", "Signature="}  # of a signed request
 
 
 def withhold(secrets: Iterable[str]) -> None:
@@ -95,7 +94,7 @@ def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - a table
 
 
 def _shown(text: str) -> str:
-    return NOT_SHOWN if any(secret in text for secret in _withheld | SIGNED) else text
+    return NOT_SHOWN if any(secret in text for secret in _withheld) else text
 
 
 def _refusal(error: aws.ClientError) -> str:

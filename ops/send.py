@@ -65,9 +65,8 @@ def read(name: str) -> dict[int, FlashCallResult]:
             bad[number] = f"contradicts line {earlier}, which says {status}; a call has one status"
     complain(f"line {number}: {fault}" for number, fault in bad.items())
     if bad:
-        raise CommandError(
-            f"Nothing was done: {len(bad):,} of {count(len(lines), 'line')} can't be used. Correct or delete them."
-        )
+        unusable = f"{len(bad):,} of {count(len(lines), 'line')} can't be used"
+        raise CommandError(f"Nothing was done: {unusable}. Correct or delete them.")
     if not results:
         raise CommandError(f"{name} has no results: expected CSV with the header uuid,status, or JSON lines.")
     if repeated := len(lines) - len(results):

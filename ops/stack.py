@@ -15,12 +15,8 @@ from flash_call_relay.text import error_code
 from ops.errors import EXPLAINED, CommandError, cause, withhold
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
-CLIENTS = Config(
-    connect_timeout=5,
-    read_timeout=25,
-    retries={"mode": "standard", "total_max_attempts": 3},
-    user_agent_extra="flash-call-relay-ops",
-)
+TRIES: Any = {"mode": "standard", "total_max_attempts": 3}
+CLIENTS = Config(connect_timeout=5, read_timeout=25, retries=TRIES, user_agent_extra="flash-call-relay-ops")
 # Longer than the function's time-out, and without a retry, which would run the function twice.
 ONE_INVOCATION = CLIENTS.merge(Config(read_timeout=70, retries={"total_max_attempts": 1}, tcp_keepalive=True))
 logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # its warnings hold the text of exceptions
@@ -106,10 +102,8 @@ class Stack:
     def output(self, name: str) -> str:
         """Return one output. A stack that lacks it ends the command."""
         if name not in self.outputs:
-            raise CommandError(
-                f"Stack {self.name!r} ({self.description['StackStatus']}) has no output {name}: "
-                "is it a relay stack, and is its deployment complete?"
-            )
+            status = self.description["StackStatus"]
+            raise CommandError(f"{self.name!r} ({status}) has no output {name}: is it a relay stack, and complete?")
         return self.outputs[name]
 
     @cached_property

@@ -176,7 +176,7 @@ def _folded(events: Sequence[Event]) -> Iterator[Event]:
     """Yield the events; of deferrals with one cause in a row, yield the last with their number."""
 
     def cause(event: Event) -> object:
-        facts = tuple(event.fields.get(name) for name in ("status", "reason", "detail", "http_status"))
+        facts = [event.fields.get(name) for name in ("status", "reason", "detail", "http_status")]
         return facts if event.fields.get("outcome") == "deferred" else id(event)
 
     for _, group in itertools.groupby(events, cause):
