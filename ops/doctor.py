@@ -200,13 +200,16 @@ def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
+    def ago(lines: list[logs.Line]) -> str:
+        return f"the latest {duration(time.time() - logs.at_of(lines[-1]))} ago"
+
     groups = defaultdict[str, list[logs.Line]](list)
     for line in logs.recent(stack):
         groups[line.get("reason") or line["message"]].append(line)
     causes = {reason: lines for reason, lines in groups.items() if reason not in logs.COUNTED}
     delivered = groups[logs.DELIVERED]
     if failed := groups[logs.NOT_SETTLED]:
-        says = f"SQS did not hide or park {count(len(failed), 'message')} (settle.failed, {_ago(failed)})"
+        says = f"SQS did not hide or park {count(len(failed), 'message')} (settle.failed, {ago(failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
     # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
     last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
@@ -214,9 +217,9 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
     known = [*(causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING), delivered]
     newest = max((logs.at_of(lines[-1]) for lines in known if lines), default=0.0)
     present = [reason for reason in order if logs.at_of(causes[reason][-1]) > newest - APART_S]
-    texts = {reason: f"{reason} {len(causes[reason]):,} ({_ago(causes[reason])})" for reason in order}
+    texts = {reason: f"{reason} {len(causes[reason]):,} ({ago(causes[reason])})" for reason in order}
     parts = [", ".join(texts.pop(reason) for reason in present), texts and f"over: {', '.join(texts.values())}"]
-    parts.append(f"delivered {len(delivered):,} ({_ago(delivered)})" if delivered else "delivered none")
+    parts.append(f"delivered {len(delivered):,} ({ago(delivered)})" if delivered else "delivered none")
     says = f"in the last 15 minutes: {'' if causes else 'none; '}{'; '.join(part for part in parts if part)}"
     if not present:
         yield Finding(OK, says)
@@ -225,10 +228,6 @@ def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
     *_, one = [line for line in lines if "duration_ms" in line] or lines  # one that the relay has tried, if any
     step = f"story {shlex.quote(str(one.get('uuid')))}" if probe else "doctor --probe"
     yield Finding(NOTE, says, command=stack.command(step))
-
-
-def _ago(lines: list[logs.Line]) -> str:
-    return f"the latest {duration(time.time() - logs.at_of(lines[-1]))} ago"
 
 
 def _check_conflicts(stack: Stack) -> Iterator[Finding]:

@@ -14,10 +14,8 @@ from botocore.parsers import ResponseParserError
 from flash_call_relay.text import error_code
 
 EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, UnicodeEncodeError)
-NOT_ALLOWED = {
-    *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"),
-    "KMS.AccessDeniedException",  # by SQS, for the key of a queue
-}
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized")
+NOT_ALLOWED = {*DENIED, "KMS.AccessDeniedException"}  # the last by SQS, for the key of a queue
 BAD_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"}
 UNSIGNED = {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"}
 LOG_IN = "log in again (`aws sso login` or `aws login`), or name another --profile"

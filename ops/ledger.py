@@ -40,8 +40,6 @@ class Ledger:
 
     def remove(self, uuid: str, condition: str, **values: dict[str, str]) -> bool:
         """Remove the entry of a call if it meets the condition; return whether it did."""
-        if not self.table:
-            return False
         try:
             self._dynamodb.delete_item(
                 TableName=self.table,

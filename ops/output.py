@@ -18,7 +18,6 @@ from ops.errors import CommandError
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 GAP = "  "
 LEAST_LAST_COLUMN = 20  # characters
-FAULTS_SHOWN = 20
 
 Tell = Callable[[int], object]  # takes the number done so far
 
@@ -67,8 +66,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def complain(faults: Iterable[str]) -> None:
-    """Print the first of the faults on standard error, a line each."""
-    for fault in itertools.islice(faults, FAULTS_SHOWN):
+    """Print the first 20 faults on standard error, a line each."""
+    for fault in itertools.islice(faults, 20):
         click.echo(fault.rstrip(), err=True)
 
 
@@ -100,9 +99,6 @@ def confirmed(question: str, *, dry_run: bool, yes: bool) -> bool:
     """Return whether to make a change; ask unless --dry-run or --yes is given."""
     if dry_run:
         click.echo("Dry run: nothing was done.")
-        return False
-    if yes:
-        return True
-    if not sys.stdin.isatty():
+    elif not yes and not sys.stdin.isatty():
         raise CommandError("No terminal to ask on: add --yes, or --dry-run to see what the command would do.")
-    return click.confirm(question)
+    return not dry_run and (yes or click.confirm(question))

@@ -71,10 +71,8 @@ def _group(kind: QueueKind, title: str, why: str) -> click.Group:
         """
         if set_status and not (options["uuids"] or options["reasons"]):
             raise CommandError("--set-status changes what is reported: choose the results with --uuid or --reason.")
-
-        asks = f"Send them to the result queue of {stack.label}?"
         again = partial(_send_again, stack, status=set_status, rate=rate)
-        return _take(stack, kind, asks, again, did="replayed", **options)
+        return _take(stack, kind, f"Send them to the result queue of {stack.label}?", again, did="replayed", **options)
 
     @click.command("discard", params=[*filters])
     @click.option("--to", "path", help="A new file for the messages.  [default: named after queue, stack and time]")
@@ -89,12 +87,11 @@ def _group(kind: QueueKind, title: str, why: str) -> click.Group:
         """
         name = path or f"{kind.group}-{stack.description['StackName']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
 
-        def save_and_delete(queue: Queue, messages: Messages, tell: Tell) -> Mapping[str, str]:
+        def save_first(queue: Queue, messages: Messages, tell: Tell) -> Mapping[str, str]:
             _save(name, messages)
             return queue.delete(messages, tell)
 
-        asks = f"Delete them permanently, after saving them to {name}?"
-        return _take(stack, kind, asks, save_and_delete, did="deleted", **options)
+        return _take(stack, kind, f"Delete them, after saving them to {name}?", save_first, did="deleted", **options)
 
     about = f"List, replay or discard {title}.\n\n{why}"
     return click.Group(kind.group, help=about, commands=[list_messages, replay, discard])
@@ -131,12 +128,12 @@ def _send_again(
     stack: Stack, queue: Queue, messages: Messages, tell: Tell, *, status: Status | None, rate: int
 ) -> Mapping[str, str]:
     """Send messages to the result queue, and delete each that it took from this one."""
-    faults, size = dict[str, str](), min(MAX_ENTRIES, rate)
+    ledger, faults, size = Ledger(stack), dict[str, str](), min(MAX_ENTRIES, rate)
     for start in range(0, len(messages), size):
         began, some = time.monotonic(), messages[start : start + size]
-        for uuid in [one.uuid for one in some if one.uuid and status]:
+        for uuid in [one.uuid for one in some if one.uuid and status and ledger.table]:
             # Because of the other status, the relay would park this result again.
-            Ledger(stack).remove(uuid, "#status <> :status", status={"S": str(status)})
+            ledger.remove(uuid, "#status <> :status", status={"S": str(status)})
         faults |= RESULTS.of(stack).send({one.message_id: one.to_replay(status) for one in some})
         faults |= queue.delete([one for one in some if one.message_id not in faults])
         tell(start + len(some) - len(faults))

@@ -63,12 +63,6 @@ class Message:
         return cls(received["MessageId"], received["ReceiptHandle"], received["Body"], told, sent_at, reason)
 
     @cached_property
-    def results(self) -> list[FlashCallResult]:
-        """The result in the message, if its body is one."""
-        content = parse_body(self.body)
-        return [content] if isinstance(content, FlashCallResult) else []
-
-    @cached_property
     def uuid(self) -> str | None:
         """The call, if its uuid is valid, even if the status is not."""
         try:
@@ -81,10 +75,11 @@ class Message:
         corrected = parse_body(json.dumps({"uuid": uuid, "status": "Success"}))
         return corrected.uuid if isinstance(corrected, FlashCallResult) else None
 
-    @property
+    @cached_property
     def status(self) -> Status | None:
         """The status; None if the body is not a result."""
-        return self.results[0].status if self.results else None
+        content = parse_body(self.body)
+        return content.status if isinstance(content, FlashCallResult) else None
 
     @cached_property
     def calls(self) -> set[str]:
@@ -100,8 +95,7 @@ class Message:
     @property
     def detail(self) -> str:
         """The explanation of the relay, Lambda or EventBridge, safe to print on a terminal."""
-        names = ("detail", "ErrorMessage", "ERROR_MESSAGE")
-        detail = next((self.attributes[name] for name in names if self.attributes.get(name)), "")
+        detail = next(filter(None, map(self.attributes.get, ("detail", "ErrorMessage", "ERROR_MESSAGE"))), "")
         return printable(detail) if detail else ""
 
     def to_replay(self, status: Status | None) -> str:
@@ -163,16 +157,15 @@ class Queue:
         found, repeats = dict[str, Message](), 0
         try:
             while repeats < MOST_REPEATS and (messages := self._receive()):
-                before = len(found)
-                found.update({message.message_id: message for message in messages})
-                repeats = repeats + 1 if len(found) == before else 0
+                repeats = repeats + 1 if all(message.message_id in found for message in messages) else 0
+                found |= {message.message_id: message for message in messages}
                 tell(len(found))
             yield sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
         finally:
             entries = {one: {"ReceiptHandle": handle, "VisibilityTimeout": 0} for one, handle in self._held.items()}
             self._held = {}
             with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
-                self._in_batches(self._sqs.change_message_visibility_batch, entries)
+                self._in_batches(self._sqs.change_message_visibility_batch, entries, lambda _: None)
 
     def look(self, tell: Tell = lambda _: None) -> list[Message]:
         """Return all visible messages, oldest first; they are visible again."""
@@ -182,10 +175,7 @@ class Queue:
     def delete(self, messages: Sequence[Message], tell: Tell = lambda _: None) -> dict[str, str]:
         """Delete messages; return the fault of each that SQS did not delete, by message id. `tell`: as for `send`."""
         entries = {one.message_id: {"ReceiptHandle": one.receipt_handle} for one in messages}
-        faults = self._in_batches(self._sqs.delete_message_batch, entries, tell)
-        for message_id in entries.keys() - faults:
-            del self._held[message_id]
-        return faults
+        return self._in_batches(self._sqs.delete_message_batch, entries, tell)
 
     def _receive(self) -> list[Message]:
         received = self._sqs.receive_message(
@@ -200,9 +190,7 @@ class Queue:
         self._held |= {one.message_id: one.receipt_handle for one in messages}
         return messages
 
-    def _in_batches(
-        self, call: Any, entries: Mapping[str, Mapping[str, Any]], tell: Tell = lambda _: None, size: int = MAX_ENTRIES
-    ) -> dict[str, str]:
+    def _in_batches(self, call: Any, entries: Mapping[str, Any], tell: Tell, size: int = MAX_ENTRIES) -> dict[str, str]:
         """Make a call for these entries; return the fault of each that SQS did not carry out, by its key."""
         keys, faults = list(entries), dict[str, str]()
         for start in range(0, len(keys), size):
@@ -212,6 +200,8 @@ class Queue:
             done = {int(one["Id"]) for one in reply.get("Successful", ())}
             said = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
             faults |= {key: said.get(one, "not acknowledged") for one, key in some.items() if one not in done}
+            for one in done:
+                self._held.pop(some[one], None)  # a deleted message needs no release
             tell(start + len(some) - len(faults))
         return faults
 

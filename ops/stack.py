@@ -114,7 +114,7 @@ class Stack:
     @cached_property
     def rule(self) -> dict[str, str]:
         """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
-        wanted = {"StackName": self.name, "LogicalResourceId": "ResultRule"}
-        found = self.client("cloudformation").describe_stack_resource(**wanted)["StackResourceDetail"]
-        bus, _, rule = found["PhysicalResourceId"].rpartition("|")
+        client = self.client("cloudformation")
+        found = client.describe_stack_resource(StackName=self.name, LogicalResourceId="ResultRule")
+        bus, _, rule = found["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}

@@ -52,7 +52,7 @@ class History:
         for kind, messages in self.held.items():
             for one in messages:
                 fields = {name: getattr(one, name) for name in ("reason", "detail", "http_status", "message_id")}
-                what = f"holds {self._statuses(one)}: {one.reason} {one.detail}".rstrip()
+                what = f"holds {self._status(one)}: {one.reason} {one.detail}".rstrip()
                 events.append(Event(one.sent_at, kind.title, what, fields))
         return sorted(events, key=lambda event: event.at)
 
@@ -60,7 +60,7 @@ class History:
         """Return what became of the call. The latest outcome of each status and the ledger decide together."""
         confirmed, to_do = self._confirmations(), []
         for kind, messages in self.held.items():
-            if what := ", ".join(f"{self._statuses(one)} ({one.reason})" for one in messages):
+            if what := ", ".join(f"{self._status(one)} ({one.reason})" for one in messages):
                 to_do.append(f"It needs a person: the {kind.title} holds {what}. {kind.section} says what to do.")
         waits, gone = self._unconfirmed(confirmed[-1][1] if confirmed else None)
         marks = [line["message"] for line in self.lines if line["message"] in (logs.DELIVERED, logs.CONFLICT)]
@@ -80,8 +80,8 @@ class History:
         got += f"; its last word is {confirmed[-1][1]}." if len(confirmed) > 1 else "."
         return " ".join([*to_do, got]) if to_do else f"It is confirmed: {got}"
 
-    def _statuses(self, message: Message) -> str:
-        return ", ".join(one.status for one in message.results if one.uuid == self.uuid) or "no result"
+    def _status(self, message: Message) -> str:
+        return (message.uuid == self.uuid and message.status) or "no result"
 
     def _confirmations(self) -> list[tuple[float, str, str]]:
         """Return time, status and "at" of each confirmation, oldest first; "before" if only a duplicate shows it."""
@@ -97,7 +97,7 @@ class History:
         """Return sentences about results that wait, and about parked results that are gone."""
         waits, gone = [], []
         known = (self.entry and self.entry.status) if self.has_ledger else last_word
-        parked, dead = ({one.status for each in self.held[kind] for one in each.results} for kind in (PARKED, DEAD))
+        parked, dead = ({one.status for one in self.held[kind]} for kind in (PARKED, DEAD))
         for status, line in {line["status"]: line for line in self.lines if "outcome" in line}.items():
             failure, at = self._settle_failure(line), logs.at_of(line)
             if status not in dead and (line["outcome"] == "deferred" or failure):
