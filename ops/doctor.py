@@ -135,7 +135,8 @@ def _check_intake(stack: Stack) -> Iterator[Finding]:
     mapping = stack.client("lambda").get_event_source_mapping(UUID=stack.output("EventSourceMappingId"))
     state, reason = mapping["State"], mapping.get("StateTransitionReason") or "no reason given"
     if state == "Enabled":
-        yield Finding(OK, f"the event source mapping is Enabled ({mapping.get('LastProcessingResult', 'new')})")
+        last = mapping.get("LastProcessingResult") or "nothing processed yet"
+        yield Finding(OK, f"the event source mapping is Enabled ({last})")
     elif not state.startswith("Disabl"):
         yield Finding(NOTE, f"the event source mapping is {state}", "run doctor again in a minute")
     else:

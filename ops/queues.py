@@ -141,9 +141,8 @@ class Queue:
     def depth(self) -> Depth:
         """Return the number of messages that SQS reports for the queue."""
         said = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
-        hidden, delayed = (int(said[f"ApproximateNumberOfMessages{which}"]) for which in ("NotVisible", "Delayed"))
-        kept_s, visibility_s = int(said["MessageRetentionPeriod"]), int(said["VisibilityTimeout"])
-        return Depth(int(said["ApproximateNumberOfMessages"]), hidden + delayed, kept_s, visibility_s)
+        visible, *later = (int(said[f"ApproximateNumberOfMessages{which}"]) for which in ("", "NotVisible", "Delayed"))
+        return Depth(visible, sum(later), int(said["MessageRetentionPeriod"]), int(said["VisibilityTimeout"]))
 
     def send(self, bodies: Mapping[str, str], tell: Tell = lambda _: None) -> dict[str, str]:
         """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""
@@ -185,10 +184,9 @@ class Queue:
             WaitTimeSeconds=LONG_POLL_S,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp"],
-        )
-        messages = [Message.of(one, dead=self._dead) for one in received.get("Messages", ())]
-        self._held |= {one.message_id: one.receipt_handle for one in messages}
-        return messages
+        ).get("Messages", [])
+        self._held |= {one["MessageId"]: one["ReceiptHandle"] for one in received}
+        return [Message.of(one, dead=self._dead) for one in received]
 
     def _in_batches(self, call: Any, entries: Mapping[str, Any], tell: Tell, size: int = MAX_ENTRIES) -> dict[str, str]:
         """Make a call for these entries; return the fault of each that SQS did not carry out, by its key."""

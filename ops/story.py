@@ -38,7 +38,8 @@ class History:
             ids = {line["message_id"] for line in lines if "message_id" in line}
             failures = logs.find(stack, "message", logs.NOT_SETTLED, since)
             lines += [line for line in failures if line.get("message_id") in ids]
-        self.stack, self.uuid, self.lines, ledger = stack, uuid, sorted(lines, key=logs.at_of), Ledger(stack)
+        ledger = Ledger(stack)
+        self.stack, self.uuid, self.lines = stack, uuid, sorted(lines, key=logs.at_of)
         self.held = {kind: [one for one in kind.of(stack).look() if uuid in one.calls] for kind in (PARKED, DEAD)}
         self.entry, self.has_ledger = ledger.entries([uuid]).get(uuid), bool(ledger.table)
 
@@ -86,7 +87,8 @@ class History:
     def _confirmations(self) -> list[tuple[float, str, str]]:
         """Return time, status and "at" of each confirmation, oldest first; "before" if only a duplicate shows it."""
         found = [(logs.at_of(line), line["status"], "at") for line in self.lines if line.get("outcome") == "delivered"]
-        if (entry := self.entry) and not any(s == entry.status and abs(entry.at - at) < WRITE_S for at, s, _ in found):
+        entry = self.entry
+        if entry and not any(status == entry.status and abs(entry.at - at) < WRITE_S for at, status, _ in found):
             found.append((entry.at, entry.status, "at"))
         for line in self.lines:
             if line.get("outcome") == "duplicate" and line["status"] not in {status for _, status, _ in found}:
