@@ -3,14 +3,14 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import click
 
-from flash_call_relay.models import FlashCallResult
+from flash_call_relay.models import Confirmed, FlashCallResult
 from ops import logs
-from ops.ledger import Entry, Ledger
+from ops.ledger import Ledger
 from ops.output import DAY_S, count, duration, progress, table, timestamp
 from ops.queues import DEAD, PARKED, RESULTS
 from ops.send import read
@@ -30,13 +30,13 @@ class Fate(NamedTuple):
     confirmed_at: str | None = None  # a UTC time
 
 
-def judge(result: FlashCallResult, entry: Entry | None, held: tuple[str, str] | None, *, waits: bool) -> Fate:
+def judge(result: FlashCallResult, entry: Confirmed | None, held: tuple[str, str] | None, *, waits: bool) -> Fate:
     """Say what became of a result.
 
     `held` is the state and the reason of a message about its call that needs a person. A message in flight can't be
     read: `waits` says whether the result queue has room for all results of which nothing is known.
     """
-    confirmed = (entry.status, timestamp(float(entry.confirmed_at))) if entry else (None, None)
+    confirmed = (entry.status, timestamp(entry.at)) if entry else (None, None)
     if entry and entry.status == result.status:
         return Fate("confirmed", None, *confirmed)
     if held:
@@ -88,33 +88,34 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
         )
     waits = nowhere <= depth.total
     fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}
-    shown = {one: fate for one, fate in fates.items() if fate.state in (only or (STATES if as_json else ()))}
-    for one, fate in shown.items() if as_json else ():
-        click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
-    if not as_json:
-        _show(shown, fates.values())
+    if as_json:
+        for one, fate in fates.items():
+            if fate.state in (only or STATES):
+                click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
+    else:
+        _show(fates, only)
     for note in notes:
         click.echo(note, err=as_json)
     return 0 if all(fate.state == "confirmed" and not fate.reason for fate in fates.values()) else 1
 
 
-def _from_log(stack: Stack) -> dict[str, Entry]:
-    entries, since = dict[str, Entry](), time.time() - LOG_S
+def _from_log(stack: Stack) -> dict[str, Confirmed]:
+    entries, since = dict[str, Confirmed](), time.time() - LOG_S
     while True:  # Logs Insights gives a limited number of lines at a time
         lines = logs.find(stack, "message", logs.DELIVERED, since)
-        entries |= {line["uuid"]: Entry(line["status"], str(logs.at_of(line))) for line in lines}
+        entries |= {line["uuid"]: Confirmed(line["status"], logs.at_of(line)) for line in lines}
         if len(lines) < logs.MAX_LINES:
             return entries
         since = max(logs.at_of(lines[-1]), since + 1)
 
 
-def _show(shown: Mapping[FlashCallResult, Fate], fates: Iterable[Fate]) -> None:
+def _show(fates: Mapping[FlashCallResult, Fate], only: Collection[str]) -> None:
     """Print the chosen results, then the numbers of all."""
-    if shown:
-        lines = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in shown.items()]
-        table(("uuid", "status", "state", "reason or time"), lines)
+    rows = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in fates.items()]
+    if shown := [row for row in rows if row[2] in only]:
+        table(("uuid", "status", "state", "reason or time"), shown)
         click.echo()
-    numbers = sorted(Counter((STATES.index(fate.state), fate.reason or "") for fate in fates).items())
+    numbers = sorted(Counter((STATES.index(fate.state), fate.reason or "") for fate in fates.values()).items())
     counts = [(f"{number:,}", STATES[state], reason) for (state, reason), number in numbers]
     table(("results", "state", "reason"), counts, right=("results",))
     click.echo()

@@ -12,27 +12,19 @@ from ops.account import account
 from ops.doctor import doctor
 from ops.errors import explain
 from ops.ledger import forget
-from ops.parked import queue_commands
+from ops.parked import dead, parked
 from ops.pause import pause, resume
-from ops.queues import DEAD, PARKED
 from ops.send import send
 from ops.stack import Stack
 from ops.story import story
 from ops.watch import watch
 
-PROGRAM = "flash-call-relay"
+PROGRAM, VARIABLE = "flash-call-relay", "FLASH_CALL_RELAY_STACK"
 UNUSABLE, INTERRUPTED = 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--stack",
-    default=PROGRAM,
-    envvar="FLASH_CALL_RELAY_STACK",
-    show_default=True,
-    show_envvar=True,
-    help="The relay's CloudFormation stack.",
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True})
+@click.option("--stack", default=PROGRAM, envvar=VARIABLE, show_envvar=True, help="The relay's CloudFormation stack.")
 # boto3 reads AWS_DEFAULT_REGION, and not AWS_REGION.
 @click.option("--region", envvar="AWS_REGION", help="The AWS region.  [default: AWS_REGION, or that of the profile]")
 @click.option("--profile", help="The AWS profile.  [default: AWS_PROFILE]")
@@ -48,11 +40,7 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     context.obj = Stack(stack, region=region, profile=profile)
 
 
-PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide about them; each has its reason."
-DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
-for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
-    relay.add_command(click.Group(_kind.group, help=_help, commands=queue_commands(_kind)))
-for _command in (doctor, watch, send, account, story, forget, pause, resume):
+for _command in (doctor, watch, send, account, story, parked, dead, forget, pause, resume):
     relay.add_command(_command)
 
 

@@ -4,12 +4,12 @@ import json
 import shlex
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import click
-from botocore.exceptions import ClientError
 
 from flash_call_relay.credentials import CredentialsUnavailableError, parse
 from flash_call_relay.models import Reason
@@ -69,7 +69,6 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
 def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
-    yield "rate limit", _check_rate_limit
     yield "intake", _check_intake
     yield "events", _check_events
     yield "credentials", _check_credentials
@@ -92,9 +91,9 @@ def _print(check: str, finding: Finding, *, as_json: bool) -> None:
         click.echo(json.dumps(line))
         return
     level = click.style(f"{finding.level:5}", fg=COLOURS[finding.level])
-    paragraph(f"{level}  {check}: {finding.says}", " " * 7)
+    paragraph(f"{check}: {finding.says}", f"{level}  ", " " * 7)
     if finding.step:
-        paragraph(f"       -> {finding.step}", " " * 10)
+        paragraph(finding.step, "       -> ", " " * 10)
     if finding.command:  # a terminal wraps it without breaking what is copied
         click.echo(f"       -> {finding.command}")
 
@@ -121,8 +120,8 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
     state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
     if (state, update) != ("Active", "Successful"):
         why = function.get("StateReason") or function.get("LastUpdateStatusReason") or "no reason given"
-        step = "run doctor again in a minute; if it is Failed, deploy the stack again"
         level = WRONG if "Failed" in (state, update) else NOTE
+        step = "run doctor again in a minute; if it is Failed, deploy the stack again"
         yield Finding(level, f"{name} is {state}, its last update {update} ({why})", step)
     elif client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions") == 0:
         says = f"{name} has a reserved concurrency of 0, which uses up the receives of results"
@@ -130,13 +129,6 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, says, "remove it; to stop the relay, use `pause`:", command)
     else:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
-
-
-def _check_rate_limit(stack: Stack) -> Iterator[Finding]:
-    limit, environments, route = map(stack.parameters.get, ("RateLimitPerSecond", "MaximumConcurrency", "EventRoute"))
-    if limit not in (None, "0") and (environments in (None, "0") or route == "function"):
-        says = f"{limit} POSTs a second for each execution environment, and nothing limits how many there are"
-        yield Finding(NOTE, says, "deploy with a MaximumConcurrency, which caps EventRoute=queue only")
 
 
 def _check_intake(stack: Stack) -> Iterator[Finding]:
@@ -187,15 +179,14 @@ def _fill(stack: Stack, says: str) -> Finding:
 
 
 def _check_credentials(stack: Stack) -> Iterator[Finding]:
+    client = stack.client("secretsmanager")
     try:
-        secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
+        secret = client.get_secret_value(SecretId=stack.output("CredentialsSecretArn"))
         parse(secret.get("SecretString") or secret.get("SecretBinary"))
         yield Finding(OK, "the secret holds api_key and user_id")
     except CredentialsUnavailableError as error:
         yield _fill(stack, str(error))
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    except client.exceptions.ResourceNotFoundException:
         yield _fill(stack, "the secret is empty or does not exist")
 
 
@@ -210,31 +201,38 @@ def _check_queue(stack: Stack, kind: QueueKind) -> Iterator[Finding]:
 
 
 def _check_deferred(stack: Stack, *, probe: bool) -> Iterator[Finding]:
-    recent, now = logs.recent(stack), time.time()
-    if (failed := recent.of(logs.NOT_SETTLED)).times:
-        says = f"SQS did not hide or park {count(failed.times, 'message')} (settle.failed, {_ago(now, failed)})"
+    def ago(lines: list[logs.Line]) -> str:
+        return f"the latest {duration(time.time() - logs.at_of(lines[-1]))} ago"
+
+    groups = defaultdict[str, list[logs.Line]](list)
+    for line in logs.recent(stack):
+        groups[line.get("reason") or line["message"]].append(line)
+    causes = {reason: lines for reason, lines in groups.items() if reason not in logs.COUNTED}
+    delivered = groups[logs.DELIVERED]
+    if failed := groups[logs.NOT_SETTLED]:
+        says = f"SQS did not hide or park {count(len(failed), 'message')} (settle.failed, {ago(failed)})"
         yield Finding(NOTE, f"{says}: they come back after the queue's visibility timeout")
-    causes, delivered = recent.deferred, recent.of(logs.DELIVERED)
     # An unknown call waits by design. `endpoint_failing` is no cause: the relay did not try because of another reason.
     last = ("", Reason.UNKNOWN_CALL, Reason.ENDPOINT_FAILING)
-    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -causes[reason].times))
-    known = [causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING]
-    newest = max(tally.at for tally in [*known, delivered])
-    present = [reason for reason in order if causes[reason].at > newest - APART_S]
-    texts = {reason: f"{reason} {causes[reason].times:,} ({_ago(now, causes[reason])})" for reason in order}
+    order = sorted(causes, key=lambda reason: (reason in last and last.index(reason), -len(causes[reason])))
+    known = [*(causes[reason] for reason in order if reason != Reason.ENDPOINT_FAILING), delivered]
+    newest = max((logs.at_of(lines[-1]) for lines in known if lines), default=0.0)
+    present = [reason for reason in order if logs.at_of(causes[reason][-1]) > newest - APART_S]
+    texts = {reason: f"{reason} {len(causes[reason]):,} ({ago(causes[reason])})" for reason in order}
     parts = [", ".join(texts.pop(reason) for reason in present), texts and f"over: {', '.join(texts.values())}"]
-    parts.append(f"delivered {delivered.times:,} ({_ago(now, delivered)})" if delivered.times else "delivered none")
+    parts.append(f"delivered {len(delivered):,} ({ago(delivered)})" if delivered else "delivered none")
     says = f"in the last 15 minutes: {'' if causes else 'none; '}{'; '.join(part for part in parts if part)}"
-    step = f"story {shlex.quote(causes[present[0]].uuid)}" if present and probe else "doctor --probe"
-    yield Finding(NOTE, says, command=stack.command(step)) if present else Finding(OK, says)
-
-
-def _ago(now: float, tally: logs.Tally) -> str:
-    return f"the latest {duration(now - tally.at)} ago"
+    if not present:
+        yield Finding(OK, says)
+        return
+    lines = causes[present[0]]
+    *_, one = [line for line in lines if "duration_ms" in line] or lines  # one that the relay has tried, if any
+    step = f"story {shlex.quote(str(one.get('uuid')))}" if probe else "doctor --probe"
+    yield Finding(NOTE, says, command=stack.command(step))
 
 
 def _check_conflicts(stack: Stack) -> Iterator[Finding]:
-    if lines := logs.find(stack, "message", "ledger.conflict", time.time() - DAY_S):
+    if lines := logs.find(stack, "message", logs.CONFLICT, time.time() - DAY_S):
         calls = count(len({line.get("uuid") for line in lines}), "call")
         says = f"both statuses of {calls} in the last 24 hours, the latest at {lines[-1]['timestamp']}"
         command = stack.command(f"story {shlex.quote(str(lines[-1].get('uuid')))}")
@@ -250,16 +248,14 @@ def _check_alarms(stack: Stack) -> Iterator[Finding]:
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
     # Another stack's name may begin with this one. The description has the stack's name, too.
     alarms = [alarm for alarm in found if f"--stack {name} " in alarm["AlarmDescription"]]
-    ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
-    for alarm in ringing:
-        heading = alarm["AlarmName"].removeprefix(f"{name}-")
-        says = f"{alarm['AlarmName']} is in ALARM: {alarm.get('StateReason', '')}"
-        yield Finding(WRONG, says, f"docs/runbook.md#{heading}")
+    ringing = {alarm["AlarmName"]: alarm.get("StateReason", "") for alarm in alarms if alarm["StateValue"] == "ALARM"}
+    for alarm, why in ringing.items():
+        yield Finding(WRONG, f"{alarm} is in ALARM: {why}", f"docs/runbook.md#{alarm.removeprefix(f'{name}-')}")
     if not ringing:
         yield Finding(OK, f"none of {len(alarms)} in ALARM")
-    if not any(alarm.get("AlarmActions") for alarm in alarms):
-        yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
     topics = {topic for alarm in alarms for topic in alarm.get("AlarmActions", ())}
+    if not topics:
+        yield Finding(NOTE, "the alarms notify nobody", "deploy with AlarmTopicArn or AlarmEmail")
     for topic in topics - {stack.parameters.get("AlarmTopicArn")} if address else ():
         # Until the address confirms, the subscription's ARN is a word. SNS deletes it after two days.
         subscriptions = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]

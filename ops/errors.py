@@ -14,10 +14,10 @@ from botocore.parsers import ResponseParserError
 from flash_call_relay.text import error_code
 
 EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, UnicodeEncodeError)
-NOT_ALLOWED = {
-    *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized"),
-    "KMS.AccessDeniedException",  # by SQS, for the key of a queue
-}
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized")
+NOT_ALLOWED = {*DENIED, "KMS.AccessDeniedException"}  # the last by SQS, for the key of a queue
+BAD_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"}
+UNSIGNED = {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"}
 LOG_IN = "log in again (`aws sso login` or `aws login`), or name another --profile"
 CHECK = "check the AWS configuration, --region and --profile"
 CLOCK = re.compile("Signature expired|not yet current")
@@ -26,27 +26,20 @@ REFUSALS = (
     ({"RequestExpired"}, f"The clock of this machine is wrong, or the AWS session has expired: set it, or {LOG_IN}."),
     ({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}, f"The AWS session has expired: {LOG_IN}."),
     (NOT_ALLOWED, "Not allowed to call {call}: ask for the permissions in docs/operating.md."),
-    (
-        {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"},
-        f"AWS doesn't know these credentials in this region: {LOG_IN}, or enable the region for the account.",
-    ),
-    (
-        {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException"},
-        "AWS doesn't accept the signature: check the secret access key and the proxy.",
-    ),
+    (BAD_KEY, f"AWS doesn't know these credentials in this region: {LOG_IN}, or enable the region for the account."),
+    (UNSIGNED, "AWS doesn't accept the signature: check the secret access key and the proxy."),
 )
 UNREACHABLE = (aws.ConnectionError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.ResponseStreamingError)
 NEEDS_LOGIN = (aws.NoCredentialsError, aws.SSOError, aws.LoginError, aws.TokenRetrievalError)
 GETS_CREDENTIALS = {"AssumeRoleWithWebIdentity", "GetRoleCredentials"}  # from a token in the request
-SIGNED = {"Credential=", "Signature="}
 NOT_SHOWN = "(not shown, since it may hold credentials)"
 
 
-class CommandError(Exception):
+class CommandError(click.ClickException):
     """The command cannot continue. The message says why, and what to do."""
 
 
-_withheld: set[str] = set()
+_withheld = {"Credential=", "Signature="}  # of a signed request
 
 
 def withhold(secrets: Iterable[str]) -> None:
@@ -56,7 +49,7 @@ def withhold(secrets: Iterable[str]) -> None:
 
 def explain(error: Exception) -> str:
     """Return an error as one line that says what to do."""
-    return str(error) if isinstance(error, CommandError) else " ".join(_sentence(error).split())
+    return " ".join(_sentence(error).split())
 
 
 def cause(error: Exception) -> str:
@@ -99,14 +92,13 @@ def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - a table
 
 
 def _shown(text: str) -> str:
-    return NOT_SHOWN if any(secret in text for secret in _withheld | SIGNED) else text
+    return NOT_SHOWN if any(secret in text for secret in _withheld) else text
 
 
 def _refusal(error: aws.ClientError) -> str:
     code, call = error_code(error).removeprefix("AWS.SimpleQueueService."), error.operation_name
     said = str(error.response.get("Error", {}).get("Message", "")).partition("The Canonical String")[0].strip()
-    said = NOT_SHOWN if call in GETS_CREDENTIALS else _shown(said)
-    other = "AWS refused {call}: {code}."
-    sentence = next((sentence for codes, sentence in REFUSALS if code in codes), other)
-    sentence = (REFUSALS[0][1] if CLOCK.search(said) else sentence).format(call=call, code=code)
-    return f"{sentence} AWS says: {said}" if said else sentence
+    code = "RequestTimeTooSkewed" if CLOCK.search(said) else code
+    sentence = next((sentence for codes, sentence in REFUSALS if code in codes), "AWS refused {call}: {code}.")
+    said = f" AWS says: {NOT_SHOWN if call in GETS_CREDENTIALS else _shown(said)}" if said else ""
+    return sentence.format(call=call, code=code) + said

@@ -2,27 +2,18 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import click
-from botocore.exceptions import ClientError
 
-from flash_call_relay.text import error_code
+from flash_call_relay.models import Confirmed
 from ops.errors import CommandError
-from ops.options import confirmed, dry_run_option, yes_option
-from ops.output import timestamp
+from ops.output import Tell, confirmed, dry_run_option, timestamp, yes_option
 from ops.stack import Stack
 
 MAX_KEYS = 100  # of DynamoDB in one call
 PAUSE_S = 0.2  # before the command asks again for what DynamoDB left out
-
-
-class Entry(NamedTuple):
-    """A confirmed result."""
-
-    status: str
-    confirmed_at: str  # whole seconds since the epoch
 
 
 class Ledger:
@@ -32,29 +23,23 @@ class Ledger:
         self.table = stack.outputs.get("LedgerTableName")
         self._dynamodb: Any = stack.client("dynamodb")
 
-    def entry(self, uuid: str) -> Entry | None:
-        """Return the entry of a call."""
-        return self.entries([uuid], lambda _: None).get(uuid)
-
-    def entries(self, uuids: Sequence[str], read: Callable[[int], object]) -> dict[str, Entry]:
-        """Return the entries of these calls, by uuid; `read` takes the number of calls so far."""
-        found: dict[str, Entry] = {}
+    def entries(self, uuids: Sequence[str], tell: Tell = lambda _: None) -> dict[str, Confirmed]:
+        """Return the entries of these calls, by uuid. `tell` takes the number of calls so far."""
+        found: dict[str, Confirmed] = {}
         for start in range(0, len(uuids) if self.table else 0, MAX_KEYS):
             keys = [{"uuid": {"S": uuid}} for uuid in uuids[start : start + MAX_KEYS]]
             wanted = {self.table: {"Keys": keys, "ConsistentRead": True}}
             while wanted:
                 reply = self._dynamodb.batch_get_item(RequestItems=wanted)
-                items = reply["Responses"].get(self.table, ())
-                found |= {one["uuid"]["S"]: Entry(one["status"]["S"], one["confirmed_at"]["N"]) for one in items}
+                for item in reply["Responses"].get(self.table, ()):
+                    found[item["uuid"]["S"]] = Confirmed(item["status"]["S"], float(item["confirmed_at"]["N"]))
                 if wanted := reply.get("UnprocessedKeys"):
                     time.sleep(PAUSE_S)
-            read(start + len(keys))
+            tell(start + len(keys))
         return found
 
     def remove(self, uuid: str, condition: str, **values: dict[str, str]) -> bool:
         """Remove the entry of a call if it meets the condition; return whether it did."""
-        if not self.table:
-            return False
         try:
             self._dynamodb.delete_item(
                 TableName=self.table,
@@ -63,9 +48,7 @@ class Ledger:
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
             )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
@@ -84,16 +67,15 @@ def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
     ledger = Ledger(stack)
     if not ledger.table:
         raise CommandError(f"{stack.label} has no ledger (Deduplication is false): the relay sends every result.")
-    entry = ledger.entry(uuid)
+    entry = ledger.entries([uuid]).get(uuid)
     if not entry:
         click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
         return 1
-    at = timestamp(float(entry.confirmed_at))
-    click.echo(f"The ledger of {stack.label} has {uuid}: {entry.status}, confirmed at {at}.")
+    click.echo(f"The ledger of {stack.label} has {uuid}: {entry.status}, confirmed at {timestamp(entry.at)}.")
     if not confirmed("Remove this entry?", dry_run=dry_run, yes=yes):
         return 0
-    same, values = "#status = :status AND confirmed_at = :at", {"status": {"S": entry.status}}
-    if not ledger.remove(uuid, same, **values, at={"N": entry.confirmed_at}):
+    same, at = "#status = :status AND confirmed_at = :at", str(int(entry.at))
+    if not ledger.remove(uuid, same, status={"S": entry.status}, at={"N": at}):
         click.echo("The entry has changed meanwhile, so nothing was removed: repeat the command.", err=True)
         return 1
     again = stack.command(f"send --uuid {shlex.quote(uuid)} --status {entry.status}")

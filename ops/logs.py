@@ -1,96 +1,57 @@
-"""The function's log, by CloudWatch Logs Insights: the lines about one value, and a count of the recent outcomes."""
+"""The function's log, by CloudWatch Logs Insights: the lines about one value, and the recent outcomes."""
 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from flash_call_relay.models import Reason
+from flash_call_relay.models import GateEvent, Reason
+from flash_call_relay.text import InvalidJSONError, decode_json
 from ops.errors import CommandError
 from ops.stack import Stack
 
 RECENT_S = 15 * 60  # the span that `doctor` and `watch` look at
-DELIVERED, DEFERRED, NOT_SETTLED = "result.delivered", "result.deferred", "settle.failed"
-THROTTLING, THROTTLING_ENDED = "endpoint.throttling", "endpoint.throttling_ended"
+DELIVERED, DEFERRED = "result.delivered", "result.deferred"
+NOT_SETTLED, CONFLICT = "settle.failed", "ledger.conflict"
+THROTTLING, THROTTLING_ENDED = GateEvent.ENDPOINT_THROTTLING, GateEvent.ENDPOINT_THROTTLING_ENDED
 COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
 MAX_LINES = 10_000  # of one query
 PATIENCE_S = 60
 POLL_S = 0.5
 
 
-@dataclass
-class Tally:
-    """How often a message was logged."""
-
-    times: int = 0
-    at: float = 0.0  # of the latest, in seconds since the epoch
-    age_s: float = 0.0  # the greatest age of a result
-    uuid: str = ""  # of the latest result that was tried, or else of the latest
-    tried: bool = False
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Count a line, which is later than those before."""
-        tried = "duration_ms" in line
-        self.times, self.at, self.age_s = self.times + 1, at_of(line), max(self.age_s, line.get("age_s", 0))
-        if tried or not self.tried:
-            self.uuid, self.tried = str(line.get("uuid", "")), tried
+Line = dict[str, Any]
 
 
-@dataclass
-class Recent:
-    """What the last 10,000 lines about outcomes of the last 15 minutes say."""
-
-    deferred: dict[str, Tally]  # by reason
-    others: dict[str, Tally]  # by message
-
-    def of(self, message: str) -> Tally:
-        """Return the tally of a message other than that of a deferral."""
-        return self.others.get(message, Tally())
-
-    @property
-    def throttled(self) -> bool:
-        """Whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
-        held = self.deferred.get(Reason.THROTTLED, Tally())
-        return max(held.at, self.of(THROTTLING).at) > self.of(THROTTLING_ENDED).at
-
-
-def at_of(line: dict[str, Any]) -> float:
+def at_of(line: Line) -> float:
     """Return the time of a log line in seconds since the epoch."""
     return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
-def recent(stack: Stack) -> Recent:
-    """Count the outcomes of the last 15 minutes."""
-    found = Recent({}, {})
+def recent(stack: Stack) -> list[Line]:
+    """Return the lines about outcomes of the last 15 minutes, the newest 10,000 at most, oldest first."""
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
-    for line in sorted(_lines(stack, query, time.time() - RECENT_S), key=at_of):
-        if line["message"] == DEFERRED:
-            found.deferred.setdefault(line["reason"], Tally()).add(line)
-        elif line["message"] in COUNTED:  # the emulator ignores the filter
-            found.others.setdefault(line["message"], Tally()).add(line)
-    return found
+    lines = sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of)
+    return [line for line in lines if line["message"] in COUNTED]  # the emulator ignores the filter
 
 
-def find(stack: Stack, field: str, value: str, since: float) -> list[dict[str, Any]]:
+def throttled(lines: list[Line]) -> bool:
+    """Return whether results wait because of a lower rate that the endpoint asks for, or that the relay keeps to."""
+    marks = [line.get("reason", line["message"]) for line in lines]
+    marks = [mark for mark in marks if mark in (Reason.THROTTLED, THROTTLING, THROTTLING_ENDED)]
+    return marks[-1:] not in ([], [THROTTLING_ENDED])
+
+
+def find(stack: Stack, field: str, value: str, since: float) -> list[Line]:
     """Return the log lines in which a field has a value, since a time in seconds since the epoch, oldest first."""
     query = f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc"
-    return sorted((line for line in _lines(stack, query, since) if line.get(field) == value), key=at_of)
+    return sorted((line for line in run_query(stack, query, since) if line.get(field) == value), key=at_of)
 
 
-def _lines(stack: Stack, query: str, since: float) -> Iterator[dict[str, Any]]:
-    for row in run_query(stack, query, since):
-        try:
-            line = json.loads(row["@message"])
-        except ValueError:
-            continue
-        if isinstance(line, dict) and {"timestamp", "message"} <= line.keys():
-            yield line
-
-
-def run_query(stack: Stack, query: str, since: float) -> list[dict[str, str]]:
-    """Return the rows of a query. One that fails, or takes longer than a minute, ends the command."""
+def run_query(stack: Stack, query: str, since: float) -> Iterator[Line]:
+    """Yield the relay's lines of a query. One that fails, or takes longer than a minute, ends the command."""
     client, group = stack.client("logs"), stack.output("LogGroupName")
     span = {"startTime": int(since), "endTime": int(time.time()) + 1}
     query_id = client.start_query(logGroupName=group, queryString=query, limit=MAX_LINES, **span)["queryId"]
@@ -101,4 +62,7 @@ def run_query(stack: Stack, query: str, since: float) -> list[dict[str, str]]:
         time.sleep(POLL_S)
     if reply["status"] != "Complete":
         raise CommandError(f"The Logs Insights query ended as {reply['status']}: repeat the command.")
-    return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
+    for message in (cell["value"] for row in reply["results"] for cell in row if cell["field"] == "@message"):
+        with suppress(InvalidJSONError):  # a line of the Lambda runtime
+            if isinstance(line := decode_json(message), dict) and {"timestamp", "message"} <= line.keys():
+                yield line

@@ -1,20 +1,25 @@
-"""Text for people: tables, progress bars, numbers and times. click and rich leave colours out without a terminal."""
+"""What a person reads and answers: tables, progress, numbers, times, and the question before a change."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ops.errors import CommandError
+
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 GAP = "  "
 LEAST_LAST_COLUMN = 20  # characters
+
+Tell = Callable[[int], object]  # takes the number done so far
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -22,18 +27,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
 
     The last column wraps to the width of a terminal. Without a terminal each row is one line.
     """
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-    if sys.stdout.isatty():
-        left = shutil.get_terminal_size().columns - sum(width + len(GAP) for width in widths[:-1])
-        widths[-1] = min(widths[-1], max(LEAST_LAST_COLUMN, left))
-    for row in (columns, *texts):
-        sides = [str.rjust if name in right else str.ljust for name in columns]
-        first, *more = textwrap.wrap(row[-1], widths[-1] or 1, break_on_hyphens=False) or [""]
-        cells = [side(cell, width) for side, cell, width in zip(sides, (*row[:-1], first), widths, strict=True)]
-        indent = " " * len(GAP.join((*cells[:-1], "")))
-        for line in (GAP.join(cells), *(indent + line for line in more)):
-            click.secho(line.rstrip(), bold=True if row is columns else None)
+    texts = [["" if cell is None else str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    sides = [str.rjust if name in right else str.ljust for name in columns]
+    for number, (*cells, last) in enumerate(texts):
+        start = "".join(side(cell, width) + GAP for side, cell, width in zip(sides, cells, widths, strict=False))
+        paragraph(last, start, " " * len(start), bold=True if number == 0 else None)
+
+
+def paragraph(text: str, start: str = "", indent: str = "", *, bold: bool | None = None) -> None:
+    """Print text after `start`; on a terminal, wrap it between words, and indent the lines after the first."""
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    width = max(limit, len(start) + LEAST_LAST_COLUMN)
+    lines = textwrap.wrap(
+        text, width, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    for line in lines or [start]:
+        click.secho(line.rstrip(), bold=bold)
 
 
 @contextlib.contextmanager
@@ -55,6 +65,12 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
             raise
 
 
+def complain(faults: Iterable[str]) -> None:
+    """Print the first 20 faults on standard error, a line each."""
+    for fault in itertools.islice(faults, 20):
+        click.echo(fault.rstrip(), err=True)
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is 1."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
@@ -73,8 +89,16 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def paragraph(text: str, indent: str = "") -> None:
-    """Print text; on a terminal, wrap it between words, and indent the lines after the first."""
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    wrapped = textwrap.wrap(text, limit, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    click.echo("\n".join(wrapped))
+# ---- the question before a change ----
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
+
+
+def confirmed(question: str, *, dry_run: bool, yes: bool) -> bool:
+    """Return whether to make a change; ask unless --dry-run or --yes is given."""
+    if dry_run:
+        click.echo("Dry run: nothing was done.")
+    elif not yes and not sys.stdin.isatty():
+        raise CommandError("No terminal to ask on: add --yes, or --dry-run to see what the command would do.")
+    return not dry_run and (yes or click.confirm(question))

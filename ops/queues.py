@@ -2,28 +2,26 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.events import UNIQUE, parse_body
 from flash_call_relay.models import FlashCallResult, Reason, Status
 from flash_call_relay.queues import MAX_RESULT_BYTES
 from flash_call_relay.text import InvalidJSONError, decode_json, printable
+from ops.output import Tell
 from ops.stack import Stack
 
 HOLD_S = 300  # visibility timeout of a receive
 LONG_POLL_S = 1  # a short poll may miss messages
 MOST_REPEATS = 10  # receives in a row that return only messages which SQS returned before
-REFUSALS_SHOWN = 10
 # SQS's limits for one call
 MAX_ENTRIES = 10
 MAX_CALL_BYTES = 1024 * 1024
@@ -36,6 +34,13 @@ class DeadReason(StrEnum):
     RECEIVES_EXHAUSTED = "receives_exhausted"  # SQS reached the queue's maxReceiveCount
     FUNCTION_FAILED = "function_failed"  # the function raised on an event that it got without a queue
     EVENT_UNDELIVERED = "event_undelivered"  # EventBridge could not deliver the event to its target
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, str]) -> "DeadReason":
+        """Tell the reason by the attributes that Lambda and EventBridge add to their dead letters."""
+        if "RULE_ARN" in attributes:
+            return cls.EVENT_UNDELIVERED
+        return cls.FUNCTION_FAILED if {"RequestID", "ErrorCode"} <= attributes.keys() else cls.RECEIVES_EXHAUSTED
 
 
 @dataclass(frozen=True)
@@ -52,43 +57,29 @@ class Message:
     @classmethod
     def of(cls, received: Mapping[str, Any], *, dead: bool) -> "Message":
         """Read a message as SQS returns it; `dead`: from the dead-letter queue."""
-        attributes = {
-            name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()
-        }
-        return cls(
-            message_id=received["MessageId"],
-            receipt_handle=received["ReceiptHandle"],
-            body=received["Body"],
-            attributes=attributes,
-            sent_at=int(received["Attributes"]["SentTimestamp"]) / 1000,
-            reason=_dead_reason(attributes) if dead else printable(attributes.get("reason", "unknown")),
-        )
-
-    @cached_property
-    def results(self) -> list[FlashCallResult]:
-        """The result in the message, if its body is one."""
-        content = parse_body(self.body)
-        return [content] if isinstance(content, FlashCallResult) else []
+        told = {name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()}
+        reason = DeadReason.of(told) if dead else printable(told.get("reason", "unknown"))
+        sent_at = int(received["Attributes"]["SentTimestamp"]) / 1000
+        return cls(received["MessageId"], received["ReceiptHandle"], received["Body"], told, sent_at, reason)
 
     @cached_property
     def uuid(self) -> str | None:
         """The call, if its uuid is valid, even if the status is not."""
-        if self.results:
-            return self.results[0].uuid
         try:
             document = decode_json(self.body, UNIQUE)
         except InvalidJSONError:
             return None
         if isinstance(document, dict) and "detail-type" in document:
-            document = document.get("detail")
+            document = document.get("detail", document)
         uuid = document.get("uuid") if isinstance(document, dict) else None
         corrected = parse_body(json.dumps({"uuid": uuid, "status": "Success"}))
         return corrected.uuid if isinstance(corrected, FlashCallResult) else None
 
-    @property
+    @cached_property
     def status(self) -> Status | None:
         """The status; None if the body is not a result."""
-        return self.results[0].status if self.results else None
+        content = parse_body(self.body)
+        return content.status if isinstance(content, FlashCallResult) else None
 
     @cached_property
     def calls(self) -> set[str]:
@@ -104,8 +95,7 @@ class Message:
     @property
     def detail(self) -> str:
         """The explanation of the relay, Lambda or EventBridge, safe to print on a terminal."""
-        names = ("detail", "ErrorMessage", "ERROR_MESSAGE")
-        detail = next((self.attributes[name] for name in names if self.attributes.get(name)), "")
+        detail = next(filter(None, map(self.attributes.get, ("detail", "ErrorMessage", "ERROR_MESSAGE"))), "")
         return printable(detail) if detail else ""
 
     def to_replay(self, status: Status | None) -> str:
@@ -122,28 +112,14 @@ class Message:
         return json.dumps({name: sent_at if name == "sent_at" else getattr(self, name) for name in names})
 
 
-def _dead_reason(attributes: Mapping[str, str]) -> DeadReason:
-    if "RULE_ARN" in attributes:  # an attribute of EventBridge's dead letters
-        return DeadReason.EVENT_UNDELIVERED
-    if {"RequestID", "ErrorCode"} <= attributes.keys():  # attributes of Lambda's dead letters
-        return DeadReason.FUNCTION_FAILED
-    return DeadReason.RECEIVES_EXHAUSTED
-
-
 @dataclass(frozen=True)
 class Depth:
     """The numbers that SQS reports for a queue. It calls the counts approximate."""
 
     visible: int  # messages that SQS would return now
-    hidden: int  # in flight
-    delayed: int  # their delay is not over
+    in_flight: int  # messages that SQS returns later
     retention_s: int  # how long the queue keeps a message
     visibility_s: int  # after how long a message that was received comes back
-
-    @property
-    def in_flight(self) -> int:
-        """The number of messages that SQS returns later."""
-        return self.hidden + self.delayed
 
     @property
     def total(self) -> int:
@@ -154,7 +130,7 @@ class Depth:
 class Queue:
     """One SQS queue of a stack.
 
-    A receive hides messages for `HOLD_S` seconds: until then after a kill, else until the command ends. After an
+    A receive hides messages for `HOLD_S` seconds: until then after a kill, else until the end of `hidden`. After an
     interruption, this may be so for those of the last receive. Only the receive count of a message changes.
     """
 
@@ -164,60 +140,41 @@ class Queue:
 
     def depth(self) -> Depth:
         """Return the number of messages that SQS reports for the queue."""
-        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
-        return Depth(
-            visible=int(attributes["ApproximateNumberOfMessages"]),
-            hidden=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-            delayed=int(attributes["ApproximateNumberOfMessagesDelayed"]),
-            retention_s=int(attributes["MessageRetentionPeriod"]),
-            visibility_s=int(attributes["VisibilityTimeout"]),
-        )
+        said = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
+        visible, *later = (int(said[f"ApproximateNumberOfMessages{which}"]) for which in ("", "NotVisible", "Delayed"))
+        return Depth(visible, sum(later), int(said["MessageRetentionPeriod"]), int(said["VisibilityTimeout"]))
 
-    def send(self, bodies: Mapping[str, str], tell: Callable[[int], object] = lambda _: None) -> dict[str, str]:
+    def send(self, bodies: Mapping[str, str], tell: Tell = lambda _: None) -> dict[str, str]:
         """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""
-        keys, refused = list(bodies), dict[str, str]()
         large = sum(len(body.encode(errors="surrogatepass")) for body in bodies.values()) > MAX_CALL_BYTES
-        size = 1 if large else MAX_ENTRIES
-        for start in range(0, len(keys), size):
-            sent = dict(enumerate(keys[start : start + size]))
-            entries = [{"Id": str(number), "MessageBody": bodies[key]} for number, key in sent.items()]
-            reply = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
-            taken = {int(entry["Id"]) for entry in reply.get("Successful", ())}
-            faults = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
-            refused |= {key: faults.get(one, "not acknowledged") for one, key in sent.items() if one not in taken}
-            tell(start + len(sent) - len(refused))
-        return refused
+        entries = {key: {"MessageBody": body} for key, body in bodies.items()}
+        return self._in_batches(self._sqs.send_message_batch, entries, tell, 1 if large else MAX_ENTRIES)
 
-    def hide(self, seen: Callable[[int], object]) -> list[Message]:
-        """Return all visible messages, oldest first; `release` makes them visible. `seen` takes the number so far."""
-        found: dict[str, Message] = {}
-        repeats = 0
+    @contextmanager
+    def hidden(self, tell: Tell) -> Iterator[list[Message]]:
+        """Hide all visible messages and yield them, oldest first. `tell` takes the number so far."""
+        found, repeats = dict[str, Message](), 0
         try:
             while repeats < MOST_REPEATS and (messages := self._receive()):
-                before = len(found)
-                found.update({message.message_id: message for message in messages})
-                repeats = repeats + 1 if len(found) == before else 0
-                seen(len(found))
-        except BaseException:
-            self.release()
-            raise
-        return sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
+                repeats = repeats + 1 if all(message.message_id in found for message in messages) else 0
+                found |= {message.message_id: message for message in messages}
+                tell(len(found))
+            yield sorted(found.values(), key=lambda one: (one.sent_at, one.message_id))
+        finally:
+            entries = {one: {"ReceiptHandle": handle, "VisibilityTimeout": 0} for one, handle in self._held.items()}
+            self._held = {}
+            with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
+                self._in_batches(self._sqs.change_message_visibility_batch, entries, lambda _: None)
 
-    def look(self, seen: Callable[[int], object]) -> list[Message]:
-        """Return all visible messages, oldest first, and make them visible again."""
-        messages = self.hide(seen)
-        self.release()
-        return messages
+    def look(self, tell: Tell = lambda _: None) -> list[Message]:
+        """Return all visible messages, oldest first; they are visible again."""
+        with self.hidden(tell) as messages:
+            return messages
 
-    def delete(self, messages: Sequence[Message]) -> int:
-        """Delete at most ten messages; return how many SQS has deleted."""
-        if not messages:
-            return 0
-        entries = [{"Id": str(number), "ReceiptHandle": one.receipt_handle} for number, one in enumerate(messages)]
-        reply = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
-        for deleted in reply.get("Successful", ()):
-            del self._held[messages[int(deleted["Id"])].message_id]
-        return len(reply.get("Successful", ()))
+    def delete(self, messages: Sequence[Message], tell: Tell = lambda _: None) -> dict[str, str]:
+        """Delete messages; return the fault of each that SQS did not delete, by message id. `tell`: as for `send`."""
+        entries = {one.message_id: {"ReceiptHandle": one.receipt_handle} for one in messages}
+        return self._in_batches(self._sqs.delete_message_batch, entries, tell)
 
     def _receive(self) -> list[Message]:
         received = self._sqs.receive_message(
@@ -228,17 +185,23 @@ class Queue:
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp"],
         ).get("Messages", [])
-        self._held.update({one["MessageId"]: one["ReceiptHandle"] for one in received})
+        self._held |= {one["MessageId"]: one["ReceiptHandle"] for one in received}
         return [Message.of(one, dead=self._dead) for one in received]
 
-    def release(self) -> None:
-        """Make the hidden messages visible that are not deleted."""
-        handles, self._held = list(self._held.values()), {}
-        for start in range(0, len(handles), MAX_ENTRIES):
-            some = enumerate(handles[start : start + MAX_ENTRIES])
-            entries = [{"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0} for number, handle in some]
-            with suppress(BotoCoreError, ClientError):  # the messages become visible after HOLD_S
-                self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+    def _in_batches(self, call: Any, entries: Mapping[str, Any], tell: Tell, size: int = MAX_ENTRIES) -> dict[str, str]:
+        """Make a call for these entries; return the fault of each that SQS did not carry out, by its key."""
+        keys, faults = list(entries), dict[str, str]()
+        for start in range(0, len(keys), size):
+            some = dict(enumerate(keys[start : start + size]))
+            batch = [{"Id": str(number), **entries[key]} for number, key in some.items()]
+            reply = call(QueueUrl=self._url, Entries=batch)
+            done = {int(one["Id"]) for one in reply.get("Successful", ())}
+            said = {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in reply.get("Failed", ())}
+            faults |= {key: said.get(one, "not acknowledged") for one, key in some.items() if one not in done}
+            for one in done:
+                self._held.pop(some[one], None)  # a deleted message needs no release
+            tell(start + len(some) - len(faults))
+        return faults
 
 
 @dataclass(frozen=True)
@@ -263,9 +226,3 @@ class QueueKind:
 RESULTS = QueueKind("", "result queue", "ResultQueueUrl", ())
 PARKED = QueueKind("parked", "parked queue", "ParkedQueueUrl", tuple(reason.value for reason in Reason if reason.parks))
 DEAD = QueueKind("dead", "dead-letter queue", "DeadLetterQueueUrl", tuple(reason.value for reason in DeadReason))
-
-
-def tell_refused(faults: Mapping[str, str]) -> None:
-    """Print the first of the faults that `send` has returned."""
-    for key, fault in islice(faults.items(), REFUSALS_SHOWN):
-        click.echo(f"SQS refused {key}: {fault}", err=True)

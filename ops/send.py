@@ -5,35 +5,32 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
+from typing import get_args
 
 import click
 
 from flash_call_relay.events import parse_body
-from flash_call_relay.models import FlashCallResult, NoResult
+from flash_call_relay.models import FlashCallResult, NoResult, Status
 from ops.errors import CommandError
-from ops.options import STATUS
-from ops.output import count, progress
-from ops.queues import RESULTS, tell_refused
+from ops.output import complain, count, progress
+from ops.queues import RESULTS
 from ops.stack import Stack
 
 COLUMNS = ("uuid", "status")
-BAD_SHOWN = 20
 # A rounded number, an error or a formula of a spreadsheet, and the empty cell of a database
 NO_UUID = re.compile(
     r"""-?\d+([.,]\d+)?E[+-]\d+ | \#(N/A|DIV/0!|[A-Z]+[!?]) | ="\S*" | NULL""", re.IGNORECASE | re.VERBOSE
 )
 
-Lines = Iterator[tuple[int, FlashCallResult | NoResult]]
+Line = tuple[int, FlashCallResult | NoResult]  # its number, and what it says
 
 
 @click.command()
 @click.option("--uuid", help="The call, as BetaTel named it.")
-@click.option("--status", type=STATUS, help="The call's status.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="The call's status.")
 @click.option("--file", help="CSV with the header uuid,status, or JSON lines; - is stdin.")
-@click.option("--dry-run", is_flag=True, help="Check the file, and send nothing.")
 @click.pass_obj
-def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None, dry_run: bool) -> int:
+def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None) -> int:
     """Put one result, or a file of results, on the result queue.
 
     The command checks the whole file first. If a line is bad, it sends nothing.
@@ -42,41 +39,34 @@ def send(stack: Stack, *, uuid: str | None, status: str | None, file: str | None
         results = read(file)
     elif uuid is not None and status and not file:
         content = parse_body(json.dumps({"uuid": uuid, "status": status}))
-        if not isinstance(content, FlashCallResult):
+        if isinstance(content, NoResult):
             raise CommandError(f"{content.fault}.")
         results = {1: content}
     else:
         raise CommandError("Say what to send: --uuid and --status, or --file.")
-    if dry_run:
-        click.echo(f"Dry run: {count(len(results), 'result')} would be sent.")
-        return 0
     bodies = {f"line {line}": one.as_json() for line, one in results.items()}
     with progress("sent", len(results)) as tell:
         refused = RESULTS.of(stack).send(bodies, tell)
-    tell_refused(refused)
+    complain(f"SQS refused {line}: {fault}" for line, fault in refused.items())
     click.echo(f"{count(len(results) - len(refused), 'result')} sent to the result queue of {stack.label}.")
     return 1 if refused else 0
 
 
 def read(name: str) -> dict[int, FlashCallResult]:
     """Read a file of results (`-` is stdin); return them by their lines. A bad file or line ends the command."""
-    text = _text(name)
-    lines = list(_json_lines(text) if text.lstrip()[:1] == "{" else _csv_rows(name, text))
-    results, first, bad = dict[int, FlashCallResult](), dict[str, tuple[int, str]](), dict[int, str]()
+    lines = _lines(name)
+    results, first, bad = dict[int, FlashCallResult](), dict[str, int](), dict[int, str]()
     for number, said in lines:
         if isinstance(said, NoResult):
             bad[number] = said.fault.replace("the body", "the line")
-        elif said.uuid not in first:
-            first[said.uuid], results[number] = (number, said.status), said
-        elif first[said.uuid][1] != said.status:
-            earlier, status = first[said.uuid]
+        elif (earlier := first.setdefault(said.uuid, number)) == number:
+            results[number] = said
+        elif (status := results[earlier].status) != said.status:
             bad[number] = f"contradicts line {earlier}, which says {status}; a call has one status"
-    for number, fault in islice(bad.items(), BAD_SHOWN):
-        click.echo(f"line {number}: {fault}", err=True)
+    complain(f"line {number}: {fault}" for number, fault in bad.items())
     if bad:
-        raise CommandError(
-            f"Nothing was done: {len(bad):,} of {count(len(lines), 'line')} can't be used. Correct or delete them."
-        )
+        unusable = f"{len(bad):,} of {count(len(lines), 'line')} can't be used"
+        raise CommandError(f"Nothing was done: {unusable}. Correct or delete them.")
     if not results:
         raise CommandError(f"{name} has no results: expected CSV with the header uuid,status, or JSON lines.")
     if repeated := len(lines) - len(results):
@@ -84,23 +74,21 @@ def read(name: str) -> dict[int, FlashCallResult]:
     return results
 
 
-def _text(name: str) -> str:
+def _lines(name: str) -> list[Line]:
     try:
-        with click.open_file(name, "rb") as file:
-            content: bytes = file.read()
-        return content.decode("utf-8-sig")
+        with click.open_file(name, encoding="utf-8-sig") as file:
+            text = file.read()
     except OSError as error:
         raise CommandError(f"{name} can't be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise CommandError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from None
+    if text.lstrip()[:1] == "{":
+        return [(number, parse_body(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return list(_csv_rows(name, text))
 
 
-def _json_lines(text: str) -> Lines:
-    return ((number, parse_body(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-
-
-def _csv_rows(name: str, text: str) -> Lines:
+def _csv_rows(name: str, text: str) -> Iterator[Line]:
     rows, number = csv.reader(io.StringIO(text, newline=""), strict=True), 0
     try:
         header = [column.strip().lower() for column in next(rows, COLUMNS)]
@@ -110,10 +98,8 @@ def _csv_rows(name: str, text: str) -> Lines:
             number = rows.line_num
             cells = {key: cell.strip() for key, cell in zip(header, row, strict=False) if key in COLUMNS}
             if NO_UUID.fullmatch(made := cells.get("uuid", "")):
-                yield (
-                    number,
-                    NoResult(f"a spreadsheet made {made} of the uuid: format the column as text, and export it"),
-                )
+                fault = f"a spreadsheet made {made} of the uuid: format the column as text, and export it"
+                yield number, NoResult(fault)
             elif any(map(str.strip, row)):
                 yield number, parse_body(json.dumps(cells))
     except csv.Error:

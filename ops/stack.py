@@ -9,18 +9,14 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from flash_call_relay.text import error_code
 from ops.errors import EXPLAINED, CommandError, cause, withhold
 
 # A person waits: three attempts of 30 s each at most. Long polling takes 20 s at most.
-CLIENTS = Config(
-    connect_timeout=5,
-    read_timeout=25,
-    retries={"mode": "standard", "total_max_attempts": 3},
-    user_agent_extra="flash-call-relay-ops",
-)
+TRIES: Any = {"mode": "standard", "total_max_attempts": 3}
+CLIENTS = Config(connect_timeout=5, read_timeout=25, retries=TRIES, user_agent_extra="flash-call-relay-ops")
 # Longer than the function's time-out, and without a retry, which would run the function twice.
 ONE_INVOCATION = CLIENTS.merge(Config(read_timeout=70, retries={"total_max_attempts": 1}, tcp_keepalive=True))
 logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # its warnings hold the text of exceptions
@@ -40,8 +36,7 @@ class Stack:
     @property
     def region(self) -> str:
         """The region of the stack."""
-        region: str = self.client("cloudformation").meta.region_name
-        return region
+        return str(self.client("cloudformation").meta.region_name)
 
     @property
     def label(self) -> str:
@@ -85,23 +80,19 @@ class Stack:
             raise
         except Exception as error:  # noqa: BLE001 - of a file, a program or JSON
             raise CommandError(f"The AWS credentials can't be read ({cause(error)}): check their source.") from None
-        if frozen is None:
-            raise NoCredentialsError
-        withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
+        if frozen:  # without any, the first call says so
+            withhold((frozen.access_key, frozen.secret_key, frozen.token or ""))
 
     @cached_property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Any:
         """CloudFormation's description of the stack. A stack that does not exist ends the command."""
         try:
-            stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+            return self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
             if error_code(error) != "ValidationError":
                 raise
-            raise CommandError(
-                f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
-            ) from None
-        description: dict[str, Any] = stacks[0]
-        return description
+            says = f"There is no stack {self.name!r} in {self.region}: name another --stack, --region or --profile."
+            raise CommandError(says) from None
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -111,10 +102,8 @@ class Stack:
     def output(self, name: str) -> str:
         """Return one output. A stack that lacks it ends the command."""
         if name not in self.outputs:
-            raise CommandError(
-                f"Stack {self.name!r} ({self.description['StackStatus']}) has no output {name}: "
-                "is it a relay stack, and is its deployment complete?"
-            )
+            status = self.description["StackStatus"]
+            raise CommandError(f"{self.name!r} ({status}) has no output {name}: is it a relay stack, and complete?")
         return self.outputs[name]
 
     @cached_property
@@ -125,8 +114,7 @@ class Stack:
     @cached_property
     def rule(self) -> dict[str, str]:
         """The names of the rule and its bus, as EventBridge's API takes them. `EventRoute: none` has no rule."""
-        reply = self.client("cloudformation").describe_stack_resource(
-            StackName=self.name, LogicalResourceId="ResultRule"
-        )
-        bus, _, rule = reply["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
+        client = self.client("cloudformation")
+        found = client.describe_stack_resource(StackName=self.name, LogicalResourceId="ResultRule")
+        bus, _, rule = found["StackResourceDetail"]["PhysicalResourceId"].rpartition("|")
         return {"Rule": rule, "EventBusName": bus or self.output("EventBusName")}

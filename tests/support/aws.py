@@ -156,6 +156,11 @@ class Aws:
     """All services of AWS in one client; a call without a reply is refused for want of a permission."""
 
     meta = SimpleNamespace(region_name="eu-central-1")
+    exceptions = SimpleNamespace(
+        ResourceInUseException=ClientError,
+        ResourceConflictException=ClientError,
+        ResourceNotFoundException=type("ResourceNotFoundException", (ClientError,), {}),
+    )
 
     def __init__(self, **replies: Any) -> None:
         self.replies = replies

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from flash_call_relay.models import FlashCallResult
+from flash_call_relay.models import Confirmed, FlashCallResult
 from ops import logs
 from ops.account import Fate, judge
-from ops.ledger import Entry, Ledger
+from ops.ledger import Ledger
 from ops.output import timestamp
 from tests.support.aws import CALL, FakeStack, busy_stack, counts, log
 from tests.support.operator import Ended, run
 
 AT = ("1763800000", "2025-11-22T08:26:40Z")
-SAME, OTHER = Entry("Success", AT[0]), Entry("Failed", AT[0])
+SAME, OTHER = Confirmed("Success", float(AT[0])), Confirmed("Failed", float(AT[0]))
 NOW = int(time.time())
 LEFT = "not confirmed, parked or dead-lettered. The result queue, whose messages can't be read, has about"
 PARKED, DEAD = ("parked", "rejected"), ("dead-lettered", "function_failed")
@@ -35,7 +35,7 @@ PARKED, DEAD = ("parked", "rejected"), ("dead-lettered", "function_failed")
         (None, None, False, Fate("unknown")),
     ],
 )
-def test_the_facts_decide(entry: Entry | None, held: tuple[str, str] | None, fate: Fate, *, waits: bool) -> None:
+def test_the_facts_decide(entry: Confirmed | None, held: tuple[str, str] | None, fate: Fate, *, waits: bool) -> None:
     """A manager would be told that BetaTel has a result that it does not have."""
     assert judge(FlashCallResult("a", "Success"), entry, held, waits=waits) == fate
 
@@ -127,5 +127,5 @@ def test_the_ledger_is_read_in_full() -> None:
     ledger, seen = Ledger(FakeStack(batch_get_item=answer)), list[int]()
     ledger.table = "table"
     found = ledger.entries([str(number) for number in range(250)], seen.append)
-    assert found == {str(number): Entry("Failed", "1") for number in range(250) if number != 7}
+    assert found == {str(number): Confirmed("Failed", 1) for number in range(250) if number != 7}
     assert (asked, seen) == ([100, 40, 100, 40, 50], [100, 200, 250])

@@ -36,23 +36,6 @@ def finding(stack: Stack, check: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "environments", "route", "levels"),
-    [
-        ("0", "10", "function", []),
-        ("50", "0", "queue", ["note"]),
-        ("50", "5", "queue", []),
-        ("50", "5", "function", ["note"]),
-    ],
-)
-def test_a_rate_limit_that_can_be_exceeded_is_noted(
-    limit: str, environments: str, route: str, levels: list[str]
-) -> None:
-    """An operator would believe that BetaTel never gets more than the limit."""
-    parameters = {"RateLimitPerSecond": limit, "MaximumConcurrency": environments, "EventRoute": route}
-    assert [level for level, *_ in findings(FakeStack(parameters), "rate limit")] == levels
-
-
-@pytest.mark.parametrize(
     ("reason", "wanted", "start"),
     [
         ("User action", "note", "the relay is paused since 2026-11-24T12:00:00Z"),
@@ -222,6 +205,14 @@ def test_the_cause_of_deferrals_that_is_named_first_is_the_present_one(lines: st
     first = re.search(r"[a-z_]+", says)
     assert first
     assert found[2].startswith(f"flash-call-relay --stack a-stack story '{first[0]} " if level == "note" else "")
+
+
+def test_the_result_that_is_shown_was_tried() -> None:
+    """An operator would read the story of a result that the relay held, and not find what the endpoint answered."""
+    at = datetime.now(UTC).isoformat()
+    facts = {"message": "result.deferred", "reason": "credentials_rejected", "timestamp": at}
+    lines: list[dict[str, Any]] = [{**facts, "uuid": "tried", "duration_ms": 1.5}, {**facts, "uuid": "held"}]
+    assert finding(FakeStack(**log(*lines)), "deferred")[2].endswith(" story tried")
 
 
 def test_what_sqs_did_not_do_and_contradictions_have_a_line() -> None:

@@ -48,8 +48,8 @@ def line(at: float, message: str, **fields: object) -> dict[str, Any]:
     return {"timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "message": message, **fields}
 
 
-def test_outcomes_are_counted_with_their_latest() -> None:
-    """An operator would look at a result that the relay did not try, or at a cause that is over."""
+def test_outcomes_are_found_oldest_first() -> None:
+    """An operator would look at a cause that is over, or at results that are no recent outcomes."""
     found = logs.recent(
         FakeStack(
             **log(
@@ -61,8 +61,7 @@ def test_outcomes_are_counted_with_their_latest() -> None:
             )
         )
     )
-    assert found.deferred == {"timeout": logs.Tally(times=3, at=100.0, age_s=84.2, uuid="tried", tried=True)}
-    assert list(found.others) == ["result.delivered"]
+    assert [line["uuid"] for line in found] == ["old", "tried", "c", "held"]
 
 
 @pytest.mark.parametrize(
@@ -78,4 +77,4 @@ def test_outcomes_are_counted_with_their_latest() -> None:
 )
 def test_throttling_is_told_until_it_ends(lines: list[dict[str, Any]], *, throttled: bool) -> None:
     """An operator would take a queue that drains at BetaTel's limit for one that does not drain."""
-    assert logs.recent(FakeStack(**log(*lines))).throttled == throttled
+    assert logs.throttled(logs.recent(FakeStack(**log(*lines)))) == throttled

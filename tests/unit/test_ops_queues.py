@@ -105,7 +105,8 @@ def test_messages_that_are_left_are_reported() -> None:
     ended = replay(sqs)
     assert (ended.status, ended.out.splitlines()[-1]) == (1, "2 messages replayed.")
     left = "SQS did not take or delete 2 messages. Repeat the command safely."
-    assert ended.err.splitlines() == ["SQS refused m001: Refused why", left]
+    undeleted = "SQS refused m002: ReceiptHandleIsInvalid"
+    assert ended.err.splitlines() == ["SQS refused m001: Refused why", undeleted, left]
 
 
 def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +176,7 @@ def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
     sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
     depth = Queue(sqs, URL).depth()
     assert (depth, depth.total) == (
-        Depth(visible=1, hidden=20, delayed=300, retention_s=864_000, visibility_s=420),
+        Depth(visible=1, in_flight=320, retention_s=864_000, visibility_s=420),
         321,
     )
 
