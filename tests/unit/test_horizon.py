@@ -13,6 +13,7 @@ from flash_call_relay.gate import BLOCK_S
 from flash_call_relay.models import Deferred, FlashCallResult, Judgement, Reason, Record
 from flash_call_relay.reply import MAX_RETRY_AFTER_S
 from flash_call_relay.settings import Settings
+from ops.doctor import RECEIVES, VISIBILITY_S, earliest_exhaustion_s
 from tests.support.template import default_settings, template
 
 PARAMETERS = template()["Parameters"]
@@ -43,7 +44,7 @@ STACKS = st.builds(
 def receives(settings: Settings, jitter: float, at_most_s: float = math.inf) -> Iterator[float]:
     """Yield the result's age at each receive in an endless outage, with delays of at most `at_most_s` seconds."""
     age_s = 0.0
-    for receive in range(1, settings.max_receive_count + 1):
+    for receive in range(1, RECEIVES + 1):
         yield age_s
         age_s += min(policy.schedule_s(settings, receive, age_s, jitter), at_most_s)
 
@@ -51,9 +52,9 @@ def receives(settings: Settings, jitter: float, at_most_s: float = math.inf) -> 
 def test_the_horizon_is_24_hours_and_receives_do_not_run_out_before_it() -> None:
     """The relay would give up results sooner than promised, or SQS would dead-letter good ones."""
     assert SETTINGS.retry_horizon_seconds == 24 * 3600
-    assert policy.earliest_exhaustion_s(SETTINGS) >= SETTINGS.retry_horizon_seconds
-    assert SETTINGS.visibility_timeout_seconds == RESULT_QUEUE["VisibilityTimeout"]
-    assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == SETTINGS.max_receive_count
+    assert earliest_exhaustion_s(SETTINGS) >= SETTINGS.retry_horizon_seconds
+    assert RESULT_QUEUE["VisibilityTimeout"] == VISIBILITY_S
+    assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
 
 
 def test_a_day_of_outage_uses_192_receives_and_284_at_worst() -> None:
@@ -63,7 +64,7 @@ def test_a_day_of_outage_uses_192_receives_and_284_at_worst() -> None:
         assert sum(age_s < SETTINGS.fresh_seconds for age_s in ages_s) == fresh
         assert len(ages_s) == fresh + later
     # At worst each hide longer than the visibility timeout fails, so that 400 s replace up to 720 s.
-    worst = receives(SETTINGS, policy.JITTER[0], at_most_s=SETTINGS.visibility_timeout_seconds)
+    worst = receives(SETTINGS, policy.JITTER[0], at_most_s=VISIBILITY_S)
     assert sum(age_s < SETTINGS.retry_horizon_seconds for age_s in worst) == 284
 
 
@@ -79,16 +80,16 @@ def test_no_sequence_of_receives_in_any_allowed_stack_runs_out_before_the_comput
 ) -> None:
     """Failed hides, kills and requests to wait in some order would use up the receives without a warning."""
     age_s, never = 0.0, replace(settings, retry_horizon_seconds=10**9)
-    for receive in range(1, settings.max_receive_count):
+    for receive in range(1, RECEIVES):
         held = Judgement(Reason.THROTTLED, "held", wait_s=waits_s[receive % len(waits_s)])
         record, jitter = Record("id", "handle", "body", 0.0, receive, RESULT), jitters[receive % len(jitters)]
         outcome = policy.decide(never, record, RESULT, held, now=age_s, jitter=jitter)
         assert isinstance(outcome, Deferred)
         assert outcome.retry_in_s is not None
         hidden = hides[receive % len(hides)]
-        age_s += works_s + (outcome.retry_in_s if hidden else settings.visibility_timeout_seconds)
-    # The function warns at its start if this time is below the horizon.
-    assert age_s >= policy.earliest_exhaustion_s(settings)
+        age_s += works_s + (outcome.retry_in_s if hidden else VISIBILITY_S)
+    # `doctor` warns if this time is below the horizon.
+    assert age_s >= earliest_exhaustion_s(settings)
 
 
 def test_the_last_receive_comes_after_the_horizon_and_before_the_message_expires() -> None:
