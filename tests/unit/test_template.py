@@ -36,10 +36,9 @@ def test_a_queue_outlives_the_stack_and_is_encrypted(name: str) -> None:
     """Deleting the stack would delete results, or SQS would store them unencrypted."""
     queue = RESOURCES[name]
     assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    # SQS uses a data key 300 s long, and a disabled key as long. It is also DynamoDB's time, so both end together.
-    for key, wanted in (("", (True, None, None)), (KEY, (None, KEY, 300))):
+    for key, wanted in (("", (True, None)), (KEY, (None, KEY))):
         made = stack(KmsKeyArn=key)[name]["Properties"]
-        names = ("SqsManagedSseEnabled", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds")
+        names = ("SqsManagedSseEnabled", "KmsMasterKeyId")
         assert tuple(made.get(one) for one in names) == wanted
 
 
