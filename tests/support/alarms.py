@@ -5,7 +5,7 @@ than the alarm needs; AWS does not say how many. Older windows with data replace
 few, `TreatMissingData` decides.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -38,35 +38,27 @@ class MetricHistory:
         present = [minute for minute in minutes if minute in self.counts]
         if not present:
             return None
-        count, total = sum(self.counts[m] for m in present), sum(self.sums[m] for m in present)
-        figures = {
-            "Sum": total,
-            "SampleCount": float(count),
-            "Average": total / count,
-            "Maximum": max(self.maxima[m] for m in present),
-        }
-        return figures[name]
+        if name == "Maximum":
+            return max(self.maxima[minute] for minute in present)
+        count, total = sum(self.counts[minute] for minute in present), sum(self.sums[minute] for minute in present)
+        return {"Sum": total, "SampleCount": float(count), "Average": total / count}[name]
 
 
 Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
 
 
+@dataclass(frozen=True)
 class _Series:
     """A time series with the operations of CloudWatch's metric math that the template's alarms use."""
 
-    def __init__(self, points: Datapoints) -> None:
-        self.points = points
+    points: Datapoints
 
-    def _with(self, other: "_Series | float", operation: Callable[[float, float], float]) -> "_Series":
-        others = other.points if isinstance(other, _Series) else [other] * len(self.points)
-        pairs = zip(self.points, others, strict=True)
-        return _Series([None if a is None or b is None else operation(a, b) for a, b in pairs])
+    def __add__(self, other: "_Series") -> "_Series":
+        pairs = zip(self.points, other.points, strict=True)
+        return _Series([None if a is None or b is None else a + b for a, b in pairs])
 
-    def __add__(self, other: "_Series | float") -> "_Series":
-        return self._with(other, lambda a, b: a + b)
-
-    def __gt__(self, other: "_Series | float") -> "_Series":
-        return self._with(other, lambda a, b: float(a > b))
+    def __gt__(self, limit: float) -> "_Series":
+        return _Series([None if point is None else float(point > limit) for point in self.points])
 
 
 def _fill(series: _Series, value: str | float) -> _Series:
@@ -88,17 +80,10 @@ def _metric_name(metric: Mapping[str, Any]) -> str:
     return "/".join([metric["MetricName"], *reason])
 
 
-def metric_names(alarm: Mapping[str, Any]) -> list[str]:
-    """Return the names of an alarm's metrics."""
-    stats = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one]
-    return [_metric_name(metric) for metric in stats or [alarm]]
-
-
 def period_s(alarm: Mapping[str, Any]) -> int:
-    """Return an alarm's period in seconds."""
-    (period,) = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one} or {
-        alarm["Period"]
-    }
+    """Return an alarm's period in seconds; all its metrics have the same."""
+    periods = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one}
+    (period,) = periods or {alarm["Period"]}
     return int(period)
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from local import ROOT
 from ops.cli import relay
+from tests.support.alarms import period_s
 from tests.support.emitted import emitted, emitted_fields, emitted_metrics
 from tests.support.template import monitoring, stack, template
 
@@ -231,10 +232,7 @@ def test_an_alarm_notifies_twice_and_is_within_the_limits_of_cloudwatch(name: st
     alarm = ALARMS[name]
     assert alarm["AlarmActions"] == alarm["OKActions"] == ["a-topic", "AlarmTopic"]
     assert alarm["TreatMissingData"] in {"ignore", "notBreaching"}, "an idle relay would wake an engineer"
-    (period,) = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one} or {
-        alarm["Period"]
-    }
-    assert period * alarm["EvaluationPeriods"] <= (7 * DAY_S if period >= 3600 else DAY_S)
+    assert period_s(alarm) * alarm["EvaluationPeriods"] <= (7 * DAY_S if period_s(alarm) >= 3600 else DAY_S)
     assert 1 <= alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
     returned = [one for one in alarm.get("Metrics", ()) if one.get("ReturnData", True)]
     assert len(returned) == ("Metrics" in alarm)
