@@ -22,7 +22,6 @@ from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0
-PATIENCE_S = 20  # twice the longest attempt
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
 # The second pair looks like other characters made printable.
 CREDENTIALS = (
@@ -30,27 +29,40 @@ CREDENTIALS = (
     Credentials("key  \\x0a\\xe9 4f1c", "a user of ours"),
 )
 SETTINGS = default_settings()
-GOOD_REPLY = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'
+# The words of each target's inputs, so that random inputs contain them
+_JSON = (
+    r'{"uuid":|"uuid":"a",|"status":|"status":"Success",|"status":"Failed",|"Success"|"Failed"|{"uuid":"a","status":"Success"}'
+    r'|null|NaN|1e999|[|]|{|}|,|:|"|\|\ud800|\u0000|!|~|"detail":{|"detail-type":"x"|"TopicArn":1|"Message":1|'
+    f"{'9' * 32}|{'a' * 64}|"
+)
+TOKENS = {
+    "body": f"{_JSON}\ufeff|\U0001f4de|\x7f|\udcff",
+    "event": _JSON
+    + r'{"Records":[|"eventSource":"aws:sqs"|"messageId":"m"|"receiptHandle":"h"|"body":"{}"|"attributes":{|'
+    r'"SentTimestamp":"1"|"ApproximateReceiveCount":"1"|"id":1|"probe":"probe-1"',
+    "reply": _JSON
+    + r'"message":"|"message":|01JV5V54KPYK9GB29265EQRZ2P|01jv5v54kpyk9gb29265eqrz2p|"failed"|K|\u212a|\u00e9|\n|\t|'
+    r"key-4f1c-hunter2|user-93aa-hunter2|key  \x0a\xe9 4f1c|key  \\x0a\\xe9 4f1c|a user of ours|"
+    "\udcff\udcfe",
+    "retry_after": f"0|-|+|:|.|,| |(|)|\u0663|99999|{'9' * 32}|AM|pm|EST| GMT| +0000| -2359|Fri, |Sunday, |"
+    "15 Jan 2027 |08-Jan-27 |08:00:30|Fri, 15 Jan 2027 08:00:30 GMT",
+}
 
 
 def cases(target: str) -> dict[str, bytes]:
     """Return the saved inputs of a target, by name."""
-    return {name: to_bytes(text) for name, text in _read(target).items()}
+    return {name: to_bytes(text) for name, text in json.loads((CORPUS / f"{target}.json").read_text()).items()}
 
 
 def tokens(target: str) -> list[bytes]:
-    """Return the words of a target's inputs, so that random inputs contain them."""
-    return [to_bytes(token) for token in _read("tokens")[target]]
+    """Return the words of a target's inputs."""
+    return [to_bytes(token) for token in TOKENS[target].split("|")]
 
 
 def save(target: str, name: str, data: bytes) -> None:
     """Save an input of a target under a name."""
-    saved = _read(target) | {name: to_text(data)}
+    saved = {known: to_text(old) for known, old in cases(target).items()} | {name: to_text(data)}
     (CORPUS / f"{target}.json").write_text(json.dumps(saved, indent=0) + "\n")
-
-
-def _read(name: str) -> Any:
-    return json.loads((CORPUS / f"{name}.json").read_text())
 
 
 def to_bytes(text: str) -> bytes:
@@ -143,12 +155,9 @@ def retry_after(data: bytes) -> None:
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         assert seconds == min(float(text), replies.MAX_RETRY_AFTER_S), "another number"
     elif re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} [1-9]\d{3} \d\d:\d\d:\d\d GMT", text, re.ASCII):
-        try:
+        with contextlib.suppress(ValueError):
             moment = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-        except ValueError:
-            return
-        wait_s = moment.timestamp() - NOW
-        assert seconds == max(0, min(wait_s, replies.MAX_RETRY_AFTER_S)), "another date"
+            assert seconds == max(0, min(moment.timestamp() - NOW, replies.MAX_RETRY_AFTER_S)), "another date"
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

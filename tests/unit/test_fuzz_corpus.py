@@ -1,26 +1,16 @@
 """Message bodies, trigger events, replies and `Retry-After` headers: the saved cases of the fuzzer, and random ones."""
 
-import tracemalloc
-
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, cases, tokens
 
-MAX_PEAK_BYTES = 8 * 1024 * 1024  # many times the largest reply
-
 
 @pytest.mark.parametrize(("target", "name"), [(target, name) for target in TARGETS for name in cases(target)])
 def test_a_saved_input_keeps_every_promise(target: str, name: str) -> None:
     """A fixed bug would come back: a failing batch, a false confirmation, or a credential in the log."""
-    tracemalloc.start()
-    try:
-        TARGETS[target](cases(target)[name])
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < MAX_PEAK_BYTES
+    TARGETS[target](cases(target)[name])
 
 
 @pytest.mark.parametrize("target", TARGETS)
