@@ -1,5 +1,6 @@
 """`template.yaml` and `monitoring.yaml` as data, with CloudFormation's short tags as functions."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -142,3 +143,14 @@ def alarms() -> dict[str, dict[str, Any]]:
     """Return the alarms' properties by their names without the stack's."""
     found = monitoring("AWS::CloudWatch::Alarm").values()
     return {alarm["AlarmName"].removeprefix("a-stack-"): alarm for alarm in found}
+
+
+def texts(value: str | list[str]) -> list[str]:
+    """Return the texts of a policy's element, which may be one text."""
+    return [value] if isinstance(value, str) else value
+
+
+def pasted_policy(role: str) -> list[dict[str, Any]]:
+    """Return the statements of the policy of a `deployer` or an `operator`, to paste from the documentation."""
+    statements: list[dict[str, Any]] = json.loads((ROOT / "docs" / f"{role}-policy.json").read_text())["Statement"]
+    return statements

