@@ -30,15 +30,17 @@ for name, call in {"sqs": "list_queues", "secretsmanager": "list_secrets", "dyna
 PYTHON = TOOLS / "sam" / "bin" / "python"  # The `package` fixture builds with the Python of TOOLS / "dev".
 
 
+def run(package: Path, script: str, **environment: str) -> str:
+    """Run a script on the package alone: without site-packages no other library is found; -B leaves it unchanged."""
+    command = [sys.executable, "-I", "-S", "-B", "-c", f"import sys; sys.path.insert(0, {str(package)!r}){script}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_package_imports_without_other_libraries_and_is_small(package: Path) -> None:
     """The function would not start on AWS, where its package is all it has, or it would start slowly."""
-    script = (
-        f"import sys; sys.path.insert(0, {str(package)!r}); import flash_call_relay.handler as h; print(h.__file__)"
-    )
-    # Without site-packages, so that no library outside the package is found. -B leaves the package unchanged.
-    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(package))
+    assert run(package, "; import flash_call_relay.handler as h; print(h.__file__)").startswith(str(package))
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     assert size < SIZE_LIMIT_MB * 1024 * 1024
 
@@ -52,13 +54,10 @@ def test_the_package_imports_without_other_libraries_and_is_small(package: Path)
 )
 def test_the_package_resolves_fips_endpoints(package: Path, region: str, hosts: str) -> None:
     """In an account that demands FIPS the function would call the usual endpoints, or not start."""
-    script = f"import sys; sys.path.insert(0, {str(package)!r}){ASK_EACH_SERVICE}"
     environment = {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": region, "AWS_CONFIG_FILE": os.devnull}
     environment |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == [f"https://{host}.{region}.amazonaws.com/" for host in hosts.split()], done.stderr
+    asked = run(package, ASK_EACH_SERVICE, **environment)
+    assert asked.split() == [f"https://{host}.{region}.amazonaws.com/" for host in hosts.split()]
 
 
 def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Path, tmp_path: Path) -> None:
