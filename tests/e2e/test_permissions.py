@@ -1,7 +1,7 @@
 """The function's role has the permissions that the relay needs, and no others: tests take away one after another."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,46 +12,17 @@ from tests.support.payloads import result
 from tests.support.template import texts
 
 Permission = tuple[str, str]  # the action, and what it is allowed on
-Signs = set[str]
 
 
-def deliver(relay: DeployedRelay) -> Signs:
-    """Relay a good result; return the failures."""
-    one = result()
-    relay.endpoint.issue(one["uuid"])
-    return signs(relay, batch(relay, one))
-
-
-def begin(relay: DeployedRelay) -> Signs:
-    """Relay a good result in a new execution environment, which has to fetch the secret; return the failures."""
-    with relay.reconfigured():
-        return deliver(relay)
-
-
-def defer(relay: DeployedRelay) -> Signs:
-    """Relay a result that the endpoint fails on, so that the relay hides its message; return the failures."""
-    return signs(relay, batch(relay, failing(relay)))
-
-
-def park(relay: DeployedRelay) -> Signs:
-    """Relay a message that is no result; return the failures."""
-    return signs(relay, batch(relay, {"uuid": "", "status": "Success"}))
-
-
-def requeue(relay: DeployedRelay) -> Signs:
-    """Invoke the function with an event that the endpoint fails on, so that it joins the queue; return the failures."""
-    return signs(relay, {"id": "e", "detail-type": "Flash Call Result", "detail": failing(relay)})
-
-
-# The permissions that the emulator enforces, each with the action that fails without it and its sign in the log.
-NEEDED: dict[Permission, tuple[Callable[[DeployedRelay], Signs], str]] = {
-    ("secretsmanager:GetSecretValue", "secret"): (begin, "result.deferred credentials_unavailable"),
-    ("dynamodb:BatchGetItem", "ledger"): (deliver, "ledger.failed read"),
-    ("dynamodb:PartiQLInsert", "ledger"): (deliver, "ledger.failed write"),
-    ("sqs:ChangeMessageVisibility", "result queue"): (defer, "settle.failed hide"),
-    ("sqs:SendMessage", "parked queue"): (park, "settle.failed park"),
-    ("sqs:SendMessage", "result queue"): (requeue, "settle.failed requeue"),
-    ("events:PutEvents", "outcome bus"): (deliver, "outcome_event.failed PutEvents"),
+# The permissions that the emulator enforces, each with what fails without it and its sign in the log.
+NEEDED: dict[Permission, tuple[str, str]] = {
+    ("secretsmanager:GetSecretValue", "secret"): ("a result in a new environment", "result.deferred credentials"),
+    ("dynamodb:BatchGetItem", "ledger"): ("a result", "ledger.failed read"),
+    ("dynamodb:PartiQLInsert", "ledger"): ("a result", "ledger.failed write"),
+    ("sqs:ChangeMessageVisibility", "result queue"): ("a result that fails", "settle.failed hide"),
+    ("sqs:SendMessage", "parked queue"): ("a malformed result", "settle.failed park"),
+    ("sqs:SendMessage", "result queue"): ("an event that fails", "settle.failed requeue"),
+    ("events:PutEvents", "outcome bus"): ("a result", "outcome_event.failed PutEvents"),
 }
 
 # The permissions that Lambda or Secrets Manager uses on AWS, by its documentation. The emulator does not enforce them.
@@ -96,10 +67,10 @@ def test_the_role_has_exactly_the_known_permissions(permitted: DeployedRelay) ->
 @pytest.mark.parametrize("permission", NEEDED, ids=" on ".join)
 def test_the_relay_fails_visibly_without_the_permission(permitted: DeployedRelay, permission: Permission) -> None:
     """The role would allow more than the relay does, or the relay would hide a missing permission."""
-    act, sign = NEEDED[permission]
-    assert act(permitted) == set(), "with all permissions, nothing fails"
+    what, sign = NEEDED[permission]
+    assert signs(permitted, what) == set(), "with all permissions, nothing fails"
     with without(permitted, permission):
-        assert act(permitted) == {sign}
+        assert signs(permitted, what) == {sign}
 
 
 def split(relay: DeployedRelay, statements: list[dict[str, Any]]) -> dict[Permission, dict[str, Any]]:
@@ -138,12 +109,18 @@ def name_of(relay: DeployedRelay, arn: str) -> str:
     return next((name for end, name in ends.items() if arn.endswith(end)), arn)
 
 
-def failing(relay: DeployedRelay) -> dict[str, str]:
-    """Return a result that the endpoint knows and fails on once."""
+def event(relay: DeployedRelay, what: str) -> dict[str, Any]:
+    """Return the event that brings this to the function."""
     one = result()
-    relay.endpoint.issue(one["uuid"])
-    relay.endpoint.misbehave(one["uuid"], error(500))
-    return one
+    if what == "a malformed result":
+        one["uuid"] = ""
+    else:
+        relay.endpoint.issue(one["uuid"])
+    if what.endswith("that fails"):
+        relay.endpoint.misbehave(one["uuid"], error(500))
+    if what.startswith("an event"):
+        return {"id": "e", "detail-type": "Flash Call Result", "detail": one}
+    return batch(relay, one)
 
 
 def batch(relay: DeployedRelay, body: dict[str, str]) -> dict[str, Any]:
@@ -164,22 +141,20 @@ def batch(relay: DeployedRelay, body: dict[str, str]) -> dict[str, Any]:
     return {"Records": [{"eventSource": "aws:sqs", **{ours: message[theirs] for ours, theirs in names.items()}}]}
 
 
-def signs(relay: DeployedRelay, event: dict[str, Any]) -> Signs:
-    """Invoke the function; return its failures, by its log."""
+def signs(relay: DeployedRelay, what: str) -> set[str]:
+    """Invoke the function with this; return its failures, by its log."""
 
     def ends() -> list[int]:
         return [at for at, line in enumerate(relay.deployment.log(), start=1) if line.get("message") == "batch.settled"]
 
     before = ends()
-    relay.deployment.invoke(event)
-    wait_for(lambda: len(ends()) > len(before), "the end of the batch in the log")
+    with relay.reconfigured() if what.endswith("new environment") else contextlib.nullcontext():
+        relay.deployment.invoke(event(relay, what))
+        wait_for(lambda: len(ends()) > len(before), "the end of the batch in the log")
     seen = set()
     for line in relay.deployment.log()[max(before, default=0) :]:
-        if line["message"] in ("settle.failed", "ledger.failed", "outcome_event.failed"):
-            what, _, code = str(line["detail"]).partition(": ")
-            assert "AccessDenied" in code
-            seen.add(f"{line['message']} {what}")
-        elif line.get("reason") == "credentials_unavailable":
+        failed = line["message"] in ("settle.failed", "ledger.failed", "outcome_event.failed")
+        if failed or line.get("reason") == "credentials_unavailable":
             assert "AccessDenied" in str(line["detail"])
-            seen.add(f"{line['message']} {line['reason']}")
+            seen.add(f"{line['message']} {str(line['detail']).partition(': ')[0] if failed else 'credentials'}")
     return seen
