@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -86,15 +85,11 @@ def messages(_rate: str, lasts: int) -> Reported:
     return reported("ApproximateNumberOfMessagesVisible", values)
 
 
-def losses(metric: str) -> Failure:
-    """Return a failure that a metric reports for each event."""
-
-    def failure(rate: str, lasts: int) -> Reported:
-        at_each = itertools.count(BEGINS, RATES[rate].every_s / 60)
-        events = itertools.takewhile(lambda at: at < BEGINS + lasts, at_each)
-        return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
-
-    return failure
+def losses(metric: str, rate: str, lasts: int) -> Reported:
+    """Return a metric that is reported for each event that is lost during `lasts` minutes."""
+    at_each = itertools.count(BEGINS, RATES[rate].every_s / 60)
+    events = itertools.takewhile(lambda at: at < BEGINS + lasts, at_each)
+    return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
 
 
 @cache
@@ -130,7 +125,7 @@ class Case:
 
 def lossy(metric: str, claim: str) -> Case:
     """Return the timing of an alarm on single events: it lasts an hour after the last, so that it fires once."""
-    return Case(losses(metric), claim, (0,) * 3, (1,) * 3, 62, "an hour after the last")
+    return Case(partial(losses, metric), claim, (0,) * 3, (1,) * 3, 62, "an hour after the last")
 
 
 REFUSED = partial(outage, reason=Reason.CREDENTIALS_REJECTED)
@@ -160,17 +155,12 @@ CASES = {
 }
 
 
-def changes(alarm: dict[str, Any], what: Reported, beyond: int, last: int) -> list[tuple[int, str]]:
-    """Return each change of an alarm's state, as (minutes after the failure began, new state)."""
-    began = BEGINS - BEGINS % HOUR
-    found = ["OK", *states(alarm, what, range(began, last), beyond)]
-    pairs = enumerate(pairwise(found), start=began + 1 - BEGINS)
+def changes(name: str, what: Reported, beyond: int, last: int | None = None) -> list[tuple[int, str]]:
+    """Return the changes of an alarm's state while a metric reports: (minutes after the failure began, state)."""
+    last = last or max(max(metric.counts, default=0) for metric in what.values())
+    found = ["OK", *states(ALARMS[name], what, range(BEGINS, last), beyond)]
+    pairs = enumerate(pairwise(found), start=1)
     return [(minute, state) for minute, (before, state) in pairs if state != before]
-
-
-def last_minute(what: Reported) -> int:
-    """Return the last minute of which a metric reports something."""
-    return max(max(metric.counts, default=0) for metric in what.values())
 
 
 @every_beyond
@@ -178,8 +168,8 @@ def last_minute(what: Reported) -> int:
 @every_alarm
 def test_an_alarm_stays_silent_in_a_failure_shorter_than_its_text_says(name: str, rate: str, beyond: int) -> None:
     """An on-call engineer would be woken for a failure that ends before they can act."""
-    what = CASES[name].failure(rate, CASES[name].silent[list(RATES).index(rate)])
-    assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
+    case = CASES[name]
+    assert changes(name, case.failure(rate, case.silent[list(RATES).index(rate)]), beyond) == []
 
 
 @every_beyond
@@ -189,14 +179,11 @@ def test_an_alarm_fires_in_a_failure_longer_than_its_text_says_and_ends_after_it
     name: str, rate: str, beyond: int
 ) -> None:
     """An outage would raise no alarm while it lasts, or the alarm would stay up after the recovery."""
-    case = CASES[name]
-    which = list(RATES).index(rate)
-    lasts = case.fires[which]
-    what = case.failure(rate, lasts)
-    (fired, to), (ended, back) = changes(ALARMS[name], what, beyond, last_minute(what))
+    case, which = CASES[name], list(RATES).index(rate)
+    (fired, to), (ended, back) = changes(name, case.failure(rate, case.fires[which]), beyond)
     assert (to, back) == ("ALARM", "OK")
-    assert case.silent[which] < fired <= lasts + 1
-    assert ended <= lasts + case.over
+    assert case.silent[which] < fired <= case.fires[which] + 1
+    assert ended <= case.fires[which] + case.over
 
 
 @every_beyond
@@ -204,8 +191,7 @@ def test_an_alarm_fires_in_a_failure_longer_than_its_text_says_and_ends_after_it
 @every_alarm
 def test_an_alarm_stays_silent_over_isolated_errors(name: str, rate: str, beyond: int) -> None:
     """Engineers would learn to ignore the alarms."""
-    what = isolated_failures(rate)
-    assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
+    assert changes(name, isolated_failures(rate), beyond) == []
 
 
 @every_beyond
@@ -214,8 +200,8 @@ def test_an_alarm_stays_silent_over_isolated_errors(name: str, rate: str, beyond
 def test_a_long_failure_raises_an_alarm_once(name: str, rate: str, beyond: int) -> None:
     """An alarm would fire again with each retry of the one waiting result, and wake an engineer each time."""
     lasts = max(7 * HOUR, *CASES[name].fires)
-    what = CASES[name].failure(rate, lasts)
-    assert [state for _, state in changes(ALARMS[name], what, beyond, BEGINS + lasts)] == ["ALARM"]
+    found = changes(name, CASES[name].failure(rate, lasts), beyond, BEGINS + lasts)
+    assert [state for _, state in found] == ["ALARM"]
 
 
 @every_alarm
