@@ -5,6 +5,7 @@ than the alarm needs; AWS does not say how many. Older windows with data replace
 few, `TreatMissingData` decides.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,11 +27,11 @@ class MetricHistory:
     counts: dict[int, int] = field(default_factory=dict)
     maxima: dict[int, float] = field(default_factory=dict)
 
-    def report(self, at_s: float, value: float, times: int = 1) -> None:
-        """Add a value that was reported `times` times at the moment `at_s`, in seconds."""
+    def report(self, at_s: float, value: float) -> None:
+        """Add a value that was reported at the moment `at_s`, in seconds."""
         minute = int(at_s // MINUTE_S)
-        self.sums[minute] = self.sums.get(minute, 0.0) + value * times
-        self.counts[minute] = self.counts.get(minute, 0) + times
+        self.sums[minute] = self.sums.get(minute, 0.0) + value
+        self.counts[minute] = self.counts.get(minute, 0) + 1
         self.maxima[minute] = max(value, self.maxima.get(minute, value))
 
     def statistic(self, name: str, minutes: range) -> float | None:
@@ -113,33 +114,24 @@ def _compiled(expression: str) -> Any:
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
     """Return an alarm's state after the state `before`, from the retrieved values, oldest first."""
-    needed = alarm["EvaluationPeriods"]
-    to_alarm = alarm.get("DatapointsToAlarm", needed)
-    threshold, inclusive = alarm["Threshold"], alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
-    real = [value > threshold or (inclusive and value == threshold) for value in points if value is not None]
-    real = real[-needed:]
-    if sum(real) >= to_alarm:
+    needed, threshold = alarm["EvaluationPeriods"], alarm["Threshold"]
+    breaches = {"GreaterThanOrEqualToThreshold": operator.ge, "GreaterThanThreshold": operator.gt}
+    real = [breaches[alarm["ComparisonOperator"]](value, threshold) for value in points if value is not None][-needed:]
+    if sum(real) >= alarm.get("DatapointsToAlarm", needed):
         return "ALARM"
     if len(real) == needed or alarm["TreatMissingData"] == "notBreaching":
         return "OK"
     return before if all(real) else "OK"  # ignore
 
 
-def states(
-    alarm: Mapping[str, Any], reported: Reported, minutes: range, beyond: int, before: str = "OK"
-) -> Iterator[str]:
-    """Yield an alarm's state at the end of each of these minutes.
+def states(alarm: Mapping[str, Any], reported: Reported, minutes: range, beyond: int) -> Iterator[str]:
+    """Yield an alarm's state at the end of each of these minutes; before them it is OK.
 
-    Args:
-        alarm: the alarm's properties, resolved.
-        reported: the metrics.
-        minutes: the minutes to evaluate.
-        beyond: how many windows CloudWatch retrieves beyond the windows that the alarm needs.
-        before: the state at the beginning.
+    CloudWatch retrieves `beyond` more windows than the alarm needs.
     """
-    windows = alarm["EvaluationPeriods"] + beyond
-    every = 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1
+    now, every = "OK", 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1
     for minute in minutes:
         if minute % every == 0:
-            before = state(alarm, _datapoints(alarm, reported, minute + 1, windows), before)
-        yield before
+            points = _datapoints(alarm, reported, minute + 1, alarm["EvaluationPeriods"] + beyond)
+            now = state(alarm, points, now)
+        yield now
