@@ -8,19 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from flash_call_relay import policy, telemetry
-from flash_call_relay.models import (
-    OTHER,
-    Confirmed,
-    FlashCallResult,
-    GateEvent,
-    Judgement,
-    NoResult,
-    Processed,
-    Reason,
-    Record,
-    Reply,
-)
+from flash_call_relay import models, policy, telemetry
+from flash_call_relay.models import OTHER, Judgement, Processed, Reason
 from tests.support import emf
 from tests.support.template import default_settings
 
@@ -51,7 +40,7 @@ def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
         for outcome in _every_outcome():
             invocation.log_outcome(outcome)
-        invocation.log_gate(list(GateEvent))
+        invocation.log_gate(list(models.GateEvent))
         invocation.log_ledger(["read: TimeoutError"], ["uuid"])
         invocation.log_secret("Secrets Manager answers AccessDeniedException")
         invocation.close(
@@ -63,14 +52,14 @@ def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
 
 def _every_outcome() -> Iterator[Processed]:
     """Yield a record for each outcome and reason, for both statuses and at each age that the policy distinguishes."""
-    invalid = NoResult("no uuid")
-    yield Processed(Record("message", "handle", "{}", 0.0, 1, invalid), policy.park_invalid(invalid), 1.0)
+    invalid = models.NoResult("no uuid")
+    yield Processed(models.Record("message", "handle", "{}", 0.0, 1, invalid), policy.park_invalid(invalid), 1.0)
     for status in OTHER.values():
-        result = FlashCallResult("uuid", status)
-        record = Record("message", "handle", "{}", 0.0, 1, result)
-        replies = [Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
-        findings: list[Judgement | Confirmed] = [policy.judge(SETTINGS, result, reply) for reply in replies]
-        findings += [Confirmed(status, at=0.0), Confirmed(OTHER[status], at=0.0)]
+        result = models.FlashCallResult("uuid", status)
+        record = models.Record("message", "handle", "{}", 0.0, 1, result)
+        replies = [models.Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
+        findings: list[Judgement | models.Confirmed] = [policy.judge(SETTINGS, result, reply) for reply in replies]
+        findings += [models.Confirmed(status, at=0.0), models.Confirmed(OTHER[status], at=0.0)]
         findings += [Judgement(reason, "why") for reason in Reason if not reason.parks or reason is Reason.UNKNOWN_CALL]
         for age_s in AGES_S:
             for finding in findings:

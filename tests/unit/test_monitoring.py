@@ -105,13 +105,9 @@ def test_aws_metrics_have_the_names_and_dimensions_of_aws() -> None:
         resource = value.removesuffix(".QueueName").removeprefix("a-stack-").removesuffix("-1U44TLUZ7OR55")
         assert metric.name in AWS_METRICS[metric.namespace, dimension, RESOURCES[resource]["Type"]], metric
         assert value.endswith(".QueueName") == (dimension == "QueueName"), "!Ref of a queue is its URL"
-
-
-@pytest.mark.parametrize("queue", ["ParkedQueue", "DeadLetterQueue"])
-def test_the_alarms_named_after_a_queue_watch_it(queue: str) -> None:
-    """Results that a person has to decide on would expire unseen."""
-    watched = [metric for name in ALARMS if name.startswith(queue) for metric in alarm_metrics(ALARMS[name])]
-    assert [metric.dimensions for metric in watched] == [{"QueueName": f"{queue}.QueueName"}] * 2
+    for queue in ("ParkedQueue", "DeadLetterQueue"):
+        watched = [metric for name in ALARMS if name.startswith(queue) for metric in alarm_metrics(ALARMS[name])]
+        assert [metric.dimensions for metric in watched] == [{"QueueName": f"{queue}.QueueName"}] * 2
 
 
 @pytest.mark.parametrize(("bus", "dimensions"), [("default", {}), ("a/bus", {"EventBusName": "a/bus"})])

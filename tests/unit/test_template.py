@@ -72,16 +72,12 @@ def test_each_place_keeps_a_message_longer_than_the_one_before() -> None:
     assert result["MessageRetentionPeriod"] + others[0]["MessageRetentionPeriod"] < ledger.KEPT_S
 
 
-def test_the_ledger_costs_nothing_while_it_rests_and_deletes_old_entries() -> None:
-    """The table would grow and cost for ever."""
+def test_what_is_kept_for_long_costs_little() -> None:
+    """The ledger would grow and cost for ever, or the story of one result would scan all logs, at a price per GB."""
     table = properties("LedgerTable")
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert "PointInTimeRecoverySpecification" not in table
-
-
-def test_the_log_is_indexed_by_uuid() -> None:
-    """At volume, the story of one result would scan all logs, and AWS charges by the gigabyte."""
     assert properties("RelayLogGroup")["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
     assert '| filter uuid = "UUID"' in monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]["QueryString"]
 
