@@ -49,18 +49,13 @@ def test_all_that_is_stored_is_encrypted_with_the_given_key(key: str) -> None:
     made = {name: one.get("Properties", {}) for name, one in stack(KmsKeyArn=key).items()}
     for name in QUEUES:
         assert (made[name].get("SqsManagedSseEnabled", False), made[name].get("KmsMasterKeyId", "")) == (not key, key)
-    for name, takes in {
-        "RelayFunction": "KmsKeyArn",
-        "RelayLogGroup": "KmsKeyId",
-        "CredentialsSecret": "KmsKeyId",
-    }.items():
-        assert made[name].get(takes, "") == key
+    assert made["RelayFunction"].get("KmsKeyArn", "") == key
+    assert {made[name].get("KmsKeyId", "") for name in ("RelayLogGroup", "CredentialsSecret")} == {key}
     # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
-    assert made["LedgerTable"].get("SSESpecification", {}).get("KMSMasterKeyId", "") == key
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} if key else None
+    assert made["LedgerTable"].get("SSESpecification") == own
     topic = template("monitoring")["Resources"]["AlarmTopic"]["Properties"]
-    assert "KmsMasterKeyId" not in topic, (
-        "nobody would learn of a disabled key, since its alarm would need the key, too"
-    )
+    assert "KmsMasterKeyId" not in topic, "the alarm of a disabled key would need the key, too"
 
 
 def test_each_place_keeps_a_message_longer_than_the_one_before() -> None:
@@ -249,14 +244,10 @@ def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
     """By default the function would be in a VPC and could not reach BetaTel, or its role could make interfaces."""
     given = {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
     wanted = {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
-    for known, vpc in (
-        ({}, None),
-        ({"SubnetIds": "subnet-1"}, None),
-        ({"SecurityGroupIds": "sg-1"}, None),
-        (given, wanted),
-    ):
-        assert properties("RelayFunction", **known).get("VpcConfig") == vpc
-        assert ("ec2:" in str(statements("RelayRole", **known))) == (vpc is not None)
+    assert properties("RelayFunction", **given)["VpcConfig"] == wanted
+    for known in ({}, {"SubnetIds": "subnet-1"}, {"SecurityGroupIds": "sg-1"}):
+        assert "VpcConfig" not in properties("RelayFunction", **known)
+        assert "ec2:" not in str(statements("RelayRole", **known))
 
 
 def test_another_partition_has_its_own_names() -> None:
@@ -285,11 +276,8 @@ def test_the_event_source_mapping_takes_partial_failures() -> None:
 def test_no_log_level_hides_a_metric() -> None:
     """Lambda would drop the metrics, which are lines without a level, and no alarm would fire."""
     assert set(PARAMETERS["LogLevel"]["AllowedValues"]) == {"INFO", "DEBUG"}
-    function = properties("RelayFunction", LogLevel="DEBUG")
-    assert (function["LoggingConfig"]["LogFormat"], function["LoggingConfig"]["ApplicationLogLevel"]) == (
-        "JSON",
-        "DEBUG",
-    )
+    logging = properties("RelayFunction", LogLevel="DEBUG")["LoggingConfig"]
+    assert (logging["LogFormat"], logging["ApplicationLogLevel"]) == ("JSON", "DEBUG")
 
 
 @pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
