@@ -123,10 +123,9 @@ def test_the_alarms_on_lost_events_exist_where_their_metrics_do(route: str, lost
     alarms = monitoring("AWS::CloudWatch::Alarm", EventRoute=route)
     assert ALARMS.keys() - alarms.keys() == set(LOSSES) - set(lost)
     (dashboard,) = monitoring("AWS::CloudWatch::Dashboard", EventRoute=route).values()
-    (shown,) = [
-        one["properties"] for one in json.loads(dashboard["DashboardBody"])["widgets"] if one["type"] == "alarm"
-    ]
-    assert sorted(shown["alarms"]) == sorted(f"{name}.Arn" for name in alarms)
+    widgets = json.loads(dashboard["DashboardBody"])["widgets"]
+    (shown,) = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
+    assert sorted(shown) == sorted(f"{name}.Arn" for name in alarms)
 
 
 TEXTS = {widget["properties"]["title"]: widget["properties"]["query"] for widget in WIDGETS if widget["type"] == "log"}
@@ -214,11 +213,10 @@ def test_an_alarms_text_has_its_meaning_first_command_and_runbook_link(name: str
 
 def test_alarms_and_runbook_headings_match() -> None:
     """An alarm's link would lead nowhere, or the runbook would describe an alarm that does not exist."""
-    alarms_part = RUNBOOK.split("\n## The alarms\n")[1].split("\n## ")[0]
-    assert [f"a-stack-{name}" for name in re.findall(r"(?m)^### (.+)$", alarms_part)] == [
-        alarm["AlarmName"] for alarm in ALARMS.values()
-    ]
-    for part in alarms_part.split("\n### ")[1:]:
+    _, *parts = RUNBOOK.split("\n## The alarms\n")[1].split("\n## ")[0].split("\n### ")
+    names = [f"a-stack-{part.splitlines()[0]}" for part in parts]
+    assert names == [alarm["AlarmName"] for alarm in ALARMS.values()]
+    for part in parts:
         assert re.search(r"\*\*Look\*\*.*\*\*do\*\*.*\*\*Over\*\*", part, re.DOTALL | re.IGNORECASE), part
 
 
@@ -231,11 +229,7 @@ def test_an_alarm_notifies_twice_and_is_within_the_limits_of_cloudwatch(name: st
     assert period_s(alarm) * alarm["EvaluationPeriods"] <= (7 * DAY_S if period_s(alarm) >= 3600 else DAY_S)
     assert 1 <= alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
     returned = [one for one in alarm.get("Metrics", ()) if one.get("ReturnData", True)]
-    assert len(returned) == ("Metrics" in alarm)
-    for one in returned:
-        inputs = {other["Id"] for other in alarm["Metrics"]} - {one["Id"]}
-        words = set(re.findall(r"[A-Za-z_]+", one["Expression"]))
-        assert words - {"FILL", "REPEAT", "IF"} == inputs  # tests/support/alarms.py evaluates it
+    assert ["Expression" in one for one in returned] == [True] * ("Metrics" in alarm)
 
 
 def test_only_cloudwatch_may_publish_alarms_and_only_over_tls() -> None:
