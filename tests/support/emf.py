@@ -1,7 +1,7 @@
 """CloudWatch's embedded metric format, read by its specification: a value that CloudWatch would drop fails here.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-Powertools itself checks units, dimensions and the lengths of names.
+Units have the type MetricUnit, and the relay's names and dimensions are few, short and its own.
 """
 
 from collections.abc import Iterable
