@@ -30,15 +30,17 @@ for name, call in {"sqs": "list_queues", "secretsmanager": "list_secrets", "dyna
 PYTHON = TOOLS / "sam" / "bin" / "python"  # The `package` fixture builds with the Python of TOOLS / "dev".
 
 
+def run(package: Path, script: str, **environment: str) -> str:
+    """Run a script on the package alone: without site-packages no other library is found; -B leaves it unchanged."""
+    command = [sys.executable, "-I", "-S", "-B", "-c", f"import sys; sys.path.insert(0, {str(package)!r}){script}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_package_imports_without_other_libraries_and_is_small(package: Path) -> None:
     """The function would not start on AWS, where its package is all it has, or it would start slowly."""
-    script = (
-        f"import sys; sys.path.insert(0, {str(package)!r}); import flash_call_relay.handler as h; print(h.__file__)"
-    )
-    # Without site-packages, so that no library outside the package is found. -B leaves the package unchanged.
-    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(package))
+    assert run(package, "; import flash_call_relay.handler as h; print(h.__file__)").startswith(str(package))
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     assert size < SIZE_LIMIT_MB * 1024 * 1024
 
@@ -52,13 +54,10 @@ def test_the_package_imports_without_other_libraries_and_is_small(package: Path)
 )
 def test_the_package_resolves_fips_endpoints(package: Path, region: str, hosts: str) -> None:
     """In an account that demands FIPS the function would call the usual endpoints, or not start."""
-    script = f"import sys; sys.path.insert(0, {str(package)!r}){ASK_EACH_SERVICE}"
     environment = {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": region, "AWS_CONFIG_FILE": os.devnull}
     environment |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == [f"https://{host}.{region}.amazonaws.com/" for host in hosts.split()], done.stderr
+    asked = run(package, ASK_EACH_SERVICE, **environment)
+    assert asked.split() == [f"https://{host}.{region}.amazonaws.com/" for host in hosts.split()]
 
 
 def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Path, tmp_path: Path) -> None:
@@ -66,9 +65,9 @@ def test_each_build_makes_the_same_package_and_bytecode_is_optional(package: Pat
     again = tmp_path / "a $(package)"
     done = build(again, "VERSION_PYTHON=")
     assert "no bytecode" in done.stderr
-    assert_same(files(again), {name: file for name, file in files(package).items() if not name.endswith(".pyc")})
+    assert {Path(name).suffix for name in differing(again, package)} == {".pyc"}
     build(again, "--old-file=sources")  # Adds the bytecode to the same sources.
-    assert_same(files(again), files(package))
+    assert differing(again, package) == []
 
 
 def test_the_runtime_starts_from_the_packages_bytecode(relay: DeployedRelay, package: Path, tmp_path: Path) -> None:
@@ -99,15 +98,14 @@ def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def files(package: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the permissions and contents of a package by path."""
-    return {
-        str(path.relative_to(package)): (path.stat().st_mode, path.read_bytes())
-        for path in package.rglob("*")
-        if path.is_file()
-    }
-
-
-def assert_same(ours: dict[str, tuple[int, bytes]], theirs: dict[str, tuple[int, bytes]]) -> None:
-    """Name the files that differ; pytest would take minutes to compare their contents."""
-    assert [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)] == []
+def differing(ours: Path, theirs: Path) -> list[str]:
+    """Return the files that differ in permissions or contents; pytest would take minutes to compare them itself."""
+    found = [
+        {
+            str(path.relative_to(place)): (path.stat().st_mode, path.read_bytes())
+            for path in place.rglob("*")
+            if path.is_file()
+        }
+        for place in (ours, theirs)
+    ]
+    return sorted(name for name in found[0].keys() | found[1].keys() if found[0].get(name) != found[1].get(name))

@@ -44,10 +44,10 @@ def fuzz(target: str, seconds: int) -> bool:
         old.unlink()
     for data in targets.cases(target).values():
         (seeds / hashlib.sha256(data).hexdigest()).write_bytes(data)
-    escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in targets.tokens(target))
-    tokens = WORK / target / "tokens"
-    tokens.write_text("".join(f'"{token}"\n' for token in escaped))
-    command = [*(sys.executable, "-m", "tests.fuzz.one", target), f"-dict={tokens}", "-max_len=4096", "-len_control=0"]
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in targets.words(target))
+    words = WORK / target / "words"
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
+    command = [*(sys.executable, "-m", "tests.fuzz.one", target), f"-dict={words}", "-max_len=4096", "-len_control=0"]
     command += ["-keep_seed=1"]  # coverage does not see the point of each saved case
     command += ["-use_value_profile=1"]  # without it, a million inputs find no uuid of 129 characters
     # An input that takes more seconds or MB than this breaks a promise, too.

@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.support.template import default_settings
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_800_000_000.0
-PATIENCE_S = 20  # twice the longest attempt
 RESULT = FlashCallResult("01JV5V54KPYK9GB29265EQRZ2P", "Success")
 # The second pair looks like other characters made printable.
 CREDENTIALS = (
@@ -30,27 +28,24 @@ CREDENTIALS = (
     Credentials("key  \\x0a\\xe9 4f1c", "a user of ours"),
 )
 SETTINGS = default_settings()
-GOOD_REPLY = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'
+WORD = re.compile(rb'"(?:\\.|[^"\\])*"|[\w.+-]+|.', re.DOTALL)
 
 
 def cases(target: str) -> dict[str, bytes]:
     """Return the saved inputs of a target, by name."""
-    return {name: to_bytes(text) for name, text in _read(target).items()}
+    return {name: to_bytes(text) for name, text in json.loads((CORPUS / f"{target}.json").read_text()).items()}
 
 
-def tokens(target: str) -> list[bytes]:
-    """Return the words of a target's inputs, so that random inputs contain them."""
-    return [to_bytes(token) for token in _read("tokens")[target]]
+def words(target: str) -> list[bytes]:
+    """Return the words of a target's saved inputs, so that new inputs contain them."""
+    found = {word for data in cases(target).values() for word in WORD.findall(data)}
+    return sorted(word for word in found if len(word) <= 64)
 
 
 def save(target: str, name: str, data: bytes) -> None:
     """Save an input of a target under a name."""
-    saved = _read(target) | {name: to_text(data)}
+    saved = {known: to_text(old) for known, old in cases(target).items()} | {name: to_text(data)}
     (CORPUS / f"{target}.json").write_text(json.dumps(saved, indent=0) + "\n")
-
-
-def _read(name: str) -> Any:
-    return json.loads((CORPUS / f"{name}.json").read_text())
 
 
 def to_bytes(text: str) -> bytes:
@@ -66,17 +61,14 @@ def to_text(data: bytes) -> str:
 def body(data: bytes) -> None:
     """Check that a message's body is a result that BetaTel accepts, or has a short fault, and raises nothing.
 
-    The result is the one that the JSON names, and stays the same when it is written and read again. A JSON object
-    without repeated keys is a result if its uuid has 1 to 128 visible ASCII characters and its status is documented.
+    The result is the one that the JSON names. A JSON object without repeated keys is a result if its uuid has 1 to 128
+    visible ASCII characters and its status is documented.
     """
     text = to_text(data)
     content = events.parse_body(text)
     _check_content(content)
     if isinstance(content, FlashCallResult):
         assert _named(json.loads(text)) == content, "another result than the body names"
-        own = {"uuid": content.uuid, "status": content.status}
-        for again in (own, {"detail-type": "any", "detail": own}):
-            assert events.parse_body(json.dumps(again)) == content, "not the same when read again"
     with contextlib.suppress(ValueError, RecursionError):
         once = json.dumps(json.loads(text))  # the same without repeated keys
         read, expected = events.parse_body(once), _named(json.loads(once))
@@ -106,15 +98,12 @@ def event(data: bytes) -> None:
         _check_content(record.content)
         again = events.parse_body(record.body)
         # JSON makes one character of two surrogates side by side, and the sentence about a fault may quote it.
-        quotes_surrogates = (
-            isinstance(record.content, NoResult) and isinstance(again, NoResult) and "\\ud" in record.body
-        )
-        assert record.content == again or quotes_surrogates, "another content than the body's"
+        faults = isinstance(record.content, NoResult) and isinstance(again, NoResult)
+        assert record.content == again or (faults and "\\ud" in record.body), "another content than the body's"
         assert math.isfinite(record.sent_at), "no age"
-    if "Records" in document and isinstance(document["Records"], list) and records:
-        direct = records[0].receipt_handle is None
-        sent = [] if direct else [(one["messageId"], one["body"]) for one in document["Records"]]
-        assert direct or [(record.message_id, record.body) for record in records] == sent, "a message lost or changed"
+    if not records or records[0].receipt_handle is not None:
+        sent = [(one["messageId"], one["body"]) for one in document["Records"]]
+        assert [(record.message_id, record.body) for record in records] == sent, "a message lost or changed"
 
 
 def reply(data: bytes) -> None:
@@ -131,24 +120,20 @@ def reply(data: bytes) -> None:
         assert key != "uuid" or re.fullmatch(RESULT.uuid, value, re.IGNORECASE | re.ASCII), "another uuid confirms"
         assert key != "status" or value.lower() != OTHER[RESULT.status].lower(), "the other status confirms"
     for credentials in CREDENTIALS:
-        said = replies.parse(429, {"Retry-After": to_text(data)}, data, credentials)
-        _check_words(said.message, credentials, limit=120)
+        said = replies.parse(429, {"Retry-After": to_text(data)}, data, credentials).message
+        assert re.fullmatch("[ -~]{0,120}", said), "words that are not printable"
+        for secret in (credentials.api_key.lower(), credentials.user_id.lower()):
+            runs = [secret[start : start + 6] for start in range(len(secret) - 5)]
+            assert not any(run in said.lower() for run in runs), "a part of the credentials is shown"
 
 
 def retry_after(data: bytes) -> None:
-    """Check that any `Retry-After` asks for 0 to 900 seconds or nothing, and a number or a date for its own value."""
+    """Check that any `Retry-After` asks for 0 to 900 seconds or nothing, and a number for its own value."""
     text = to_text(data)
     seconds = replies.retry_after_s(text, NOW)
     assert seconds is None or 0 <= seconds <= replies.MAX_RETRY_AFTER_S
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         assert seconds == min(float(text), replies.MAX_RETRY_AFTER_S), "another number"
-    elif re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} [1-9]\d{3} \d\d:\d\d:\d\d GMT", text, re.ASCII):
-        try:
-            moment = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-        except ValueError:
-            return
-        wait_s = moment.timestamp() - NOW
-        assert seconds == max(0, min(wait_s, replies.MAX_RETRY_AFTER_S)), "another date"
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -185,10 +170,3 @@ def _pairs(data: bytes) -> list[tuple[str, Any]] | None:
     except (ValueError, RecursionError):
         return None
     return list(document) if isinstance(document, tuple) else None
-
-
-def _check_words(words: str, credentials: Credentials, *, limit: int) -> None:
-    assert re.fullmatch(f"[ -~]{{0,{limit}}}", words), "words that are not printable"
-    for secret in (credentials.api_key.lower(), credentials.user_id.lower()):
-        runs = {secret[start : start + 6] for start in range(len(secret) - 5)}
-        assert not [run for run in runs if run in words.lower()], "a part of the credentials is shown"

@@ -5,7 +5,8 @@ than the alarm needs; AWS does not say how many. Older windows with data replace
 few, `TreatMissingData` decides.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -26,11 +27,11 @@ class MetricHistory:
     counts: dict[int, int] = field(default_factory=dict)
     maxima: dict[int, float] = field(default_factory=dict)
 
-    def report(self, at_s: float, value: float, times: int = 1) -> None:
-        """Add a value that was reported `times` times at the moment `at_s`, in seconds."""
+    def report(self, at_s: float, value: float) -> None:
+        """Add a value that was reported at the moment `at_s`, in seconds."""
         minute = int(at_s // MINUTE_S)
-        self.sums[minute] = self.sums.get(minute, 0.0) + value * times
-        self.counts[minute] = self.counts.get(minute, 0) + times
+        self.sums[minute] = self.sums.get(minute, 0.0) + value
+        self.counts[minute] = self.counts.get(minute, 0) + 1
         self.maxima[minute] = max(value, self.maxima.get(minute, value))
 
     def statistic(self, name: str, minutes: range) -> float | None:
@@ -38,35 +39,27 @@ class MetricHistory:
         present = [minute for minute in minutes if minute in self.counts]
         if not present:
             return None
-        count, total = sum(self.counts[m] for m in present), sum(self.sums[m] for m in present)
-        figures = {
-            "Sum": total,
-            "SampleCount": float(count),
-            "Average": total / count,
-            "Maximum": max(self.maxima[m] for m in present),
-        }
-        return figures[name]
+        if name == "Maximum":
+            return max(self.maxima[minute] for minute in present)
+        count, total = sum(self.counts[minute] for minute in present), sum(self.sums[minute] for minute in present)
+        return {"Sum": total, "SampleCount": float(count), "Average": total / count}[name]
 
 
 Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
 
 
+@dataclass(frozen=True)
 class _Series:
     """A time series with the operations of CloudWatch's metric math that the template's alarms use."""
 
-    def __init__(self, points: Datapoints) -> None:
-        self.points = points
+    points: Datapoints
 
-    def _with(self, other: "_Series | float", operation: Callable[[float, float], float]) -> "_Series":
-        others = other.points if isinstance(other, _Series) else [other] * len(self.points)
-        pairs = zip(self.points, others, strict=True)
-        return _Series([None if a is None or b is None else operation(a, b) for a, b in pairs])
+    def __add__(self, other: "_Series") -> "_Series":
+        pairs = zip(self.points, other.points, strict=True)
+        return _Series([None if a is None or b is None else a + b for a, b in pairs])
 
-    def __add__(self, other: "_Series | float") -> "_Series":
-        return self._with(other, lambda a, b: a + b)
-
-    def __gt__(self, other: "_Series | float") -> "_Series":
-        return self._with(other, lambda a, b: float(a > b))
+    def __gt__(self, limit: float) -> "_Series":
+        return _Series([None if point is None else float(point > limit) for point in self.points])
 
 
 def _fill(series: _Series, value: str | float) -> _Series:
@@ -88,17 +81,10 @@ def _metric_name(metric: Mapping[str, Any]) -> str:
     return "/".join([metric["MetricName"], *reason])
 
 
-def metric_names(alarm: Mapping[str, Any]) -> list[str]:
-    """Return the names of an alarm's metrics."""
-    stats = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one]
-    return [_metric_name(metric) for metric in stats or [alarm]]
-
-
 def period_s(alarm: Mapping[str, Any]) -> int:
-    """Return an alarm's period in seconds."""
-    (period,) = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one} or {
-        alarm["Period"]
-    }
+    """Return an alarm's period in seconds; all its metrics have the same."""
+    periods = {one["MetricStat"]["Period"] for one in alarm.get("Metrics", ()) if "MetricStat" in one}
+    (period,) = periods or {alarm["Period"]}
     return int(period)
 
 
@@ -128,33 +114,24 @@ def _compiled(expression: str) -> Any:
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
     """Return an alarm's state after the state `before`, from the retrieved values, oldest first."""
-    needed = alarm["EvaluationPeriods"]
-    to_alarm = alarm.get("DatapointsToAlarm", needed)
-    threshold, inclusive = alarm["Threshold"], alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
-    real = [value > threshold or (inclusive and value == threshold) for value in points if value is not None]
-    real = real[-needed:]
-    if sum(real) >= to_alarm:
+    needed, threshold = alarm["EvaluationPeriods"], alarm["Threshold"]
+    breaches = {"GreaterThanOrEqualToThreshold": operator.ge, "GreaterThanThreshold": operator.gt}
+    real = [breaches[alarm["ComparisonOperator"]](value, threshold) for value in points if value is not None][-needed:]
+    if sum(real) >= alarm.get("DatapointsToAlarm", needed):
         return "ALARM"
     if len(real) == needed or alarm["TreatMissingData"] == "notBreaching":
         return "OK"
     return before if all(real) else "OK"  # ignore
 
 
-def states(
-    alarm: Mapping[str, Any], reported: Reported, minutes: range, beyond: int, before: str = "OK"
-) -> Iterator[str]:
-    """Yield an alarm's state at the end of each of these minutes.
+def states(alarm: Mapping[str, Any], reported: Reported, minutes: range, beyond: int) -> Iterator[str]:
+    """Yield an alarm's state at the end of each of these minutes; before them it is OK.
 
-    Args:
-        alarm: the alarm's properties, resolved.
-        reported: the metrics.
-        minutes: the minutes to evaluate.
-        beyond: how many windows CloudWatch retrieves beyond the windows that the alarm needs.
-        before: the state at the beginning.
+    CloudWatch retrieves `beyond` more windows than the alarm needs.
     """
-    windows = alarm["EvaluationPeriods"] + beyond
-    every = 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1
+    now, every = "OK", 60 if period_s(alarm) * alarm["EvaluationPeriods"] > MULTI_DAY_S else 1
     for minute in minutes:
         if minute % every == 0:
-            before = state(alarm, _datapoints(alarm, reported, minute + 1, windows), before)
-        yield before
+            points = _datapoints(alarm, reported, minute + 1, alarm["EvaluationPeriods"] + beyond)
+            now = state(alarm, points, now)
+        yield now

@@ -4,22 +4,12 @@ import contextlib
 import io
 import json
 import logging
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from flash_call_relay import policy, telemetry
-from flash_call_relay.models import (
-    OTHER,
-    Confirmed,
-    FlashCallResult,
-    GateEvent,
-    Judgement,
-    NoResult,
-    Processed,
-    Reason,
-    Record,
-    Reply,
-)
+from flash_call_relay import models, policy, telemetry
+from flash_call_relay.models import OTHER, Judgement, Processed, Reason
 from tests.support import emf
 from tests.support.template import default_settings
 
@@ -29,42 +19,17 @@ AGES_S = (1.0, SETTINGS.unknown_call_grace_seconds, SETTINGS.retry_horizon_secon
 
 def emitted_metrics() -> dict[str, str]:
     """Return the unit of each metric, by name."""
-    return {metric.name: metric.unit for metric in _metrics()}
-
-
-def emitted_dimensions() -> dict[str, set[tuple[str, ...]]]:
-    """Return the sets of dimensions of each metric, by its name."""
-    dimensions: dict[str, set[tuple[str, ...]]] = {}
-    for metric in _metrics():
-        dimensions.setdefault(metric.name, set()).add(tuple(metric.dimensions))
-    return dimensions
-
-
-def emitted_reasons() -> dict[str, set[str]]:
-    """Return the values of the dimension `reason` of each metric, by its name."""
-    reasons: dict[str, set[str]] = {}
-    for metric in _metrics():
-        if "reason" in metric.dimensions:
-            reasons.setdefault(metric.name, set()).add(metric.dimensions["reason"])
-    return reasons
+    return {metric.name: metric.unit for metric in emitted()[1]}
 
 
 def emitted_fields() -> set[str]:
     """Return the names of all fields of log lines, without the EMF blobs."""
-    return {field for line in emitted_lines() for field in line}
-
-
-def emitted_lines() -> list[dict[str, Any]]:
-    """Return at least one log line of each kind."""
-    return _output()[0]
-
-
-def _metrics() -> list[emf.EmfMetric]:
-    return _output()[1]
+    return {field for line in emitted()[0] for field in line}
 
 
 @cache
-def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
+def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
+    """Return at least one log line of each kind, and each metric with each set of dimensions."""
     log, printed = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as restoring:
         restoring.enter_context(contextlib.redirect_stdout(printed))
@@ -73,9 +38,9 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
             restoring.callback(handler.setStream, handler.setStream(log))
         telemetry.warn_if_receives_run_out(default_settings(MAX_RECEIVE_COUNT="2"))
         invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
-        for outcome in every_outcome():
+        for outcome in _every_outcome():
             invocation.log_outcome(outcome)
-        invocation.log_gate(list(GateEvent))
+        invocation.log_gate(list(models.GateEvent))
         invocation.log_ledger(["read: TimeoutError"], ["uuid"])
         invocation.log_secret("Secrets Manager answers AccessDeniedException")
         invocation.close(
@@ -85,25 +50,18 @@ def _output() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
     return lines, [metric for line in printed.getvalue().splitlines() for metric in emf.read(json.loads(line))]
 
 
-def every_outcome() -> list[Processed]:
-    """Return a record for each outcome and reason, for both statuses and at each age that the policy distinguishes."""
-    invalid = NoResult("no uuid")
-    processed = [Processed(_record(invalid), policy.park_invalid(invalid), 1.0)]
+def _every_outcome() -> Iterator[Processed]:
+    """Yield a record for each outcome and reason, for both statuses and at each age that the policy distinguishes."""
+    invalid = models.NoResult("no uuid")
+    yield Processed(models.Record("message", "handle", "{}", 0.0, 1, invalid), policy.park_invalid(invalid), 1.0)
     for status in OTHER.values():
-        result = FlashCallResult("uuid", status)
-        replies = [Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
-        findings: list[Judgement | Confirmed] = [policy.judge(SETTINGS, result, reply) for reply in replies]
-        findings += [Confirmed(status, at=0.0), Confirmed(OTHER[status], at=0.0)]
+        result = models.FlashCallResult("uuid", status)
+        record = models.Record("message", "handle", "{}", 0.0, 1, result)
+        replies = [models.Reply(code, {}, duration_ms=1.0) for code in (200, 400, 401, 404, 429, 500)]
+        findings: list[Judgement | models.Confirmed] = [policy.judge(SETTINGS, result, reply) for reply in replies]
+        findings += [models.Confirmed(status, at=0.0), models.Confirmed(OTHER[status], at=0.0)]
         findings += [Judgement(reason, "why") for reason in Reason if not reason.parks or reason is Reason.UNKNOWN_CALL]
-        processed += [_decided(result, finding, age_s) for age_s in AGES_S for finding in findings]
-    return processed
-
-
-def _decided(result: FlashCallResult, finding: Judgement | Confirmed, age_s: float) -> Processed:
-    record = _record(result)
-    outcome = policy.decide(SETTINGS, record, result, finding, now=age_s, jitter=1.0)
-    return Processed(record, outcome, age_s, finding.duration_ms if isinstance(finding, Judgement) else None)
-
-
-def _record(content: FlashCallResult | NoResult) -> Record:
-    return Record("message", "handle", "{}", 0.0, 1, content)
+        for age_s in AGES_S:
+            for finding in findings:
+                outcome = policy.decide(SETTINGS, record, result, finding, now=age_s, jitter=1.0)
+                yield Processed(record, outcome, age_s, finding.duration_ms if isinstance(finding, Judgement) else None)

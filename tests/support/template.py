@@ -1,7 +1,9 @@
 """`template.yaml` and `monitoring.yaml` as data, with CloudFormation's short tags as functions."""
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -34,71 +36,53 @@ def template(name: str = "template") -> dict[str, Any]:
     return loaded
 
 
-def resolved(node: Any, known: Mapping[str, str], mappings: Mapping[str, Any], held: Mapping[str, bool]) -> Any:  # noqa: PLR0911 - a table
-    """Return a part of the template with its functions resolved.
+@dataclass(frozen=True)
+class _Stack:
+    """A template, and the values of its parameters, and of resources by `Name` or `Name.Attribute`."""
 
-    `known` holds the values of resources, attributes and parameters by `Name` or `Name.Attribute`. A name without a
-    value resolves to itself. `held` has the conditions.
-    """
-    if isinstance(node, list):
-        items = [resolved(item, known, mappings, held) for item in node]
-        return [item for item in items if item != "AWS::NoValue"]
-    if not isinstance(node, dict):
-        return node
-    match [*node.items()]:
-        case [("Ref" | "Fn::GetAtt", str(name))]:
-            return known.get(name, name)
-        case [("Fn::If", [name, then, otherwise])]:
-            return resolved(then if held[name] else otherwise, known, mappings, held)
-        case [("Fn::FindInMap", [name, key, value])]:
-            return mappings[name][resolved(key, known, mappings, held)][value]
-        case [("Fn::Split", [separator, text])]:
-            return resolved(text, known, mappings, held).split(separator)
-        case [("Fn::Select", [index, items])]:
-            return resolved(items, known, mappings, held)[index]
-        case [("Fn::Sub", str(text))]:
-            return _substituted(text, known)
-        case [("Fn::Sub", [text, own])]:
-            values = {name: str(value) for name, value in resolved(own, known, mappings, held).items()}
-            return _substituted(text, {**known, **values})
-    values = {key: resolved(value, known, mappings, held) for key, value in node.items()}
-    return {key: value for key, value in values.items() if value != "AWS::NoValue"}
+    source: Mapping[str, Any]
+    known: Mapping[str, str]
 
+    def made(self, node: Any) -> Any:  # noqa: C901, PLR0911 - a table
+        """Return what CloudFormation makes of a part of the template. A name without a value stays itself."""
+        if isinstance(node, list):
+            return [one for one in map(self.made, node) if one != "AWS::NoValue"]
+        if not isinstance(node, dict):
+            return node
+        match [*node.items()]:
+            case [("Ref" | "Fn::GetAtt", str(name))]:
+                return self.known.get(name, name)
+            case [("Condition", str(name))]:
+                return self.made(self.source["Conditions"][name])
+            case [("Fn::Not", [one])]:
+                return not self.made(one)
+            case [("Fn::And", parts)]:
+                return all(map(self.made, parts))
+            case [("Fn::Equals", [one, other])]:
+                return self.made(one) == self.made(other)
+            case [("Fn::If", [name, then, otherwise])]:
+                return self.made(then if self.made({"Condition": name}) else otherwise)
+            case [("Fn::FindInMap", [name, key, value])]:
+                return self.source["Mappings"][name][self.made(key)][value]
+            case [("Fn::Split", [separator, text])]:
+                return self.made(text).split(separator)
+            case [("Fn::Select", [index, items])]:
+                return self.made(items)[index]
+            case [("Fn::Sub", given)]:
+                text, own = (given, {}) if isinstance(given, str) else given
+                values = {**self.known, **self.made(own)}
+                filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: str(values.get(found[1], found[1])), text)
+                return filled.replace("${!", "${")
+        values = {key: self.made(value) for key, value in node.items()}
+        return {key: value for key, value in values.items() if value != "AWS::NoValue"}
 
-def _holds(node: Any, conditions: Mapping[str, Any], known: Mapping[str, str]) -> bool:
-    match [*node.items()]:
-        case [("Condition", name)]:
-            return _holds(conditions[name], conditions, known)
-        case [("Fn::Not", [one])]:
-            return not _holds(one, conditions, known)
-        case [("Fn::And", parts)]:
-            return all(_holds(part, conditions, known) for part in parts)
-        case [("Fn::Equals", both)]:
-            first, second = resolved(both, known, {}, {})
-            return bool(first == second)
-    raise ValueError(f"an unknown condition: {node}")
-
-
-def _substituted(text: str, known: Mapping[str, str]) -> str:
-    filled = re.sub(r"\$\{([\w.:]+)\}", lambda found: known.get(found[1], found[1]), text)
-    return filled.replace("${!", "${")
-
-
-def defaults() -> dict[str, str]:
-    """Return the parameters' defaults as text, as CloudFormation passes them."""
-    return {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
-
-
-def environment(parameters: dict[str, str]) -> dict[str, str]:
-    """Return the function's environment under the given parameters, with made-up values for those that AWS fills in."""
-    variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
-    named = {name: value["Ref"] if "Ref" in value else str(value) for name, value in variables.items()}
-    return {name: parameters.get(value, value) for name, value in named.items()}
-
-
-def default_settings(**changes: str) -> Settings:
-    """Return the function's settings under the template's defaults, with these environment variables changed."""
-    return Settings.from_environment({**environment(defaults()), **changes})
+    def resources_and_outputs(self) -> dict[str, Any]:
+        """Return the resources and outputs whose condition holds, by their ids."""
+        return {
+            name: self.made({key: value for key, value in node.items() if key != "Condition"})
+            for name, node in {**self.source["Resources"], **self.source["Outputs"]}.items()
+            if "Condition" not in node or self.made({"Condition": node["Condition"]})
+        }
 
 
 ACCOUNT = {
@@ -110,16 +94,21 @@ ACCOUNT = {
 }
 
 
-def _made(name: str, known: Mapping[str, str]) -> dict[str, Any]:
-    """Return what CloudFormation makes of a template: its resources and outputs, resolved, by their ids."""
-    source = template(name)
-    conditions = source.get("Conditions", {})
-    held = {one: _holds(node, conditions, known) for one, node in conditions.items()}
-    return {
-        one: resolved(node, known, source.get("Mappings", {}), held)
-        for one, node in {**source["Resources"], **source["Outputs"]}.items()
-        if held.get(node.get("Condition"), True)
-    }
+def defaults() -> dict[str, str]:
+    """Return the parameters' defaults as text, as CloudFormation passes them."""
+    return {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
+
+
+def environment(parameters: dict[str, str]) -> dict[str, str]:
+    """Return the function's environment under the given parameters; a resource has its own name as its value."""
+    variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
+    made: dict[str, str] = _Stack(template(), {**ACCOUNT, **parameters}).made(variables)
+    return made
+
+
+def default_settings(**changes: str) -> Settings:
+    """Return the function's settings under the template's defaults, with these environment variables changed."""
+    return Settings.from_environment({**environment(defaults()), **changes})
 
 
 def stack(**known: str) -> dict[str, Any]:
@@ -127,14 +116,14 @@ def stack(**known: str) -> dict[str, Any]:
     given = {**defaults(), **ACCOUNT, **known}
     bus = "" if given["EventBusName"] == "default" else f"{given['EventBusName']}/"
     rule = f"arn:aws:events:eu-central-1:111122223333:rule/{bus}a-stack-ResultRule-1U44TLUZ7OR55"
-    return _made("template", {"ResultRule.Arn": rule, **given})
+    return _Stack(template(), {"ResultRule.Arn": rule, **given}).resources_and_outputs()
 
 
 def monitoring(resource_type: str, **parameters: str) -> dict[str, dict[str, Any]]:
     """Return the monitoring resources of one type for `a-stack`, by logical id. By default, all of them exist."""
     given = {"EventRoute": "function", "AlarmTopicArn": "a-topic", "AlarmEmail": "a@example.com", **parameters}
     passed = stack(**given)["MonitoringStack"]["Properties"]["Parameters"]
-    made = _made("monitoring", {**ACCOUNT, **passed})
+    made = _Stack(template("monitoring"), {**ACCOUNT, **passed}).resources_and_outputs()
     return {name: one["Properties"] for name, one in made.items() if one.get("Type") == resource_type}
 
 
@@ -142,3 +131,14 @@ def alarms() -> dict[str, dict[str, Any]]:
     """Return the alarms' properties by their names without the stack's."""
     found = monitoring("AWS::CloudWatch::Alarm").values()
     return {alarm["AlarmName"].removeprefix("a-stack-"): alarm for alarm in found}
+
+
+def texts(value: str | list[str]) -> list[str]:
+    """Return the texts of a policy's element, which may be one text."""
+    return [value] if isinstance(value, str) else value
+
+
+def pasted_policy(role: str) -> list[dict[str, Any]]:
+    """Return the statements of the policy of a `deployer` or an `operator`, to paste from the documentation."""
+    statements: list[dict[str, Any]] = json.loads((ROOT / "docs" / f"{role}-policy.json").read_text())["Statement"]
+    return statements

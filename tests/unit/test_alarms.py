@@ -3,9 +3,8 @@
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -15,18 +14,16 @@ from tests.support.alarms import RETRIEVED_BEYOND, MetricHistory, Reported, stat
 from tests.support.template import alarms, default_settings
 from tests.support.traffic import Traffic, between, one_in
 
-SETTINGS = default_settings()
 ALARMS = alarms()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 HOUR, DAY = 60, 24 * 60  # in minutes, like every time here without a unit
 BEGINS = 2 * HOUR  # the failure; a result arrives at this moment at each rate
-AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "10 a second": 65}
 RATES = {
-    "one an hour": Traffic(SETTINGS, 3600),
-    "one a minute": Traffic(SETTINGS, 60),
-    "10 a second": Traffic(SETTINGS, 2, batch_size=20, environments=10),
+    "one an hour": Traffic(default_settings(), 3600),
+    "one a minute": Traffic(default_settings(), 60),
+    "10 a second": Traffic(default_settings(), 2, batch_size=20, environments=10),
 }
-ISOLATED = {"one an hour": 5, "one a minute": 100, "10 a second": 1000}  # one attempt in this many fails
+AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "10 a second": 65}
 TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "10 a second": 1}  # invocations while they fail
 every_rate = pytest.mark.parametrize("rate", RATES)
 every_alarm = pytest.mark.parametrize("name", ALARMS)
@@ -40,17 +37,16 @@ Failure = Callable[[str, int], Reported]  # the rate, and for how many minutes â
 
 @cache
 def outage(rate: str, lasts: int, reason: Reason = Reason.ENDPOINT_ERROR) -> Reported:
-    """Return the metrics while the endpoint fails for `lasts` minutes."""
-    begin_s = BEGINS * 60
-    ends = BEGINS + lasts + AFTERWARDS[rate]
-    return RATES[rate].meets(ends * 60, fault=between(begin_s, begin_s + lasts * 60, reason))
+    """Return the metrics while each attempt fails with this reason for `lasts` minutes."""
+    fault = between(BEGINS * 60, (BEGINS + lasts) * 60, reason)
+    return RATES[rate].meets((BEGINS + lasts + AFTERWARDS[rate]) * 60, fault=fault)
 
 
 @cache
 def without_ledger(rate: str, lasts: int) -> Reported:
     """Return the metrics while DynamoDB fails for `lasts` minutes."""
-    begin_s = BEGINS * 60
-    return RATES[rate].meets((BEGINS + lasts + AFTERWARDS[rate]) * 60, ledger=between(begin_s, begin_s + lasts * 60))
+    fault = between(BEGINS * 60, (BEGINS + lasts) * 60)
+    return RATES[rate].meets((BEGINS + lasts + AFTERWARDS[rate]) * 60, ledger=fault)
 
 
 def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
@@ -61,62 +57,45 @@ def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
     return {name: metric}
 
 
-def proxy_pages(rate: str, lasts: int) -> Reported:
-    """Return the metrics while a proxy answers 200 for `lasts` minutes."""
-    return outage(rate, lasts, Reason.UNCONFIRMED)
-
-
-def refusals(rate: str, lasts: int) -> Reported:
-    """Return the metrics while the endpoint refuses the credentials for `lasts` minutes."""
-    return outage(rate, lasts, Reason.CREDENTIALS_REJECTED)
-
-
 def pause(rate: str, lasts: int) -> Reported:
     """Return the age of the oldest message, as SQS reports it each minute, while the relay is paused."""
     ages = [0] * BEGINS + [60 * minute for minute in range(1, lasts)] + [0] * AFTERWARDS[rate]
     return reported("ApproximateAgeOfOldestMessage", enumerate(map(float, ages)))
 
 
-def _of_lambda(name: str, rate: str, lasts: int) -> Reported:
+def of_lambda(name: str, rate: str, lasts: int) -> Reported:
     """Return a metric that Lambda reports for each invocation: 1 while the failure lasts, then 0."""
-    every = TRIED_EVERY_S[rate] / 60
-    ends = BEGINS + lasts
+    every, ends = TRIED_EVERY_S[rate] / 60, BEGINS + lasts
     times = [BEGINS + number * every for number in range(int(lasts / every) + 2)]  # the last one succeeds
     well = itertools.count(0, RATES[rate].every_s / 60)
-    quiet = [at for at in itertools.takewhile(lambda at: at < ends + AFTERWARDS[rate], well) if not BEGINS <= at < ends]
-    return reported(name, [(at, float(BEGINS <= at < ends)) for at in [*times, *quiet]])
-
-
-def throttles(rate: str, lasts: int) -> Reported:
-    """Return the metrics while Lambda throttles the function for `lasts` minutes."""
-    return _of_lambda("Throttles", rate, lasts)
+    before_and_after = itertools.takewhile(lambda at: at < ends + AFTERWARDS[rate], well)
+    times += [at for at in before_and_after if not BEGINS <= at < ends]
+    return reported(name, [(at, float(BEGINS <= at < ends)) for at in times])
 
 
 def crashes(_rate: str, lasts: int) -> Reported:
     """Return the metrics while a batch that crashes the function comes back every 400 s for `lasts` minutes."""
-    return _of_lambda("Errors", "one an hour", lasts)
+    return of_lambda("Errors", "one an hour", lasts)
 
 
 def messages(_rate: str, lasts: int) -> Reported:
-    """Return the metrics while the parked and the dead-letter queue hold a message for `lasts` minutes."""
+    """Return the metrics while a queue holds a message for `lasts` minutes; on the second day SQS reports nothing."""
     visible = [0.0] * BEGINS + [1.0] * lasts + [0.0] * 4 * HOUR
-    return reported("ApproximateNumberOfMessagesVisible", enumerate(visible))
+    values = [(minute, value) for minute, value in enumerate(visible) if not DAY <= minute < 2 * DAY]
+    return reported("ApproximateNumberOfMessagesVisible", values)
 
 
-def losses(metric: str) -> Failure:
-    """Return a failure that a metric reports for each event."""
-
-    def failure(rate: str, lasts: int) -> Reported:
-        events = itertools.takewhile(lambda at: at < BEGINS + lasts, itertools.count(BEGINS, RATES[rate].every_s / 60))
-        return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
-
-    return failure
+def losses(metric: str, rate: str, lasts: int) -> Reported:
+    """Return a metric that is reported for each event that is lost during `lasts` minutes."""
+    at_each = itertools.count(BEGINS, RATES[rate].every_s / 60)
+    events = itertools.takewhile(lambda at: at < BEGINS + lasts, at_each)
+    return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
 
 
 @cache
 def isolated_failures(rate: str) -> Reported:
     """Return the metrics while single POSTs, ledger calls or invocations fail now and then."""
-    one = one_in(ISOLATED[rate])
+    one = one_in({"one an hour": 5, "one a minute": 100, "10 a second": 1000}[rate])
     lasts = {"one an hour": 40, "one a minute": 40, "10 a second": 4}[rate] * HOUR
     hourly = [(minute, float(minute % HOUR == 0)) for minute in range(lasts)]
     figures = RATES[rate].meets(lasts * 60, fault=one, ledger=one)
@@ -144,62 +123,44 @@ class Case:
     over_words: str
 
 
+def lossy(metric: str, claim: str) -> Case:
+    """Return the timing of an alarm on single events: it lasts an hour after the last, so that it fires once."""
+    return Case(partial(losses, metric), claim, (0,) * 3, (1,) * 3, 62, "an hour after the last")
+
+
+REFUSED = partial(outage, reason=Reason.CREDENTIALS_REJECTED)
+PROXY_PAGES = partial(outage, reason=Reason.UNCONFIRMED)  # answered with a 200
+THROTTLED = partial(of_lambda, "Throttles")
+NOT_EMPTY = partial(Case, messages, silent=(0,) * 3, fires=(1,) * 3, over=6, over_words="within 5 minutes")
+EXPIRING = Case(messages, "a week", (6 * DAY,) * 3, (8 * DAY,) * 3, 121, "within two hours")
 CASES = {
-    "results-late": Case(outage, "10 minutes", (9,) * 3, (12, 12, 12), 27, "within 25 minutes"),
-    "results-not-received": Case(pause, "15 minutes", (14,) * 3, (17, 17, 17), 6, "within 5 minutes"),
-    "dead-letter-queue-not-empty": Case(
-        messages, "on the dead-letter queue", (0,) * 3, (1, 1, 1), 6, "within 5 minutes"
-    ),
-    "parked-queue-not-empty": Case(messages, "parked", (0,) * 3, (1, 1, 1), 6, "within 5 minutes"),
-    "dead-letter-queue-expiring": Case(messages, "a week", (6 * DAY,) * 3, (8 * DAY,) * 3, 121, "within two hours"),
-    "parked-queue-expiring": Case(messages, "a week", (6 * DAY,) * 3, (8 * DAY,) * 3, 121, "within two hours"),
+    "results-late": Case(outage, "10 minutes", (9,) * 3, (12,) * 3, 27, "within 25 minutes"),
+    "results-not-received": Case(pause, "15 minutes", (14,) * 3, (17,) * 3, 6, "within 5 minutes"),
+    "dead-letter-queue-not-empty": NOT_EMPTY(claim="on the dead-letter queue"),
+    "parked-queue-not-empty": NOT_EMPTY(claim="parked"),
+    "dead-letter-queue-expiring": EXPIRING,
+    "parked-queue-expiring": EXPIRING,
     "credentials-refused": Case(
-        refusals, "refuses the credentials", (0,) * 3, (2, 2, 2), 30, "25 minutes after the last"
+        REFUSED, "refuses the credentials", (0,) * 3, (2,) * 3, 30, "25 minutes after the last"
     ),
     "endpoint-failing": Case(outage, "20 minutes", (19,) * 3, (25, 22, 21), 3, "within 2 minutes"),
-    "replies-doubtful": Case(proxy_pages, "three spans of five minutes", (4,) * 3, (11, 11, 11), 62, "for an hour"),
-    "function-errors": Case(crashes, "15 minutes", (6,) * 3, (8, 8, 8), 16, "15 minutes"),
-    "function-throttled": Case(throttles, "15 minutes", (8, 14, 14), (17, 17, 17), 8, "within 7 minutes"),
-    "events-lost": Case(
-        losses("InvocationsFailedToBeSentToDlq"),
-        "neither to the relay nor to the dead-letter queue",
-        (0,) * 3,
-        (1, 1, 1),
-        62,
-        "an hour after the last",
-    ),
-    "function-dead-letters-lost": Case(
-        losses("DeadLetterErrors"),
-        "could not put it on the dead-letter queue",
-        (0,) * 3,
-        (1, 1, 1),
-        62,
-        "an hour after",
-    ),
-    "function-events-dropped": Case(
-        losses("AsyncEventsDropped"), "Lambda gave up an event", (0,) * 3, (1, 1, 1), 62, "an hour after the last"
-    ),
-    "statuses-conflicting": Case(
-        losses("ConflictingResults"), "different statuses", (0,) * 3, (1, 1, 1), 62, "an hour after the last"
-    ),
-    "ledger-failing": Case(without_ledger, "more than an hour", (55,) * 3, (65, 65, 65), 60, "within an hour"),
+    "replies-doubtful": Case(PROXY_PAGES, "three spans of five minutes", (4,) * 3, (11,) * 3, 62, "for an hour"),
+    "function-errors": Case(crashes, "15 minutes", (6,) * 3, (8,) * 3, 16, "15 minutes"),
+    "function-throttled": Case(THROTTLED, "15 minutes", (8, 14, 14), (17,) * 3, 8, "within 7 minutes"),
+    "events-lost": lossy("InvocationsFailedToBeSentToDlq", "neither to the relay nor to the dead-letter queue"),
+    "function-dead-letters-lost": lossy("DeadLetterErrors", "could not put it on the dead-letter queue"),
+    "function-events-dropped": lossy("AsyncEventsDropped", "Lambda gave up an event"),
+    "statuses-conflicting": lossy("ConflictingResults", "different statuses"),
+    "ledger-failing": Case(without_ledger, "more than an hour", (55,) * 3, (65,) * 3, 60, "within an hour"),
 }
 
 
-def changes(alarm: dict[str, Any], what: Reported, beyond: int, last: int) -> list[tuple[int, str]]:
-    """Return each change of an alarm's state, as (minutes after the failure began, new state)."""
-    began = BEGINS - BEGINS % HOUR
-    found = ["OK", *states(alarm, what, range(began, last), beyond)]
-    return [
-        (began + minute + 1 - BEGINS, state)
-        for minute, (before, state) in enumerate(pairwise(found))
-        if state != before
-    ]
-
-
-def last_minute(what: Reported) -> int:
-    """Return the last minute of which a metric reports something."""
-    return max(max(metric.counts, default=0) for metric in what.values())
+def changes(name: str, what: Reported, beyond: int, last: int | None = None) -> list[tuple[int, str]]:
+    """Return the changes of an alarm's state while a metric reports: (minutes after the failure began, state)."""
+    last = last or max(max(metric.counts, default=0) for metric in what.values())
+    found = ["OK", *states(ALARMS[name], what, range(BEGINS, last), beyond)]
+    pairs = enumerate(pairwise(found), start=1)
+    return [(minute, state) for minute, (before, state) in pairs if state != before]
 
 
 @every_beyond
@@ -207,8 +168,8 @@ def last_minute(what: Reported) -> int:
 @every_alarm
 def test_an_alarm_stays_silent_in_a_failure_shorter_than_its_text_says(name: str, rate: str, beyond: int) -> None:
     """An on-call engineer would be woken for a failure that ends before they can act."""
-    what = CASES[name].failure(rate, CASES[name].silent[list(RATES).index(rate)])
-    assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
+    case = CASES[name]
+    assert changes(name, case.failure(rate, case.silent[list(RATES).index(rate)]), beyond) == []
 
 
 @every_beyond
@@ -218,14 +179,11 @@ def test_an_alarm_fires_in_a_failure_longer_than_its_text_says_and_ends_after_it
     name: str, rate: str, beyond: int
 ) -> None:
     """An outage would raise no alarm while it lasts, or the alarm would stay up after the recovery."""
-    case = CASES[name]
-    which = list(RATES).index(rate)
-    lasts = case.fires[which]
-    what = case.failure(rate, lasts)
-    (fired, to), (ended, back) = changes(ALARMS[name], what, beyond, last_minute(what))
+    case, which = CASES[name], list(RATES).index(rate)
+    (fired, to), (ended, back) = changes(name, case.failure(rate, case.fires[which]), beyond)
     assert (to, back) == ("ALARM", "OK")
-    assert case.silent[which] < fired <= lasts + 1
-    assert ended <= lasts + case.over
+    assert case.silent[which] < fired <= case.fires[which] + 1
+    assert ended <= case.fires[which] + case.over
 
 
 @every_beyond
@@ -233,8 +191,7 @@ def test_an_alarm_fires_in_a_failure_longer_than_its_text_says_and_ends_after_it
 @every_alarm
 def test_an_alarm_stays_silent_over_isolated_errors(name: str, rate: str, beyond: int) -> None:
     """Engineers would learn to ignore the alarms."""
-    what = isolated_failures(rate)
-    assert changes(ALARMS[name], what, beyond, last_minute(what)) == []
+    assert changes(name, isolated_failures(rate), beyond) == []
 
 
 @every_beyond
@@ -243,18 +200,8 @@ def test_an_alarm_stays_silent_over_isolated_errors(name: str, rate: str, beyond
 def test_a_long_failure_raises_an_alarm_once(name: str, rate: str, beyond: int) -> None:
     """An alarm would fire again with each retry of the one waiting result, and wake an engineer each time."""
     lasts = max(7 * HOUR, *CASES[name].fires)
-    what = CASES[name].failure(rate, lasts)
-    assert [state for _, state in changes(ALARMS[name], what, beyond, BEGINS + lasts)] == ["ALARM"]
-
-
-@every_beyond
-@every_alarm
-def test_an_alarm_keeps_or_clears_its_state_without_data(name: str, beyond: int) -> None:
-    """An idle relay would wake an engineer, or a gap in a metric would clear an alarm that still has its cause."""
-    stays = ALARMS[name]["TreatMissingData"] == "ignore"
-    for before in ("OK", "ALARM"):
-        *_, after = states(ALARMS[name], {}, range(2 * DAY), beyond, before)
-        assert after == (before if stays else "OK")
+    found = changes(name, CASES[name].failure(rate, lasts), beyond, BEGINS + lasts)
+    assert [state for _, state in found] == ["ALARM"]
 
 
 @every_alarm
@@ -292,23 +239,7 @@ def test_the_simulator_treats_missing_data_as_the_tables_of_aws_do(
 ) -> None:
     """The other tests in this file would prove nothing about CloudWatch."""
     values = [{"0": 0.0, "X": 1.0}.get(point) for point in points]
-    alarm = plain_alarm("any", "Maximum", Period=300, EvaluationPeriods=3, DatapointsToAlarm=of_three)
+    alarm = {"EvaluationPeriods": 3, "DatapointsToAlarm": of_three, "Threshold": 1, "TreatMissingData": "ignore"}
+    alarm |= {"ComparisonOperator": "GreaterThanOrEqualToThreshold"}
     assert state(alarm, values, before) == (before if ignore == "retain" else ignore)
     assert state(alarm | {"TreatMissingData": "notBreaching"}, values, before) == not_breaching
-
-
-def plain_alarm(metric: str, name: str, **changes: Any) -> dict[str, Any]:
-    """Return an alarm on one statistic of one metric."""
-    plain = {"MetricName": metric, "Dimensions": [], "Statistic": name, "TreatMissingData": "ignore", "Threshold": 1}
-    return plain | {"ComparisonOperator": "GreaterThanOrEqualToThreshold"} | changes
-
-
-def test_alarms_over_long_periods_fire_after_short_outages() -> None:
-    """The simulator would not show why the alarms use expressions: N periods need little more than N-2 of failure."""
-    two_of_twenty = plain_alarm("EndpointFailing", "Maximum", Period=1200, EvaluationPeriods=2)
-    (fired, state), _ = changes(two_of_twenty, outage("one a minute", 4), 0, BEGINS + HOUR)
-    assert (fired > 20, state) == (True, "ALARM")
-    # Over a long period, the retries of an outage outweigh the successes before it.
-    shares = two_of_twenty | {"Statistic": "Average", "Threshold": 0.5}
-    (fired, state), *_ = changes(shares, outage("10 a second", 12), 0, BEGINS + HOUR)
-    assert (fired > 12, state) == (True, "ALARM")
