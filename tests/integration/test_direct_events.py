@@ -58,26 +58,19 @@ def test_an_event_that_is_too_large_for_sqs_becomes_its_result(
 
 
 @pytest.mark.parametrize("characters", [150_000, 200_000], ids=["900 kB", "1.2 MB"])
-def test_a_parked_event_is_cut_only_where_sqs_takes_no_more(relay: InProcessRelay, event: Any, characters: int) -> None:
+def test_a_parked_event_is_unchanged_and_cut_only_where_sqs_takes_no_more(
+    relay: InProcessRelay, event: Any, characters: int
+) -> None:
     """SQS would refuse a large event that needs a person, and it would be lost, or cut without a word."""
     event["detail"] = {"note": "\N{CYRILLIC SMALL LETTER A}" * characters}
     assert relay.invoke(event) == []
     sent, whole = entry(relay), json.dumps(event)
     body, attributes, is_cut = sent["MessageBody"], sent["MessageAttributes"], len(whole) > 2**20
     assert whole.startswith(body)
+    assert attributes.keys() == {"reason", "detail", "receive_count", "enqueued_at", "source_message_id"}
+    assert attributes["source_message_id"]["StringValue"] == event["id"]
     assert (len(body) < len(whole)) == attributes["detail"]["StringValue"].startswith("the body is cut") == is_cut
     assert len(body) + sum(len(name + "".join(one.values())) for name, one in attributes.items()) <= 2**20
-
-
-def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any) -> None:
-    """A producer's faulty event would be lost, or nobody could read and replay it."""
-    event["detail"] = "Success"
-    assert relay.invoke(event) == []
-    (parked,) = relay.parked(1)
-    assert json.loads(parked["body"]) == event
-    assert parked["given"].keys() == {"reason", "detail", "receive_count", "enqueued_at", "source_message_id"}
-    assert (parked["given"]["reason"], parked["given"]["source_message_id"]) == ("invalid_event", event["id"])
-    assert relay.endpoint.requests == []
 
 
 @pytest.mark.parametrize(
@@ -95,11 +88,3 @@ def test_an_event_that_sqs_refuses_raises(
         relay.invoke(event)
     assert UUID not in str(raised.value)
     assert len(relay.lines("settle.failed")) == 1
-
-
-def test_an_event_is_delivered_without_a_call_to_sqs(relay: InProcessRelay, event: Any) -> None:
-    """The route without a queue would not deliver, or the relay would send a confirmed result again from a queue."""
-    relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
-    relay.endpoint.issue(UUID)
-    assert relay.invoke(event) == []
-    assert relay.endpoint.accepted == [(UUID, "Success")]
