@@ -1,7 +1,6 @@
 """The outcome bus: a backend learns which results were confirmed or parked, and a failing bus changes no outcome."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tests.support.template import template
 
 
 @pytest.fixture
-def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
+def bus(relay: InProcessRelay) -> InProcessRelay:
     """Run the relay with a bus of its own, which sends all events to a queue, `heard`."""
     events, name = relay.emulator.client("events"), relay.name
     asked = {"QueueUrl": relay.queue("heard"), "AttributeNames": ["QueueArn"]}
@@ -25,10 +24,7 @@ def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
     events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "queue", "Arn": arn}])
     relay.configure(OUTCOME_BUS_NAME=name)
     relay.endpoint.issue("call", "other")
-    yield relay
-    events.remove_targets(Rule=name, EventBusName=name, Ids=["queue"])
-    events.delete_rule(Name=name, EventBusName=name)
-    events.delete_event_bus(Name=name)
+    return relay
 
 
 def _heard(relay: InProcessRelay, count: int) -> list[dict[str, Any]]:
