@@ -167,11 +167,13 @@ def test_a_ledger_that_does_not_recover_is_given_up(relay: InProcessRelay, code:
     """Each invocation would wait for a missing permission, or for a throttled table until Lambda kills it."""
     relay.keep_real_limits("LEDGER_S")
     relay.add_ledger()
-    ledger, calls = ledger_of(relay, OverloadedDynamoDB(relay.dynamodb, code)), [f"call-{n}" for n in range(60)]
+    dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
+    ledger, calls = ledger_of(relay, dynamodb), [f"call-{number}" for number in range(60)]
     if code == "ThrottlingError":
         ledger.look_up(set(calls))
     write(ledger, dict.fromkeys(calls, "Failed"))
     assert ledger.faults == faults
+    assert (dynamodb.writes == 1) == (code == "AccessDenied")
 
 
 def test_a_ledger_is_not_written_when_the_time_is_nearly_over(relay: InProcessRelay) -> None:
