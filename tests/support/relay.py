@@ -26,7 +26,7 @@ from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 from local.emulator.emulator import Emulator
-from local.endpoint.behaviour import answer, close_early, hang
+from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
 from tests.support import emf
@@ -312,18 +312,13 @@ def relaying(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[In
 
 @contextmanager
 def failing_service(failure: str, error: str = "ThrottlingException") -> Iterator[str]:
-    """Yield the URL of an AWS service that is "unreachable", "silent", "closing" or "throttled" with this `error`."""
+    """Yield the URL of an AWS service that is "unreachable", "silent" or "throttled" with this `error`."""
     if failure == "unreachable":
         with held_port() as port:
             yield f"https://127.0.0.1:{port}"
         return
-    fails = {
-        "silent": hang(),
-        "closing": close_early(),
-        "throttled": answer(400, {"__type": error, "message": "slow down"}),
-    }
     with StandIn(api_key=KEY, user_id=USER) as service:
-        service.override(fails[failure])
+        service.override(hang() if failure == "silent" else answer(400, {"__type": error, "message": "slow down"}))
         yield service.url.removesuffix(WEBHOOK_PATH)
 
 
