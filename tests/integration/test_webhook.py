@@ -60,13 +60,6 @@ def test_the_configured_host_and_port_are_asked(
     assert dict(standin.requests[0].headers)["Host"] == host
 
 
-def test_attempts_one_after_another_share_a_connection(standin: StandIn) -> None:
-    """Each result would pay for a TLS handshake, and BetaTel would see thousands of connections."""
-    webhook = client(standin.url)
-    assert [post(webhook) for _ in range(20)] == [CONFIRMED] * 20
-    assert standin.connections == 1
-
-
 def test_each_thread_gets_its_own_answer(standin: StandIn) -> None:
     """A result would be confirmed by the reply to another one."""
     webhook, uuids = client(standin.url, connections=4), [f"call-{number}" for number in range(20)]
