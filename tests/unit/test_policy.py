@@ -199,10 +199,14 @@ def test_every_reply_has_an_outcome(finding: Reply, age_s: float, receives: int,
 # ---- without an attempt ----
 
 
-def test_a_record_that_is_not_a_result_is_parked_with_its_fault() -> None:
-    """An engineer could not tell from a parked message why it is no result."""
-    outcome = policy.park_invalid(NoResult("uuid must be a string, got \u00fc\n"))
-    assert outcome == Parked(Reason.INVALID_EVENT, "uuid must be a string, got \\xfc")
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [("uuid must be ..., got \u00fc\n", r"uuid must be ..., got \xfc"), ("\r\n", "-"), ("a" * 257, "a" * 253 + "...")],
+    ids=["odd characters", "nothing", "too long"],
+)
+def test_a_record_that_is_not_a_result_is_parked_with_its_fault(fault: str, detail: str) -> None:
+    """An engineer could not tell from a parked message why it is no result, or SQS would refuse its `detail`."""
+    assert policy.park_invalid(NoResult(fault)) == Parked(Reason.INVALID_EVENT, detail)
 
 
 @pytest.mark.parametrize("age_s", [0, HORIZON_S], ids=["new", "24 hours old"])
