@@ -180,6 +180,61 @@ def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Ga
     assert refusal(gate) is None
 
 
+def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
+    """The relay would try a wrong key with each result until BetaTel locks the account."""
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
+    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
+    assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
+    clock.now += 30
+    assert refusal(gate, OLD) is None
+    assert refusal(gate, OLD, OVER) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
+    clock.now += 29
+    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
+    assert gate.events() == ["credentials.rejected"]
+
+
+def test_within_a_minute_of_an_acceptance_only_the_fifth_refusal_in_a_row_blocks(gate: Gate, clock: Clock) -> None:
+    """One call that BetaTel forbids would stop all others, or a rotated key would be tried with each result."""
+    for age_s, refusals in ((59, 5), (60, 1)):
+        learn(gate, None)
+        clock.now += age_s
+        for _ in range(refusals):
+            assert refusal(gate) is None
+            learn(gate, Reason.CREDENTIALS_REJECTED)
+        assert refusal(gate) is Reason.CREDENTIALS_REJECTED
+
+
+@pytest.mark.parametrize(
+    "answer", [*PROOFS, Reason.THROTTLED, *AGAINST_ENDPOINT], ids=lambda reason: reason or "confirmed"
+)
+def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
+    """Results would wait although the key is good again, or a proxy's error page would prove that it is."""
+    learn(gate, Reason.CREDENTIALS_REJECTED)
+    learn(gate, answer)
+    proves = answer in PROOFS
+    assert refusal(gate) is (None if proves else Reason.CREDENTIALS_REJECTED)
+    assert ("credentials.accepted" in gate.events()) == proves
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reported"),
+    [
+        ([(OLD, False), (NEW, True), (NEW, True), (OLD, False)], ["credentials.rejected", "credentials.accepted"]),
+        ([(OLD, True), (NEW, False), (OLD, True)], ["credentials.rejected"]),
+        ([(OLD, True), (NEW, False), (OLD, True), (NEW, True)], ["credentials.rejected", "credentials.accepted"]),
+    ],
+    ids=["corrected", "the former ones under way", "the new ones accepted later"],
+)
+def test_the_end_of_a_refusal_is_reported_once_and_by_no_attempt_that_was_under_way(
+    gate: Gate, attempts: list[tuple[Credentials, bool]], reported: list[str]
+) -> None:
+    """The log would call wrong new credentials accepted, or never say that corrected ones are."""
+    for credentials, accepted in attempts:
+        learn(gate, None if accepted else Reason.CREDENTIALS_REJECTED, credentials)
+    assert gate.events() == reported
+
+
 def throttle(gate: Gate, wait_s: float | None = None, *, trial: bool = False, http_status: int = 429) -> None:
     """Let an attempt end with a reply that asks to wait."""
     reason = Reason.THROTTLED if http_status == 429 else Reason.ENDPOINT_ERROR
@@ -294,58 +349,3 @@ def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: 
     gate = Gate(TIMEOUT_S, 10, clock=clock)
     assert refusal(gate, end=Deadline(clock.now + 10.4)) is None
     assert gate.admit(NEW, Deadline(clock.now + 10.4)) == OVER_THE_LIMIT
-
-
-def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock) -> None:
-    """The relay would try a wrong key with each result until BetaTel locks the account."""
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
-    clock.now += 30
-    assert refusal(gate, OLD) is None
-    assert refusal(gate, OLD, OVER) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
-    clock.now += 29
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert gate.events() == ["credentials.rejected"]
-
-
-def test_within_a_minute_of_an_acceptance_only_the_fifth_refusal_in_a_row_blocks(gate: Gate, clock: Clock) -> None:
-    """One call that BetaTel forbids would stop all others, or a rotated key would be tried with each result."""
-    for age_s, refusals in ((59, 5), (60, 1)):
-        learn(gate, None)
-        clock.now += age_s
-        for _ in range(refusals):
-            assert refusal(gate) is None
-            learn(gate, Reason.CREDENTIALS_REJECTED)
-        assert refusal(gate) is Reason.CREDENTIALS_REJECTED
-
-
-@pytest.mark.parametrize(
-    "answer", [*PROOFS, Reason.THROTTLED, *AGAINST_ENDPOINT], ids=lambda reason: reason or "confirmed"
-)
-def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
-    """Results would wait although the key is good again, or a proxy's error page would prove that it is."""
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    learn(gate, answer)
-    proves = answer in PROOFS
-    assert refusal(gate) is (None if proves else Reason.CREDENTIALS_REJECTED)
-    assert ("credentials.accepted" in gate.events()) == proves
-
-
-@pytest.mark.parametrize(
-    ("attempts", "reported"),
-    [
-        ([(OLD, False), (NEW, True), (NEW, True), (OLD, False)], ["credentials.rejected", "credentials.accepted"]),
-        ([(OLD, True), (NEW, False), (OLD, True)], ["credentials.rejected"]),
-        ([(OLD, True), (NEW, False), (OLD, True), (NEW, True)], ["credentials.rejected", "credentials.accepted"]),
-    ],
-    ids=["corrected", "the former ones under way", "the new ones accepted later"],
-)
-def test_the_end_of_a_refusal_is_reported_once_and_by_no_attempt_that_was_under_way(
-    gate: Gate, attempts: list[tuple[Credentials, bool]], reported: list[str]
-) -> None:
-    """The log would call wrong new credentials accepted, or never say that corrected ones are."""
-    for credentials, accepted in attempts:
-        learn(gate, None if accepted else Reason.CREDENTIALS_REJECTED, credentials)
-    assert gate.events() == reported
