@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import budget
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore
-from flash_call_relay.gate import OVER_THE_LIMIT, Gate
+from flash_call_relay.gate import OUT_OF_TIME, OVER_THE_LIMIT, Gate
 from flash_call_relay.models import Judgement, Reason
 
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
@@ -75,13 +75,17 @@ def test_a_time_that_outlasts_an_invocation_is_of_the_wall_clock(kind: Any) -> N
     assert inspect.signature(kind).parameters["clock"].default is time.time
 
 
+@pytest.mark.parametrize(
+    ("interval_s", "why"), [(0, OUT_OF_TIME), (10, OVER_THE_LIMIT)], ids=["the invocation ends", "a rate limit"]
+)
 def test_an_attempt_that_cannot_end_in_time_is_not_admitted(
-    gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, interval_s: float, why: Judgement
 ) -> None:
-    """Lambda would kill the function during an attempt, and its whole batch would come back."""
+    """Lambda would kill the function, and its batch would come back; or the log would blame the time for a limit."""
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
+    gate = Gate(TIMEOUT_S, interval_s, clock=clock)
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S)) is None
-    assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S - 0.1)) is Reason.OUT_OF_TIME
+    assert gate.admit(NEW, Deadline(clock.now + interval_s + TIMEOUT_S - 0.1)) == why
 
 
 @pytest.mark.parametrize("reason", AGAINST_ENDPOINT)
@@ -150,23 +154,6 @@ def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
         assert not wait(others, timeout=0.1).done
         learn(gate, answer, trial=True)
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
-
-
-def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
-    """Each waiting result would cost a read of the ledger and of the secret every minute."""
-    assert gate.blocked(None) is None
-    fail(gate, 5)
-    assert (blocked := gate.blocked(None))
-    assert blocked.reason is Reason.ENDPOINT_FAILING
-    clock.now += 30
-    assert gate.blocked(NEW) is None
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert gate.blocked(NEW) is None
-    assert gate.blocked(None) is None
-    assert (blocked := gate.blocked(OLD))
-    assert blocked.reason is Reason.CREDENTIALS_REJECTED
-    clock.now += 30
-    assert gate.blocked(OLD) is None
 
 
 def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
@@ -327,7 +314,7 @@ def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock
     assert gate.events() == ["endpoint.throttling"]
 
 
-@pytest.mark.parametrize("passed_s", [0, -3600], ids=["", "the clock was put back"])
+@pytest.mark.parametrize("passed_s", [0, -3600], ids=["the clock stands still", "the clock was put back"])
 def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: float) -> None:
     """The relay would exceed the rate that a customer has agreed with BetaTel, or send nothing for an hour."""
     gate = Gate(TIMEOUT_S, 0.25, clock=clock)
@@ -341,11 +328,3 @@ def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: floa
     clock.now += 3600  # idle time is not saved up
     assert refusal(gate) is None
     assert refusal(gate, end=OVER) is Reason.THROTTLED
-
-
-def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiting attempt would outlast the function's time, or the log would blame the function for a set limit."""
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
-    gate = Gate(TIMEOUT_S, 10, clock=clock)
-    assert refusal(gate, end=Deadline(clock.now + 10.4)) is None
-    assert gate.admit(NEW, Deadline(clock.now + 10.4)) == OVER_THE_LIMIT
