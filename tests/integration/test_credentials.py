@@ -39,14 +39,6 @@ def test_results_are_deferred_while_there_are_no_credentials_and_the_secret_appe
     assert MARK not in said.lower()
 
 
-def test_many_batches_fetch_the_secret_once(relay: InProcessRelay) -> None:
-    """Each result or thread would wait for a call to Secrets Manager, and the customer would pay for it."""
-    calls = relay.issue_calls(30)
-    for start in range(0, 30, 10):
-        assert relay.invoke_with(relay.send(*map(result, calls[start : start + 10]))) == []
-    assert len(relay.calls_of("GetSecretValue")) == 1
-
-
 def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
     relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
