@@ -42,6 +42,7 @@ def test_the_request_has_the_documented_path_headers_and_body(standin: StandIn) 
         ("[::1]:8787", ("::1", 8787), "[::1]:8787"),
         ("localhost", ("localhost", 80), "localhost"),
     ],
+    ids=["IPv6", "IPv6 and a port", "a name"],
 )
 def test_the_configured_host_and_port_are_asked(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, authority: str, address: tuple[str, int], host: str

@@ -32,6 +32,7 @@ def test_an_empty_variable_is_named(name: str) -> None:
         ("REQUEST_TIMEOUT_SECONDS", ("0", "21"), "1 to 20"),
         ("CONFIRMATION", ("Reply", "no"), "reply or http-status"),
     ],
+    ids=["no such number", "out of its range", "no such word"],
 )
 def test_a_wrong_value_is_refused_with_the_values_that_are_allowed(
     name: str, texts: tuple[str, ...], expected: str
