@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from flash_call_relay.handler import NotSettledError
+from flash_call_relay.queues import MAX_MESSAGES
 from local.endpoint.behaviour import error
 from tests.support.payloads import payload
 from tests.support.relay import UUID, InProcessRelay
+from tests.support.template import template
 
 
 @pytest.fixture
@@ -88,3 +90,9 @@ def test_an_event_that_sqs_refuses_raises(
         relay.invoke(event)
     assert UUID not in str(raised.value)
     assert len(relay.lines("settle.failed")) == 1
+
+
+def test_the_messages_that_the_relay_sends_in_one_call_fit() -> None:
+    """SQS would refuse to park large messages, and the relay would try them for ten days."""
+    largest = template()["Resources"]["ResultQueue"]["Properties"]["MaximumMessageSize"]
+    assert MAX_MESSAGES * (largest + 1024) <= 1024 * 1024  # the attributes take less than 1 KiB

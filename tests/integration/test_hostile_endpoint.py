@@ -248,9 +248,8 @@ def test_kept_connections_that_fell_silent_cost_one_attempt_each_at_most(standin
     webhook = client(standin.url, connections=4)
     uuids = [f"call-{number}" for number in range(4)]
     standin.issue(*uuids)
-    standin.override(
-        behaviour.after(lambda: len(standin.requests) >= 4, behaviour.late(0))
-    )  # so that each gets its own connection
+    all_asked = behaviour.after(lambda: len(standin.requests) >= 4, behaviour.late(0))
+    standin.override(all_asked)  # so that each gets its own connection
     assert {said.http_status for said in post_all(webhook, uuids).values()} == {200}
     standin.override(behaviour.hang())
     assert_failed(post(webhook, timeout_s=1), Reason.TIMEOUT)

@@ -217,7 +217,10 @@ class InProcessRelay:
         return records
 
     def receive(self, queue_url: str, count: int) -> list[dict[str, Any]]:
-        """Receive messages as the records of a Lambda event; fewer than `count` if no more come."""
+        """Receive messages as the records of a Lambda event; fewer than `count` if no more come.
+
+        `given` holds the values of their message attributes by name.
+        """
         records: list[dict[str, Any]] = []
         while len(records) < count:
             reply = self.sqs.receive_message(
@@ -232,16 +235,14 @@ class InProcessRelay:
             for message in messages:
                 names = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
                 record = {name: message[theirs] for name, theirs in names.items()}
-                attributes = {"attributes": message["Attributes"], "given": message.get("MessageAttributes", {})}
-                records.append(record | attributes | {"eventSource": "aws:sqs"})
+                given = {name: one["StringValue"] for name, one in message.get("MessageAttributes", {}).items()}
+                more = {"attributes": message["Attributes"], "given": given, "eventSource": "aws:sqs"}
+                records.append(record | more)
         return records
 
     def parked(self, count: int) -> list[dict[str, Any]]:
-        """Receive `count` parked messages; `given` holds their message attributes' values by name."""
-        messages = self.receive(self.parked_url, count)
-        for message in messages:
-            message["given"] = {name: value["StringValue"] for name, value in message["given"].items()}
-        return messages
+        """Receive `count` parked messages."""
+        return self.receive(self.parked_url, count)
 
     def depths(self, queue_url: str) -> dict[str, int]:
         """Return how many of a queue's messages are visible, hidden and delayed."""
