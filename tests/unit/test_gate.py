@@ -50,17 +50,11 @@ def refusal(gate: Gate, credentials: Credentials = NEW, end: Deadline = FAR) -> 
     return answer.reason if isinstance(answer, Judgement) else None
 
 
-def learn(  # noqa: PLR0913
-    gate: Gate,
-    reason: Reason | None,
-    credentials: Credentials = NEW,
-    *,
-    trial: bool = False,
-    http_status: int | None = None,
-    wait_s: float | None = None,
+def learn(
+    gate: Gate, reason: Reason | None, credentials: Credentials = NEW, *, trial: bool = False, **reply: Any
 ) -> None:
     """Tell the gate how an attempt ended."""
-    gate.learn(Judgement(reason, "why", http_status, wait_s), credentials, is_trial=trial)
+    gate.learn(Judgement(reason, "why", **reply), credentials, is_trial=trial)
 
 
 def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None:
