@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from flash_call_relay.handler import NotSettledError
+from flash_call_relay.queues import MAX_MESSAGES
 from local.endpoint.behaviour import error
 from tests.support.payloads import payload
 from tests.support.relay import UUID, InProcessRelay
+from tests.support.template import template
 
 
 @pytest.fixture
@@ -22,8 +24,7 @@ def test_a_deferred_event_is_put_on_the_result_queue_with_its_delay(relay: InPro
     relay.configure(RETRY_BASE_SECONDS="2")
     relay.endpoint.misbehave(UUID, error(500))
     assert relay.invoke(event) == []  # no message can stay on a queue
-    (asked,) = relay.calls_of("SendMessageBatch")
-    assert 2 <= asked["Entries"][0]["DelaySeconds"] <= 3
+    assert 2 <= entry(relay)["DelaySeconds"] <= 3
     (record,) = relay.receive(relay.results_url, 1)
     assert json.loads(record["body"]) == event
     relay.endpoint.issue(UUID)
@@ -35,9 +36,14 @@ def test_the_delay_of_a_deferred_event_is_900_seconds_at_most(relay: InProcessRe
     """SQS would refuse a longer delay, and each event would fail."""
     relay.endpoint.misbehave(UUID, error(408, retry_after=900))  # which the relay makes longer
     relay.invoke(event)
+    assert entry(relay)["DelaySeconds"] == 900
+
+
+def entry(relay: InProcessRelay) -> Any:
+    """Return the one message that the relay sent."""
     (asked,) = relay.calls_of("SendMessageBatch")
-    assert asked["Entries"][0]["DelaySeconds"] == 900
-    assert relay.depths(relay.results_url) == {"visible": 0, "hidden": 0, "delayed": 1}
+    (one,) = asked["Entries"]
+    return one
 
 
 @pytest.mark.parametrize(("status", "characters"), [(500, 50_000), (400, 200_000)], ids=["deferred", "parked"])
@@ -48,38 +54,25 @@ def test_an_event_that_is_too_large_for_sqs_becomes_its_result(
     event["detail"] = {"note": "\N{CYRILLIC SMALL LETTER A}" * characters, **event["detail"]}
     relay.endpoint.misbehave(UUID, error(status))
     assert relay.invoke(event) == []
-    (asked,) = relay.calls_of("SendMessageBatch")
-    (entry,) = asked["Entries"]
-    assert json.loads(entry["MessageBody"]) == {"uuid": UUID, "status": "Success"}
-    assert ("the body is cut" in entry.get("MessageAttributes", {}).get("detail", {}).get("StringValue", "")) == (
-        status == 400
-    )
+    sent = entry(relay)
+    assert json.loads(sent["MessageBody"]) == {"uuid": UUID, "status": "Success"}
+    assert ("the body is cut" in str(sent.get("MessageAttributes"))) == (status == 400)
 
 
 @pytest.mark.parametrize("characters", [150_000, 200_000], ids=["900 kB", "1.2 MB"])
-def test_a_parked_event_is_cut_only_where_sqs_takes_no_more(relay: InProcessRelay, event: Any, characters: int) -> None:
+def test_a_parked_event_is_unchanged_and_cut_only_where_sqs_takes_no_more(
+    relay: InProcessRelay, event: Any, characters: int
+) -> None:
     """SQS would refuse a large event that needs a person, and it would be lost, or cut without a word."""
     event["detail"] = {"note": "\N{CYRILLIC SMALL LETTER A}" * characters}
     assert relay.invoke(event) == []
-    (asked,) = relay.calls_of("SendMessageBatch")
-    (entry,) = asked["Entries"]
-    body, is_cut = entry["MessageBody"], len(json.dumps(event)) > 2**20
-    assert json.dumps(event).startswith(body)
-    assert (len(body) < len(json.dumps(event))) == is_cut
-    assert entry["MessageAttributes"]["detail"]["StringValue"].startswith("the body is cut") == is_cut
-    attributes = entry["MessageAttributes"].items()
-    assert len(body) + sum(len(name + one["DataType"] + one["StringValue"]) for name, one in attributes) <= 2**20
-
-
-def test_an_invalid_event_is_parked_unchanged(relay: InProcessRelay, event: Any) -> None:
-    """A producer's faulty event would be lost, or nobody could read and replay it."""
-    event["detail"] = "Success"
-    assert relay.invoke(event) == []
-    (parked,) = relay.parked(1)
-    assert json.loads(parked["body"]) == event
-    assert parked["given"].keys() == {"reason", "detail", "receive_count", "enqueued_at", "source_message_id"}
-    assert (parked["given"]["reason"], parked["given"]["source_message_id"]) == ("invalid_event", event["id"])
-    assert relay.endpoint.requests == []
+    sent, whole = entry(relay), json.dumps(event)
+    body, attributes, is_cut = sent["MessageBody"], sent["MessageAttributes"], len(whole) > 2**20
+    assert whole.startswith(body)
+    assert attributes.keys() == {"reason", "detail", "receive_count", "enqueued_at", "source_message_id"}
+    assert attributes["source_message_id"]["StringValue"] == event["id"]
+    assert (len(body) < len(whole)) == attributes["detail"]["StringValue"].startswith("the body is cut") == is_cut
+    assert len(body) + sum(len(name + "".join(one.values())) for name, one in attributes.items()) <= 2**20
 
 
 @pytest.mark.parametrize(
@@ -99,9 +92,7 @@ def test_an_event_that_sqs_refuses_raises(
     assert len(relay.lines("settle.failed")) == 1
 
 
-def test_an_event_is_delivered_without_a_call_to_sqs(relay: InProcessRelay, event: Any) -> None:
-    """The route without a queue would not deliver, or the relay would send a confirmed result again from a queue."""
-    relay.configure(RESULT_QUEUE_URL=relay.results_url + "-missing", PARKED_QUEUE_URL=relay.results_url + "-missing")
-    relay.endpoint.issue(UUID)
-    assert relay.invoke(event) == []
-    assert relay.endpoint.accepted == [(UUID, "Success")]
+def test_the_messages_that_the_relay_sends_in_one_call_fit() -> None:
+    """SQS would refuse to park large messages, and the relay would try them for ten days."""
+    largest = template()["Resources"]["ResultQueue"]["Properties"]["MaximumMessageSize"]
+    assert MAX_MESSAGES * (largest + 1024) <= 1024 * 1024  # the attributes take less than 1 KiB

@@ -13,9 +13,9 @@ import pytest
 from flash_call_relay import budget
 from flash_call_relay.models import FlashCallResult
 from flash_call_relay.webhook import Webhook
-from local.endpoint.behaviour import after, error, late
+from local.endpoint.behaviour import after, error
 from tests.support.payloads import payload, result
-from tests.support.relay import PATIENCE_S, UUID, Context, InProcessRelay, failing_service
+from tests.support.relay import PATIENCE_S, UUID, Context, InProcessRelay
 
 GOOD = [f"good-{number}" for number in range(6)]
 
@@ -147,26 +147,3 @@ def test_an_attempt_that_never_ends_defers_only_its_own_record(
     assert relay.invoke_with([prompt, stuck]) == [stuck["messageId"]]
     over.set()
     assert relay.outcomes() == [("delivered", None), ("deferred", "out_of_time")]
-
-
-def test_a_confirmed_result_is_deleted_although_sqs_fails_for_its_neighbour(relay: InProcessRelay) -> None:
-    """A short failure of SQS would fail the batch, and the relay would send its confirmed results again."""
-    relay.endpoint.issue("good")
-    records = relay.send(result("good"), result("unknown"), "no result")
-    with failing_service("closing") as url:
-        relay.configure(AWS_ENDPOINT_URL_SQS=url)
-        kept = relay.invoke_with(records)
-    assert sorted(kept) == sorted(record["messageId"] for record in records[1:])
-    failures = {line["message_id"]: line["detail"] for line in relay.lines("settle.failed")}
-    assert failures.keys() == set(kept)
-    assert relay.endpoint.accepted == [("good", "Success")]
-
-
-def test_a_batch_uses_no_more_connections_than_configured(relay: InProcessRelay) -> None:
-    """The cap on parallel POSTs would not hold, and BetaTel would get more than was agreed."""
-    relay.configure(CONNECTIONS_PER_FUNCTION="4")
-    calls = relay.issue_calls(30)
-    for call in calls:
-        relay.endpoint.misbehave(call, after(lambda: relay.endpoint.connections >= 4, late(0.02)))
-    assert relay.invoke_with(relay.send(*map(result, calls))) == []
-    assert relay.endpoint.connections == 4

@@ -1,7 +1,6 @@
 """The credentials go to one host and into no output, however the endpoint behaves."""
 
 import json
-import ssl
 from collections.abc import Callable, Iterator
 
 import trustme
@@ -9,7 +8,7 @@ import trustme
 from local.endpoint.behaviour import Act, Behaviour, Headers, Reply, Step, answer, echo_headers, json_reply, redirect
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
-from tests.support.relay import KEY, USER, InProcessRelay
+from tests.support.relay import KEY, USER, InProcessRelay, server_tls
 
 BROKEN_HEAD = f"HTTP/1.1 400 Bad Request\r\nX-A: b\r\nx-api-key {KEY} x-user-id {USER}\r\nX-C: d\r\n\r\n{{}}".encode()
 
@@ -53,9 +52,7 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
         answers = [relay.probe(f"probe-{uuid}") for uuid in behaviours]
         assert elsewhere.connections == 0, "the relay follows no redirect"
 
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    with StandIn(api_key=KEY, user_id=USER, tls=tls, every_call_exists=True) as untrusted:
+    with StandIn(api_key=KEY, user_id=USER, tls=server_tls(trustme.CA()), every_call_exists=True) as untrusted:
         relay.configure(WEBHOOK_URL=untrusted.url)
         relay.invoke_with(relay.send(result("tls")))
         assert untrusted.requests == [], "the relay sends no credentials to an untrusted host"

@@ -1,7 +1,6 @@
 """The outcome bus: a backend learns which results were confirmed or parked, and a failing bus changes no outcome."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tests.support.template import template
 
 
 @pytest.fixture
-def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
+def bus(relay: InProcessRelay) -> InProcessRelay:
     """Run the relay with a bus of its own, which sends all events to a queue, `heard`."""
     events, name = relay.emulator.client("events"), relay.name
     asked = {"QueueUrl": relay.queue("heard"), "AttributeNames": ["QueueArn"]}
@@ -25,10 +24,7 @@ def bus(relay: InProcessRelay) -> Iterator[InProcessRelay]:
     events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "queue", "Arn": arn}])
     relay.configure(OUTCOME_BUS_NAME=name)
     relay.endpoint.issue("call", "other")
-    yield relay
-    events.remove_targets(Rule=name, EventBusName=name, Ids=["queue"])
-    events.delete_rule(Name=name, EventBusName=name)
-    events.delete_event_bus(Name=name)
+    return relay
 
 
 def _heard(relay: InProcessRelay, count: int) -> list[dict[str, Any]]:
@@ -59,8 +55,7 @@ def test_the_bus_gets_an_event_for_each_confirmed_and_each_parked_result(bus: In
     for message_id, detail in details.items():
         assert detail.pop("relay") == "flash-call-relay"
         assert detail.items() <= lines[message_id].items(), "the fields of the outcome's log line"
-    assert {"uuid", "status", "outcome", "age_s"} <= details[confirmed["messageId"]].keys()
-    assert details[other["messageId"]]["reason"] == "rejected"
+    assert details[confirmed["messageId"]].keys() >= {"uuid", "status", "outcome", "age_s"}
     assert details[malformed["messageId"]].keys() >= {"outcome", "reason", "detail", "age_s"}
     assert bus.counted("OutcomeEventsFailed") == [0]
 
@@ -98,14 +93,11 @@ def test_results_are_settled_while_the_bus_fails(relay: InProcessRelay, failure:
         assert relay.invoke_with([good, malformed]) == []
     assert relay.endpoint.accepted == [("call", "Success")]
     assert [message["body"] for message in relay.parked(1)] == ["no result"]
-    failed = {line["message_id"]: line for line in relay.lines("outcome_event.failed")}
-    assert {message_id: line["event"] for message_id, line in failed.items()} == {
-        good["messageId"]: "delivered",
-        malformed["messageId"]: "parked",
-    }
-    assert failed[good["messageId"]]["uuid"] == "call"
-    assert all(line["detail"].startswith("PutEvents: ") for line in failed.values())
-    assert not any("outcome" in line or "duration_ms" in line for line in failed.values()), "queries count by these"
+    failed = relay.lines("outcome_event.failed")
+    told = [(line["message_id"], line["event"], line.get("uuid")) for line in failed]
+    assert told == [(malformed["messageId"], "parked", None), (good["messageId"], "delivered", "call")]
+    assert all(line["detail"].startswith("PutEvents: ") for line in failed)
+    assert not any("outcome" in line or "duration_ms" in line for line in failed), "queries count by these"
     assert relay.counted("OutcomeEventsFailed") == [2]
 
 

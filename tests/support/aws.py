@@ -182,18 +182,10 @@ class FakeStack(Stack):
     def __init__(self, parameters: dict[str, str] | None = None, **replies: Any) -> None:
         super().__init__("a-stack")
         self.aws = Aws(**replies)
-        self.aws.replies["describe_stacks"] = {
-            "Stacks": [
-                {
-                    "StackName": "a-stack",
-                    "StackStatus": "CREATE_COMPLETE",
-                    "Outputs": [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS],
-                    "Parameters": [
-                        {"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()
-                    ],
-                }
-            ]
-        }
+        outputs = [{"OutputKey": name, "OutputValue": name} for name in OUTPUTS]
+        given = [{"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()]
+        stack = {"StackName": "a-stack", "StackStatus": "CREATE_COMPLETE", "Outputs": outputs, "Parameters": given}
+        self.aws.replies["describe_stacks"] = {"Stacks": [stack]}
 
     def client(self, _service: str, _config: Config | None = None) -> Any:
         """Return the client of every service."""

@@ -26,7 +26,7 @@ from flash_call_relay.models import FlashCallResult, Reply
 from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 from local.emulator.emulator import Emulator
-from local.endpoint.behaviour import answer, close_early, hang
+from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
 from tests.support import emf
@@ -217,7 +217,10 @@ class InProcessRelay:
         return records
 
     def receive(self, queue_url: str, count: int) -> list[dict[str, Any]]:
-        """Receive messages as the records of a Lambda event; fewer than `count` if no more come."""
+        """Receive messages as the records of a Lambda event; fewer than `count` if no more come.
+
+        `given` holds the values of their message attributes by name.
+        """
         records: list[dict[str, Any]] = []
         while len(records) < count:
             reply = self.sqs.receive_message(
@@ -232,16 +235,14 @@ class InProcessRelay:
             for message in messages:
                 names = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
                 record = {name: message[theirs] for name, theirs in names.items()}
-                attributes = {"attributes": message["Attributes"], "given": message.get("MessageAttributes", {})}
-                records.append(record | attributes | {"eventSource": "aws:sqs"})
+                given = {name: one["StringValue"] for name, one in message.get("MessageAttributes", {}).items()}
+                more = {"attributes": message["Attributes"], "given": given, "eventSource": "aws:sqs"}
+                records.append(record | more)
         return records
 
     def parked(self, count: int) -> list[dict[str, Any]]:
-        """Receive `count` parked messages; `given` holds their message attributes' values by name."""
-        messages = self.receive(self.parked_url, count)
-        for message in messages:
-            message["given"] = {name: value["StringValue"] for name, value in message["given"].items()}
-        return messages
+        """Receive `count` parked messages."""
+        return self.receive(self.parked_url, count)
 
     def depths(self, queue_url: str) -> dict[str, int]:
         """Return how many of a queue's messages are visible, hidden and delayed."""
@@ -312,18 +313,13 @@ def relaying(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[In
 
 @contextmanager
 def failing_service(failure: str, error: str = "ThrottlingException") -> Iterator[str]:
-    """Yield the URL of an AWS service that is "unreachable", "silent", "closing" or "throttled" with this `error`."""
+    """Yield the URL of an AWS service that is "unreachable", "silent" or "throttled" with this `error`."""
     if failure == "unreachable":
         with held_port() as port:
             yield f"https://127.0.0.1:{port}"
         return
-    fails = {
-        "silent": hang(),
-        "closing": close_early(),
-        "throttled": answer(400, {"__type": error, "message": "slow down"}),
-    }
     with StandIn(api_key=KEY, user_id=USER) as service:
-        service.override(fails[failure])
+        service.override(hang() if failure == "silent" else answer(400, {"__type": error, "message": "slow down"}))
         yield service.url.removesuffix(WEBHOOK_PATH)
 
 

@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import budget
 from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials, CredentialsStore
-from flash_call_relay.gate import OVER_THE_LIMIT, Gate
+from flash_call_relay.gate import OUT_OF_TIME, OVER_THE_LIMIT, Gate
 from flash_call_relay.models import Judgement, Reason
 
 AGAINST_ENDPOINT = [reason for reason in Reason if reason.against_endpoint]
@@ -50,17 +50,11 @@ def refusal(gate: Gate, credentials: Credentials = NEW, end: Deadline = FAR) -> 
     return answer.reason if isinstance(answer, Judgement) else None
 
 
-def learn(  # noqa: PLR0913
-    gate: Gate,
-    reason: Reason | None,
-    credentials: Credentials = NEW,
-    *,
-    trial: bool = False,
-    http_status: int | None = None,
-    wait_s: float | None = None,
+def learn(
+    gate: Gate, reason: Reason | None, credentials: Credentials = NEW, *, trial: bool = False, **reply: Any
 ) -> None:
     """Tell the gate how an attempt ended."""
-    gate.learn(Judgement(reason, "why", http_status, wait_s), credentials, is_trial=trial)
+    gate.learn(Judgement(reason, "why", **reply), credentials, is_trial=trial)
 
 
 def fail(gate: Gate, times: int, reason: Reason = Reason.ENDPOINT_ERROR) -> None:
@@ -75,13 +69,17 @@ def test_a_time_that_outlasts_an_invocation_is_of_the_wall_clock(kind: Any) -> N
     assert inspect.signature(kind).parameters["clock"].default is time.time
 
 
+@pytest.mark.parametrize(
+    ("interval_s", "why"), [(0, OUT_OF_TIME), (10, OVER_THE_LIMIT)], ids=["the invocation ends", "a rate limit"]
+)
 def test_an_attempt_that_cannot_end_in_time_is_not_admitted(
-    gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, interval_s: float, why: Judgement
 ) -> None:
-    """Lambda would kill the function during an attempt, and its whole batch would come back."""
+    """Lambda would kill the function, and its batch would come back; or the log would blame the time for a limit."""
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
+    gate = Gate(TIMEOUT_S, interval_s, clock=clock)
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S)) is None
-    assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S - 0.1)) is Reason.OUT_OF_TIME
+    assert gate.admit(NEW, Deadline(clock.now + interval_s + TIMEOUT_S - 0.1)) == why
 
 
 @pytest.mark.parametrize("reason", AGAINST_ENDPOINT)
@@ -154,23 +152,6 @@ def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
         assert [other.result(PATIENCE_S) for other in others] == [told] * 4
 
 
-def test_a_block_is_known_before_the_batch_begins(gate: Gate, clock: Clock) -> None:
-    """Each waiting result would cost a read of the ledger and of the secret every minute."""
-    assert gate.blocked(None) is None
-    fail(gate, 5)
-    assert (blocked := gate.blocked(None))
-    assert blocked.reason is Reason.ENDPOINT_FAILING
-    clock.now += 30
-    assert gate.blocked(NEW) is None
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert gate.blocked(NEW) is None
-    assert gate.blocked(None) is None
-    assert (blocked := gate.blocked(OLD))
-    assert blocked.reason is Reason.CREDENTIALS_REJECTED
-    clock.now += 30
-    assert gate.blocked(OLD) is None
-
-
 def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Gate, clock: Clock) -> None:
     """After a bug or a freeze during a trial, this execution environment would never send again."""
     fail(gate, 5)
@@ -180,6 +161,41 @@ def test_a_trial_that_never_reports_its_end_blocks_only_for_its_timeout(gate: Ga
     assert refusal(gate) is Reason.ENDPOINT_FAILING, "an attempt that times out reports its end a moment later"
     clock.now += 0.1
     assert refusal(gate) is None
+
+
+def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock, reported: list[str]) -> None:
+    """The relay would try a wrong key with each result until BetaTel locks the account."""
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
+    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
+    assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
+    clock.now += 30
+    assert refusal(gate, OLD) is None
+    assert refusal(gate, OLD, OVER) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
+    learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
+    clock.now += 29
+    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
+    assert reported == ["credentials.rejected"]
+
+
+def test_within_a_minute_of_an_acceptance_only_the_fifth_refusal_in_a_row_blocks(gate: Gate, clock: Clock) -> None:
+    """One call that BetaTel forbids would stop all others, or a rotated key would be tried with each result."""
+    for age_s, refusals in ((59, 5), (60, 1)):
+        learn(gate, None)
+        clock.now += age_s
+        for _ in range(refusals):
+            assert refusal(gate) is None
+            learn(gate, Reason.CREDENTIALS_REJECTED)
+        assert refusal(gate) is Reason.CREDENTIALS_REJECTED
+
+
+@pytest.mark.parametrize(
+    "answer", [*PROOFS, Reason.THROTTLED, *AGAINST_ENDPOINT], ids=lambda reason: reason or "confirmed"
+)
+def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
+    """Results would wait although the key is good again, or a proxy's error page would prove that it is."""
+    learn(gate, Reason.CREDENTIALS_REJECTED)
+    learn(gate, answer)
+    assert refusal(gate) is (None if answer in PROOFS else Reason.CREDENTIALS_REJECTED)
 
 
 def throttle(gate: Gate, wait_s: float | None = None, *, trial: bool = False, http_status: int = 429) -> None:
@@ -276,7 +292,7 @@ def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock
     assert reported == ["endpoint.throttling"]
 
 
-@pytest.mark.parametrize("passed_s", [0, -3600], ids=["", "the clock was put back"])
+@pytest.mark.parametrize("passed_s", [0, -3600], ids=["the clock stands still", "the clock was put back"])
 def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: float) -> None:
     """The relay would exceed the rate that a customer has agreed with BetaTel, or send nothing for an hour."""
     gate = Gate(TIMEOUT_S, 0.25, clock=clock)
@@ -290,46 +306,3 @@ def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: floa
     clock.now += 3600  # idle time is not saved up
     assert refusal(gate) is None
     assert refusal(gate, end=OVER) is Reason.THROTTLED
-
-
-def test_what_does_not_fit_a_rate_limit_is_throttled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiting attempt would outlast the function's time, or the log would blame the function for a set limit."""
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
-    gate = Gate(TIMEOUT_S, 10, clock=clock)
-    assert refusal(gate, end=Deadline(clock.now + 10.4)) is None
-    assert gate.admit(NEW, Deadline(clock.now + 10.4)) == OVER_THE_LIMIT
-
-
-def test_refused_credentials_are_blocked_for_30_s(gate: Gate, clock: Clock, reported: list[str]) -> None:
-    """The relay would try a wrong key with each result until BetaTel locks the account."""
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD)
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert refusal(gate, NEW) is None, "the gate admits rotated credentials immediately"
-    clock.now += 30
-    assert refusal(gate, OLD) is None
-    assert refusal(gate, OLD, OVER) is Reason.CREDENTIALS_REJECTED, "one attempt at a time"
-    learn(gate, Reason.CREDENTIALS_REJECTED, OLD, trial=True)
-    clock.now += 29
-    assert refusal(gate, OLD) is Reason.CREDENTIALS_REJECTED
-    assert reported == ["credentials.rejected"]
-
-
-def test_within_a_minute_of_an_acceptance_only_the_fifth_refusal_in_a_row_blocks(gate: Gate, clock: Clock) -> None:
-    """One call that BetaTel forbids would stop all others, or a rotated key would be tried with each result."""
-    for age_s, refusals in ((59, 5), (60, 1)):
-        learn(gate, None)
-        clock.now += age_s
-        for _ in range(refusals):
-            assert refusal(gate) is None
-            learn(gate, Reason.CREDENTIALS_REJECTED)
-        assert refusal(gate) is Reason.CREDENTIALS_REJECTED
-
-
-@pytest.mark.parametrize(
-    "answer", [*PROOFS, Reason.THROTTLED, *AGAINST_ENDPOINT], ids=lambda reason: reason or "confirmed"
-)
-def test_only_a_reply_that_proves_the_credentials_unblocks_them(gate: Gate, answer: Reason | None) -> None:
-    """Results would wait although the key is good again, or a proxy's error page would prove that it is."""
-    learn(gate, Reason.CREDENTIALS_REJECTED)
-    learn(gate, answer)
-    assert refusal(gate) is (None if answer in PROOFS else Reason.CREDENTIALS_REJECTED)

@@ -24,6 +24,7 @@ from flash_call_relay.models import (
     Reply,
 )
 from flash_call_relay.settings import Settings
+from flash_call_relay.text import printable
 from tests.support.template import default_settings
 
 SETTINGS = default_settings()
@@ -196,6 +197,16 @@ def test_every_reply_has_an_outcome(finding: Reply, age_s: float, receives: int,
 
 
 # ---- without an attempt ----
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [("uuid must be ..., got \u00fc\n", r"uuid must be ..., got \xfc"), ("\r\n", "-"), ("a" * 257, "a" * 253 + "...")],
+    ids=["odd characters", "nothing", "too long"],
+)
+def test_a_record_that_is_not_a_result_is_parked_with_its_fault(fault: str, detail: str) -> None:
+    """An engineer could not tell from a parked message why it is no result, or SQS would refuse its `detail`."""
+    assert printable(fault) == detail
 
 
 @pytest.mark.parametrize("age_s", [0, HORIZON_S], ids=["new", "24 hours old"])
