@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from flash_call_relay.models import GateEvent, Reason
+from flash_call_relay.models import Reason
 from flash_call_relay.text import InvalidJSONError, decode_json
 from ops.errors import CommandError
 from ops.stack import Stack
@@ -15,7 +15,7 @@ from ops.stack import Stack
 RECENT_S = 15 * 60  # the span that `doctor` and `watch` look at
 DELIVERED, DEFERRED = "result.delivered", "result.deferred"
 NOT_SETTLED, CONFLICT = "settle.failed", "ledger.conflict"
-THROTTLING, THROTTLING_ENDED = GateEvent.ENDPOINT_THROTTLING, GateEvent.ENDPOINT_THROTTLING_ENDED
+THROTTLING, THROTTLING_ENDED = "endpoint.throttling", "endpoint.throttling_ended"
 COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
 MAX_LINES = 10_000  # of one query
 PATIENCE_S = 60

@@ -24,7 +24,7 @@ def reasons(relay: InProcessRelay) -> set[str | None]:
     return {line.get("reason") for line in relay.lines("result.")}
 
 
-def test_a_wrong_key_is_tried_once_per_connection_at_most_and_then_costs_one_call_to_aws(relay: InProcessRelay) -> None:
+def test_a_wrong_key_is_tried_once_per_connection_at_most_in_30_s(relay: InProcessRelay) -> None:
     """The relay would try a wrong key with each result, and BetaTel might lock the account."""
     relay.add_ledger()
     relay.endpoint.rotate(**ROTATED)
@@ -34,7 +34,7 @@ def test_a_wrong_key_is_tried_once_per_connection_at_most_and_then_costs_one_cal
     assert len(relay.calls_of("GetSecretValue")) == 2, "the first, and one for a refusal every 30 s"
     relay.aws_calls.clear()
     assert len(relay.invoke_with(records[:10])) == 10
-    assert [operation for operation, _ in relay.aws_calls] == ["ChangeMessageVisibilityBatch"]
+    assert [operation for operation, _ in relay.aws_calls] == ["BatchGetItem", "ChangeMessageVisibilityBatch"]
     assert len(relay.endpoint.requests) == asked
     assert reasons(relay) == {"credentials_rejected"}
     assert len(relay.lines("credentials.rejected")) == 1
@@ -75,10 +75,8 @@ def test_a_rotation_to_another_wrong_key_ends_in_a_deferral(
     assert [request.answer for request in relay.endpoint.requests] == [200, 401, 401]
 
 
-def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws_and_a_read_at_its_horizon(
-    relay: InProcessRelay,
-) -> None:
-    """In an outage the relay would read the ledger for each waiting result, or park copies of confirmed results."""
+def test_a_batch_behind_a_failing_endpoint_costs_two_calls_to_aws(relay: InProcessRelay) -> None:
+    """In an outage the relay would ask the endpoint for each waiting result, or park copies of confirmed results."""
     relay.add_ledger(CONNECTIONS_PER_FUNCTION="1", RETRY_HORIZON_SECONDS="3600")
     relay.endpoint.issue("confirmed")
     relay.invoke_with(relay.send(result("confirmed")))
@@ -87,14 +85,15 @@ def test_a_batch_behind_a_failing_endpoint_costs_one_call_to_aws_and_a_read_at_i
     records = relay.send(result("confirmed"), *(result(f"held-{number}") for number in range(9)))
     relay.aws_calls.clear()
     asked = len(relay.endpoint.requests)
-    assert len(relay.invoke_with(records)) == 10
-    assert [operation for operation, _ in relay.aws_calls] == ["ChangeMessageVisibilityBatch"]
+    assert len(relay.invoke_with(records)) == 9
+    assert [operation for operation, _ in relay.aws_calls] == ["BatchGetItem", "ChangeMessageVisibilityBatch"]
     assert len(relay.endpoint.requests) == asked
     assert reasons(relay) == {None, "endpoint_error", "endpoint_failing"}
+    assert [line["uuid"] for line in relay.lines("result.duplicate")] == ["confirmed"]
     for record in records:
         record["attributes"]["SentTimestamp"] = str(int(record["attributes"]["SentTimestamp"]) - 3_600_000)
     assert relay.invoke_with(records) == []
-    assert [line["uuid"] for line in relay.lines("result.duplicate")] == ["confirmed"]
+    assert [line["uuid"] for line in relay.lines("result.duplicate")] == ["confirmed"] * 2
     assert [line["reason"] for line in relay.lines("result.parked")] == ["retries_exhausted"] * 9
 
 

@@ -70,15 +70,6 @@ def test_an_outcome_is_logged_before_its_batch_ends(relay: InProcessRelay) -> No
     assert relay.outcomes()[2:] == [("deferred", "endpoint_error")], "a timeout if the others were not logged"
 
 
-def test_a_schedule_that_uses_up_the_receives_is_warned_of(relay: InProcessRelay) -> None:
-    """An engineer who shortens the schedule would learn from the dead-letter queue only that the horizon is gone."""
-    relay.configure(RETRY_CAP_SECONDS="3", MAX_RECEIVE_COUNT="300")
-    relay.invoke_with([])
-    (line,) = relay.lines("settings.receives_run_out_before_the_horizon")
-    assert line["level"] == "WARNING"
-    assert line["exhausted_after_s"] < line["retry_horizon_s"] == 86_400
-
-
 # ---- metrics ----
 
 
@@ -196,11 +187,11 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) 
     """One odd outcome would hide the rest of its batch from the log and the metrics."""
     ageless = Processed(Record("odd", "", "", 0.0, 1, SUCCESS), Delivered(200), cast("Any", None))
     good = Processed(Record("good", "", "", 0.0, 1, SUCCESS), Deferred(Reason.THROTTLED, "detail", 10), 1.0)
-    batch = telemetry.Invocation("request")
     with redirect_stdout(relay.printed):
-        batch.log_outcome(ageless)
-        batch.log_outcome(good)
-        batch.close({}, failing=False, throttling=False, late_after_s=0)
+        for one in (ageless, good):
+            telemetry.log_outcome(one)
+        telemetry.log_settled([ageless, good], {})
+        telemetry.emit_metrics([ageless, good], failing=False, throttling=False, late_after_s=0)
     assert [line["message_id"] for line in relay.lines("result.")] == ["good"]
     assert {line["detail"] for line in relay.lines("telemetry.failed")} == {"TypeError"}
     assert relay.lines("batch.settled")[0]["records"] == 2
@@ -230,7 +221,7 @@ def test_a_metric_that_cannot_be_written_costs_no_other_metric_and_no_result(rel
     """One failed write would silence every alarm, or the relay would send delivered results again."""
     relay.printed = FailingStream(range(lost, lost + 1))
     check_outcomes(relay)
-    kinds = ["ResultsReceived", "invalid_event", "unknown_call"]
+    kinds = ["invalid_event", "unknown_call", "ResultsReceived"]
     seen = [kind for blob in relay.blobs() for kind in kinds if kind in blob or kind == blob.get("reason")]
     assert seen == [kind for number, kind in enumerate(kinds) if number != lost]
     (line,) = relay.lines("telemetry.failed")

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from flash_call_relay import models, policy, telemetry
@@ -36,16 +38,15 @@ def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
         for handler in telemetry.logger.handlers:
             assert isinstance(handler, logging.StreamHandler)
             restoring.callback(handler.setStream, handler.setStream(log))
-        telemetry.warn_if_receives_run_out(default_settings(MAX_RECEIVE_COUNT="2"))
-        invocation = telemetry.Invocation("00000000-0000-4000-8000-000000000000")
-        for outcome in _every_outcome():
-            invocation.log_outcome(outcome)
-        invocation.log_gate(list(models.GateEvent))
-        invocation.log_ledger(["read: TimeoutError"], ["uuid"])
-        invocation.log_secret("Secrets Manager answers AccessDeniedException")
-        invocation.close(
-            {"message": "park: AccessDenied"}, failing=True, throttling=True, late_after_s=SETTINGS.fresh_seconds
-        )
+        telemetry.logger.append_keys(function_request_id="00000000-0000-4000-8000-000000000000")
+        outcomes = list(_every_outcome())
+        for outcome in outcomes:
+            telemetry.log_outcome(outcome)
+        for source in Path(telemetry.__file__).parent.glob("*.py"):
+            for event in re.findall(r'telemetry\.report\("([\w.]+)"', source.read_text()):
+                telemetry.report(event, uuid="uuid", detail="why")
+        telemetry.log_settled(outcomes, {"message": "park: AccessDenied"})
+        telemetry.emit_metrics(outcomes, failing=True, throttling=True, late_after_s=SETTINGS.fresh_seconds)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     return lines, [metric for line in printed.getvalue().splitlines() for metric in emf.read(json.loads(line))]
 
@@ -53,7 +54,11 @@ def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
 def _every_outcome() -> Iterator[Processed]:
     """Yield a record for each outcome and reason, for both statuses and at each age that the policy distinguishes."""
     invalid = models.NoResult("no uuid")
-    yield Processed(models.Record("message", "handle", "{}", 0.0, 1, invalid), policy.park_invalid(invalid), 1.0)
+    yield Processed(
+        models.Record("message", "handle", "{}", 0.0, 1, invalid),
+        models.Parked(models.Reason.INVALID_EVENT, invalid.fault),
+        1.0,
+    )
     for status in OTHER.values():
         result = models.FlashCallResult("uuid", status)
         record = models.Record("message", "handle", "{}", 0.0, 1, result)
