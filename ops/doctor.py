@@ -14,17 +14,16 @@ import click
 from flash_call_relay.credentials import CredentialsUnavailableError, parse
 from flash_call_relay.models import Reason
 from flash_call_relay.policy import JITTER, schedule_s
-from flash_call_relay.settings import Settings, SettingsError
+from flash_call_relay.settings import Settings
 from flash_call_relay.text import error_code
 from ops import logs
 from ops.errors import EXPLAINED, NOT_ALLOWED, explain
 from ops.output import DAY_S, count, duration, paragraph, timestamp
-from ops.queues import DEAD, PARKED, RESULTS, QueueKind
+from ops.queues import DEAD, PARKED, RECEIVES, RESULTS, VISIBILITY_S, QueueKind
 from ops.stack import ONE_INVOCATION, Stack
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
-RECEIVES, VISIBILITY_S = 300, 400  # of a message on the result queue, as in template.yaml
 APART_S = 90  # a reason without a deferral for this long before the newest outcome is over
 BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the first, and documents the second
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
@@ -72,7 +71,6 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
 def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
-    yield "settings", _check_settings
     yield "intake", _check_intake
     yield "events", _check_events
     yield "credentials", _check_credentials
@@ -133,15 +131,7 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, says, "remove it; to stop the relay, use `pause`:", command)
     else:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
-
-
-def _check_settings(stack: Stack) -> Iterator[Finding]:
-    function = stack.client("lambda").get_function_configuration(FunctionName=stack.output("FunctionName"))
-    try:
-        settings = Settings.from_environment(function["Environment"]["Variables"])
-    except SettingsError as error:
-        yield Finding(WRONG, str(error), "docs/runbook.md#function-errors")
-        return
+    settings = Settings.from_environment(function["Environment"]["Variables"])
     is_capped = settings.maximum_concurrency and stack.parameters.get("EventRoute") != "function"
     if settings.rate_limit_per_second and not is_capped:
         says = "RateLimitPerSecond holds for each execution environment, and nothing limits how many there are"

@@ -11,9 +11,10 @@ import click
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
+from flash_call_relay.settings import SettingsError
 from flash_call_relay.text import error_code
 
-EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, UnicodeEncodeError)
+EXPLAINED = (aws.BotoCoreError, aws.ClientError, ResponseParserError, SettingsError, UnicodeEncodeError)
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Unauthorized")
 NOT_ALLOWED = {*DENIED, "KMS.AccessDeniedException"}  # the last by SQS, for the key of a queue
 BAD_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"}
@@ -70,6 +71,8 @@ def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - a table
             return error.format_message()
         case aws.ClientError():
             return _refusal(error)
+        case SettingsError():
+            return f"The function has a wrong setting: {error}. See docs/runbook.md#function-errors."
         case aws.SSLError():
             return f"The certificate of AWS is not trusted: check AWS_CA_BUNDLE. {host}: {cause(error)}"
         case _ if isinstance(error, UNREACHABLE):

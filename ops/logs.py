@@ -18,9 +18,7 @@ NOT_SETTLED, CONFLICT = "settle.failed", "ledger.conflict"
 THROTTLING, THROTTLING_ENDED = "endpoint.throttling", "endpoint.throttling_ended"
 COUNTED = (DELIVERED, DEFERRED, NOT_SETTLED, THROTTLING, THROTTLING_ENDED)
 MAX_LINES = 10_000  # of one query
-PATIENCE_S = 60
-POLL_S = 0.5
-
+PATIENCE_S, POLL_S = 60, 0.5
 
 Line = dict[str, Any]
 

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops.errors import CommandError
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
-GAP = "  "
 LEAST_LAST_COLUMN = 20  # characters
 
 Tell = Callable[[int], object]  # takes the number done so far
@@ -31,7 +30,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     sides = [str.rjust if name in right else str.ljust for name in columns]
     for number, (*cells, last) in enumerate(texts):
-        start = "".join(side(cell, width) + GAP for side, cell, width in zip(sides, cells, widths, strict=False))
+        start = "".join(f"{side(cell, width)}  " for side, cell, width in zip(sides, cells, widths, strict=False))
         paragraph(last, start, " " * len(start), bold=True if number == 0 else None)
 
 

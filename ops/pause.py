@@ -10,8 +10,7 @@ from ops.output import count, duration
 from ops.queues import RESULTS
 from ops.stack import Stack
 
-PATIENCE_S = 120
-POLL_S = 0.5
+PATIENCE_S, POLL_S = 120, 0.5
 
 
 @click.command()

@@ -19,6 +19,7 @@ from flash_call_relay.text import InvalidJSONError, decode_json, printable
 from ops.output import Tell
 from ops.stack import Stack
 
+RECEIVES, VISIBILITY_S = 300, 400  # of a message on the result queue, as in template.yaml
 HOLD_S = 300  # visibility timeout of a receive
 LONG_POLL_S = 1  # a short poll may miss messages
 MOST_REPEATS = 10  # receives in a row that return only messages which SQS returned before
@@ -119,7 +120,6 @@ class Depth:
     visible: int  # messages that SQS would return now
     in_flight: int  # messages that SQS returns later
     retention_s: int  # how long the queue keeps a message
-    visibility_s: int  # after how long a message that was received comes back
 
     @property
     def total(self) -> int:
@@ -142,7 +142,7 @@ class Queue:
         """Return the number of messages that SQS reports for the queue."""
         said = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])["Attributes"]
         visible, *later = (int(said[f"ApproximateNumberOfMessages{which}"]) for which in ("", "NotVisible", "Delayed"))
-        return Depth(visible, sum(later), int(said["MessageRetentionPeriod"]), int(said["VisibilityTimeout"]))
+        return Depth(visible, sum(later), int(said["MessageRetentionPeriod"]))
 
     def send(self, bodies: Mapping[str, str], tell: Tell = lambda _: None) -> dict[str, str]:
         """Send bodies; return the fault of each that SQS did not take, by its key. `tell` takes the number so far."""

@@ -12,7 +12,7 @@ import click
 from ops import logs
 from ops.ledger import Ledger
 from ops.output import DAY_S, paragraph, progress, table, timestamp
-from ops.queues import DEAD, PARKED, RESULTS, Message
+from ops.queues import DEAD, PARKED, VISIBILITY_S, Message
 from ops.stack import Stack
 
 LATE_S = 60  # a next attempt that is due for longer is late
@@ -123,7 +123,7 @@ class History:
         if failure.startswith("requeue"):  # an event that the function got without a queue
             return "Lambda tries the event again"
         delay_s = None if failure else line.get("retry_in_s")
-        at = logs.at_of(line) + (RESULTS.of(self.stack).depth().visibility_s if delay_s is None else delay_s)
+        at = logs.at_of(line) + (VISIBILITY_S if delay_s is None else delay_s)
         is_due = "was due at {} (run `doctor`)" if at < time.time() - LATE_S else "is due at {}"
         return f"its next attempt {is_due.format(timestamp(at))}"
 

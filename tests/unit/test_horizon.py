@@ -13,7 +13,8 @@ from flash_call_relay.gate import BLOCK_S
 from flash_call_relay.models import Deferred, FlashCallResult, Judgement, Reason, Record
 from flash_call_relay.reply import MAX_RETRY_AFTER_S
 from flash_call_relay.settings import Settings
-from ops.doctor import RECEIVES, VISIBILITY_S, earliest_exhaustion_s
+from ops.doctor import earliest_exhaustion_s
+from ops.queues import RECEIVES, VISIBILITY_S
 from tests.support.template import default_settings, template
 
 PARAMETERS = template()["Parameters"]

@@ -176,7 +176,7 @@ def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
     sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
     depth = Queue(sqs, URL).depth()
     assert (depth, depth.total) == (
-        Depth(visible=1, in_flight=320, retention_s=864_000, visibility_s=420),
+        Depth(visible=1, in_flight=320, retention_s=864_000),
         321,
     )
 
