@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from flash_call_relay import __version__
-from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import Reason, Reply
-from local.endpoint.behaviour import Act, Behaviour, answer, error, redirect
+from local.endpoint.behaviour import Act, Behaviour, answer, redirect
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.relay import CONFIRMED, KEY, USER, UUID, client, post, post_all
 
@@ -68,16 +67,6 @@ def test_each_thread_gets_its_own_answer(standin: StandIn) -> None:
     for _ in range(3):
         for uuid, said in post_all(webhook, uuids).items():
             assert (said.json_object or {})["uuid"] == uuid
-
-
-def test_a_documented_error_is_a_reply_with_its_message(standin: StandIn) -> None:
-    """A refusal by the API would look like a broken network, and nobody could read its message."""
-    webhook, wrong = client(standin.url), Credentials("wrong-key", "wrong-user")
-    standin.misbehave(UUID, error(400))
-    said = [post(webhook), post(webhook, credentials=wrong), post(webhook, "unknown"), post(webhook)]
-    refusals = {400: "Bad Request", 401: "Unauthorized", 404: "The flash call does not exist"}
-    assert said == [*(Reply(status, {"message": words}, words) for status, words in refusals.items()), CONFIRMED]
-    assert standin.connections == 1
 
 
 CUT_429 = b"HTTP/1.1 429 Wait\r\nRetry-After: 120\r\nContent-Length: 9\r\n\r\n{"

@@ -71,18 +71,16 @@ def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
     return Webhook(webhook_settings(url, connections, timeout_s))
 
 
-def post_all(
-    webhook: Webhook, uuids: Iterable[str], *, timeout_s: float = 20, credentials: Credentials = CREDENTIALS
-) -> dict[str, Reply]:
+def post_all(webhook: Webhook, uuids: Iterable[str], timeout_s: float = 20) -> dict[str, Reply]:
     """Make attempts side by side, as `Delivery` does; an endless attempt fails the test instead of stopping it."""
     said: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
 
     def post_one(uuid: str) -> None:
         result, deadline = FlashCallResult(uuid, "Success"), budget.Deadline.after(timeout_s)
         try:
-            said.put((uuid, webhook.post(result, credentials, deadline, kept=True)))
+            said.put((uuid, webhook.post(result, CREDENTIALS, deadline, kept=True)))
         except StaleConnectionError:  # the kept connection has died
-            said.put((uuid, webhook.post(result, credentials, deadline, kept=False)))
+            said.put((uuid, webhook.post(result, CREDENTIALS, deadline, kept=False)))
 
     threads = [threading.Thread(target=post_one, args=(uuid,), daemon=True) for uuid in uuids]
     for thread in threads:
@@ -90,9 +88,9 @@ def post_all(
     return dict(said.get(timeout=60) for _ in threads)
 
 
-def post(webhook: Webhook, uuid: str = UUID, **options: Any) -> Reply:
+def post(webhook: Webhook, timeout_s: float = 20) -> Reply:
     """Make one attempt."""
-    return post_all(webhook, [uuid], **options)[uuid]
+    return post_all(webhook, [UUID], timeout_s)[UUID]
 
 
 @cache
