@@ -2,13 +2,11 @@
 
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from flash_call_relay import telemetry
 from flash_call_relay.budget import wall_clock
 from flash_call_relay.text import InvalidJSONError, decode_json, error_code, kind
 
@@ -36,19 +34,19 @@ class CredentialsUnavailableError(Exception):
 
 
 class CredentialsStore:
-    """The current credentials, for many threads: one of them fetches, the others wait for it."""
+    """The current credentials: one thread fetches, the others wait for it. `report` hears of an unreadable secret."""
 
     def __init__(
-        self, client: "SecretsManagerClient", secret_id: str, *, clock: Callable[[], float] = wall_clock
+        self, client: "SecretsManagerClient", secret_id: str, report: Any = None, *, clock: Any = wall_clock
     ) -> None:
-        self._client, self._secret_id, self._clock = client, secret_id, clock
+        self._client, self._secret_id, self._report, self._clock = client, secret_id, report, clock
         self._lock = threading.Lock()
         self._good: Credentials | None = None
         self._fault = ""
         self._stale_at = self._refetched_at = -math.inf
 
     def fresh(self) -> "CredentialsStore":
-        """Return a store of the same secret that has not read it yet."""
+        """Return a store of the same secret that has not read it yet. It reports nothing."""
         return CredentialsStore(self._client, self._secret_id, clock=self._clock)
 
     def current(self) -> Credentials:
@@ -91,8 +89,8 @@ class CredentialsStore:
         except CredentialsUnavailableError as error:
             fault = str(error)
         self._stale_at = now + (FETCH_INTERVAL_S if fault else MAX_AGE_S)
-        if fault and fault != self._fault:
-            telemetry.report("credentials.unreadable", detail=fault)
+        if fault and fault != self._fault and self._report:
+            self._report("credentials.unreadable", detail=fault)
         self._fault = fault
 
 

@@ -34,7 +34,7 @@ class Relay:
         self.settings = settings = Settings.from_environment(os.environ)
         aws_call = _bounded(budget.AWS_CALL)
         secrets = boto3.client("secretsmanager", config=aws_call)
-        self.credentials = CredentialsStore(secrets, settings.credentials_secret_arn)
+        self.credentials = CredentialsStore(secrets, settings.credentials_secret_arn, telemetry.report)
         self.gate = Gate(settings.request_timeout_seconds, settings.post_interval_s)
         self.delivery = Delivery(settings, self.credentials, self.gate, Webhook(settings))
         sqs = boto3.client("sqs", config=aws_call)

@@ -43,7 +43,7 @@ def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
         for outcome in outcomes:
             telemetry.log_outcome(outcome)
         for source in Path(telemetry.__file__).parent.glob("*.py"):
-            for event in re.findall(r'telemetry\.report\("([\w.]+)"', source.read_text()):
+            for event in re.findall(r'report\("([\w.]+)"', source.read_text()):
                 telemetry.report(event, uuid="uuid", detail="why")
         telemetry.log_settled(outcomes, {"message": "park: AccessDenied"})
         telemetry.emit_metrics(outcomes, failing=True, throttling=True, late_after_s=SETTINGS.fresh_seconds)
