@@ -18,7 +18,7 @@ RESULTS ?= 400
 N ?= 10000
 SECONDS ?= 300
 
-.PHONY: help setup demo up down test check quick lint types soak bench fuzz audit clean ready
+.PHONY: help setup demo up test check quick lint types soak bench fuzz audit clean ready
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +26,8 @@ help: ## List the commands
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
 	@PYTHONPATH=src $(DEV)/python -m local.demo --results $(RESULTS)
 
-up: $(STACK_TOOLS) ## Deploy the relay on this machine and leave it running
-	@PYTHONPATH=src $(DEV)/python -m local.demo.playground up $(PORTS)
-
-down: ## Stop the relay that `make up` left running
-	@test ! -e .local && echo "Nothing was up." || PYTHONPATH=src $(DEV)/python -m local.demo.playground down
+up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C, to try it out
+	@PYTHONPATH=src $(DEV)/python -m local.demo.playground $(PORTS)
 
 test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup
@@ -59,7 +56,7 @@ audit: .venv/audit/ready ## Look for known vulnerabilities in the requirements
 
 setup: $(CHECK_TOOLS) ## Make the virtual environments (other commands make those they need)
 
-clean: down ## Remove all files that the other commands made
+clean: ## Remove all files that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

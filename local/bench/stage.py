@@ -1,6 +1,7 @@
 """Where the benchmark runs: the deployed stack, stand-in endpoints, and the processes that it measures.
 
-The measured processes share one CPU. The emulator and the endpoints share another one, if the machine has it.
+The measured processes share one CPU. The emulator and the endpoints (threads of this process, which waits meanwhile)
+share another one, if the machine has it.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
 from local import ROOT
 from local.bench.batches import batch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.emulator.runtime import Runtime
-from local.endpoint.standin import WEBHOOK_PATH, start_process
-from local.processes import LocalError, held_port, tool
+from local.endpoint.behaviour import late
+from local.endpoint.standin import StandIn
+from local.processes import LocalError, tool
 
 CPUS = sorted(os.sched_getaffinity(0))
 MEASURE_S = 600
@@ -47,13 +48,13 @@ class Stage:
     Attributes:
         deployment: the relay's stack in the emulator. Its event source mapping is off.
         package: the function's package, as `sam build` made it.
-        endpoints: URLs of stand-in endpoints, by their latency in milliseconds.
+        endpoints: by their latency in milliseconds.
         state: a directory for files.
     """
 
     deployment: Deployment
     package: Path
-    endpoints: dict[int, str]
+    endpoints: dict[int, StandIn]
     state: Path
 
     def worker(self, latency_ms: int, *arguments: object) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Stage:
         variables = {
             **emulator.environment,
             **self.deployment.variables(),
-            "WEBHOOK_URL": self.endpoints[latency_ms],
+            "WEBHOOK_URL": self.endpoints[latency_ms].url,
             "SSL_CERT_FILE": str(emulator.ca_bundle),
             "REQUESTS_CA_BUNDLE": str(emulator.ca_bundle),
             "PYTHONPATH": str(self.package),
@@ -95,7 +96,8 @@ class Stage:
             measured[BARE].append(self._start(bare, logs / "bare")[0])
             init_ms, began = self._start(self.package, logs / "relay")
             measured[RELAY].append(init_ms)
-            measured[FIRST_POST].append((self._first_request_after(began) - began) * 1000)
+            first = min(one.at for one in self.endpoints[min(self.endpoints)].requests if one.at > began)
+            measured[FIRST_POST].append((first - began) * 1000)
         return measured
 
     def _start(self, package: Path, logs: Path) -> tuple[float, float]:
@@ -109,12 +111,6 @@ class Stage:
                     raise RuntimeError(invocation.error)
                 return environment.init_ms, began
 
-    def _first_request_after(self, began: float) -> float:
-        url = self.endpoints[min(self.endpoints)].partition("/api/")[0]
-        with urllib3.PoolManager(ca_certs=str(self.deployment.emulator.ca_bundle)) as http:
-            requests = http.request("GET", f"{url}/_standin/requests").json()
-        return min(float(one["at"]) for one in requests if one["at"] > began and one["method"] == "POST")
-
     def zipped_mb(self) -> float:
         """Return the size of the package as Lambda gets it, in MB (a million bytes)."""
         return Path(shutil.make_archive(str(self.state / "package"), "zip", self.package)).stat().st_size / 1e6
@@ -123,21 +119,22 @@ class Stage:
 @contextlib.contextmanager
 def staged(state: Path, latencies_ms: tuple[int, ...], say: Any) -> Iterator[Stage]:
     """Start the emulator and an endpoint for each latency, and deploy the relay."""
-    credentials = {"api_key": secrets.token_urlsafe(24), "user_id": secrets.token_urlsafe(12)}
+    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
             emulator = ending.enter_context(Emulator(state, say=say))
-            endpoints: dict[int, str] = {}
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(state / "cert.pem", state / "key.pem")
+            endpoints = {}
             for latency_ms in latencies_ms:
-                port = ending.enter_context(held_port())
-                endpoints[latency_ms] = f"https://localhost:{port}{WEBHOOK_PATH}"
-                options = ["--every-call-exists", "--latency-ms", str(latency_ms)]
-                options += ["--certificate", str(state / "cert.pem"), "--key", str(state / "key.pem")]
-                start_process(ending, state, port, credentials, *options)
+                standin = StandIn(api_key=api_key, user_id=user_id, tls=tls, every_call_exists=True)
+                endpoints[latency_ms] = ending.enter_context(standin)
+                if latency_ms:
+                    standin.override(late(latency_ms / 1000))
         template = sam_build(emulator)
-        fastest = endpoints[min(latencies_ms)]
+        fastest = endpoints[min(latencies_ms)].url
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": fastest})
-        deployment.fill_secret(**credentials)
+        deployment.fill_secret(api_key, user_id)
         deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
             TableName="idempotency",

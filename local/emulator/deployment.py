@@ -127,6 +127,12 @@ class Deployment:
         mapping = self.outputs["EventSourceMappingId"]
         self.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
 
+    def limit_environments(self, most: int) -> None:
+        """Run the function in so many execution environments at most; 0: begin no more invocations."""
+        function = self.outputs["FunctionName"]
+        client = self.emulator.client("lambda")
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=most)
+
     def allow_batch_actions(self) -> None:
         """Allow the role the emulator's batch action for each action of AWS that the template allows."""
         iam = self.emulator.client("iam")

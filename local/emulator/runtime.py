@@ -24,7 +24,7 @@ from typing import Any, Self
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
 from local.endpoint.behaviour import Headers, Reply, Step
-from local.endpoint.server import Accept, Server
+from local.endpoint.server import Server
 from local.processes import held_port, listens, start_server, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
@@ -241,8 +241,8 @@ class Runtime:
 
     # ---- invocations ----
 
-    def _respond(self, _method: str, _path: str, _headers: Headers, event: bytes) -> tuple[Iterator[Step], Accept]:
-        return iter((self._answer(event).wire(),)), lambda: None
+    def _respond(self, _method: str, _path: str, _headers: Headers, event: bytes) -> Iterator[Step]:
+        yield self._answer(event).wire()
 
     def _answer(self, event: bytes) -> Reply:
         """Handle an event with `on_event`; refuse one that the emulator sent before it learned of `stop`."""

@@ -19,7 +19,7 @@ from botocore import xform_name
 
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
-from local.endpoint.server import Accept, Server
+from local.endpoint.server import Server
 from local.soak.facts import AwsCall, Pair
 from local.soak.plan import fault_schedule
 
@@ -95,7 +95,7 @@ class FaultyAws:
         """How often each fault of each operation occurred."""
         return Counter(f"{call.operation}: {call.fault}" for call in list(self.calls) if call.fault)
 
-    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> tuple[Iterator[Step], Accept]:
+    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> Iterator[Step]:
         """Answer a call, with the fault that is due."""
         began, headers = time.time(), dict(sent)
         key, _, _, service, *_ = headers.get("Authorization", "Credential=////").partition("Credential=")[2].split("/")
@@ -122,7 +122,7 @@ class FaultyAws:
         )
         with self._lock:
             self.calls.append(call)
-        return iter((Act.CLOSE if fault is AwsFault.LOST else reply.wire(),)), lambda: None
+        yield Act.CLOSE if fault is AwsFault.LOST else reply.wire()
 
     def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         passed = {
