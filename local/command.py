@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from local.processes import ENDINGS, LocalError, wait_until
+from local.processes import LocalError, wait_until
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
 class Parser(argparse.ArgumentParser):

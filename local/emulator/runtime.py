@@ -25,7 +25,7 @@ from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
 from local.endpoint.behaviour import Headers, Reply, Step
 from local.endpoint.server import Server
-from local.processes import held_port, listens, start_server, tool, wait_until
+from local.processes import held_port, listens, server, tool, wait_until
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
@@ -72,11 +72,14 @@ class Environment:
         lost: the function has crashed, or it was killed here or at its time-out.
     """
 
-    def __init__(self, number: int, package: Path, variables: Mapping[str, str], log: Path) -> None:
+    def __init__(self, number: int, log: Path) -> None:
         self.number, self.log = number, log
         self.invocations, self.lost = 0, False
-        self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._ending = contextlib.ExitStack()
+
+    def start(self, package: Path, variables: Mapping[str, str]) -> None:
+        """Start the runtime emulator, which starts the function of this package with the first event."""
+        self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
@@ -90,10 +93,8 @@ class Environment:
         ]
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         how: dict[str, Any] = {"env": environment, "cwd": package}
-        with contextlib.ExitStack() as ending:
-            ending.push(self._ending)
-            self._emulator = start_server(ending, "runtime emulator", command, log, lambda: listens(self._port), **how)
-            self._ending = ending.pop_all()
+        running = server("runtime emulator", command, self.log, lambda: listens(self._port), **how)
+        self._emulator = self._ending.enter_context(running)
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
@@ -297,7 +298,7 @@ class Runtime:
 
     def stop(self) -> None:
         """Have the emulator begin no more invocations, and wait until the running ones have ended."""
-        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=0)
+        self._deployment.limit_environments(0)
         with self._lock:
             self._stopped = True
         limit_s = int(self._base["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
@@ -306,7 +307,7 @@ class Runtime:
     def resume(self) -> None:
         """Have the emulator begin invocations again."""
         self._stopped = False
-        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=self._concurrency)
+        self._deployment.limit_environments(self._concurrency)
 
     def _start(self) -> Environment:
         number = len(self._all)
@@ -321,8 +322,9 @@ class Runtime:
             "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
             "AWS_SESSION_TOKEN": session["SessionToken"],
         }
-        environment = Environment(number, self._package, variables, self._logs / f"environment-{number}.log")
+        environment = Environment(number, self._logs / f"environment-{number}.log")
         self._all.append(environment)
+        environment.start(self._package, variables)
         return environment
 
     # ---- logs ----

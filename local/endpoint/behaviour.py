@@ -135,19 +135,6 @@ def redirect(status: int, location: str) -> Behaviour:
     return answer(status, None, {"Location": location})
 
 
-def status_line(code: int) -> Behaviour:
-    """Answer with the proper reply under a status such as 150, 600 or 999, then close the connection.
-
-    Below 200 the answer has no body, and no final reply follows.
-    """
-    head = f"HTTP/1.1 {code} Standing By\r\n\r\n".encode()
-
-    def wire(proper: Reply) -> bytes:
-        return head if code < HTTPStatus.OK else replace(proper, status=code).wire()
-
-    return _scripted(f"status_line {code}", lambda proper: (wire(proper), Act.CLOSE), code)
-
-
 def echo_headers(status: int = 400) -> Behaviour:
     """Answer with an error that quotes the request's headers, credentials included."""
 
@@ -199,11 +186,6 @@ def reset_on_connect() -> Behaviour:
 def half_reply() -> Behaviour:
     """Close the connection in the middle of the reply's body."""
     return _scripted("half_reply", lambda proper: (proper.head() + proper.body[: len(proper.body) // 2], Act.CLOSE))
-
-
-def not_http() -> Behaviour:
-    """Answer with the greeting of another protocol, then close the connection."""
-    return _scripted("not_http", lambda _: (b"SSH-2.0-OpenSSH_9.6\r\n", Act.CLOSE))
 
 
 def drip_headers(seconds_per_byte: float = 1.0) -> Behaviour:

@@ -39,10 +39,8 @@ from local.endpoint.behaviour import (
     huge,
     late,
     lost,
-    not_http,
     reset,
     reset_on_connect,
-    status_line,
 )
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
@@ -117,12 +115,12 @@ def assert_failed(said: Reply, *reasons: Reason, words: str = "") -> None:
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 BAD_REPLIES = {
     "no reply": {
-        "100 and no final reply": status_line(100),
+        "100 and no final reply": raw(b"HTTP/1.1 100 Continue\r\n\r\n", Act.CLOSE),
         "closed early": close_early(),
         "lost reply": lost(),
     },
     "an interim reply": {
-        "150 and no final reply": status_line(150),
+        "150 and no final reply": raw(b"HTTP/1.1 150 ?\r\n\r\n", Act.CLOSE),
         # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
         "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS % (22, b"")),
         "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS % (22, b"")),
@@ -149,7 +147,7 @@ BAD_REPLIES = {
         "101 headers": answer(200, b"{}", {f"x-{number}": "y" for number in range(101)}),
     },
     "the reply is not HTTP": {
-        "not HTTP": not_http(),
+        "not HTTP": raw(b"SSH-2.0-OpenSSH_9.6\r\n", Act.CLOSE),
         "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
         "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
         "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
