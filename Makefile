@@ -13,7 +13,6 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 DEV := .venv/dev/bin
 STACK_TOOLS := .venv/dev/ready .venv/sam/ready .venv/emulator/ready
 CHECK_TOOLS := $(STACK_TOOLS) .venv/runtime/ready .venv/scan/ready
-PORTS := --emulator-port $(or $(EMULATOR_PORT),4566) --endpoint-port $(or $(ENDPOINT_PORT),8787)
 RESULTS ?= 400
 N ?= 10000
 SECONDS ?= 300
@@ -26,8 +25,8 @@ help: ## List the commands
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
 	@PYTHONPATH=src $(DEV)/python -m local.demo --results $(RESULTS)
 
-up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C, to try it out
-	@PYTHONPATH=src $(DEV)/python -m local.demo.playground $(PORTS)
+up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C (EMULATOR_PORT=4566 ENDPOINT_PORT=8787)
+	@PYTHONPATH=src $(DEV)/python -m local.demo.playground
 
 test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup

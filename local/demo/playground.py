@@ -1,8 +1,8 @@
 """`make up` runs the relay on this machine until Ctrl-C, and shows each request that the endpoint gets."""
 
-import argparse
 import contextlib
 import json
+import os
 import secrets
 import select
 import shlex
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from local import ROOT, TOOLS
-from local.command import Parser, run_command, stopwatch, whole
+from local.command import run_command, stopwatch
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import error
@@ -29,26 +29,16 @@ OUTAGE_S = 30
 FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do unset $name; done"
 
 
-def main() -> int:
-    """Parse the options and run the playground."""
-    parser = Parser(prog="python -m local.demo.playground", description="The relay, to try out, until Ctrl-C.")
-    for option, port in (("--emulator-port", 4566), ("--endpoint-port", 8787)):
-        parser.add_argument(option, type=whole(1, 65_535), default=port, help="on 127.0.0.1 (default %(default)s)")
-    options = parser.parse_args()
-    return run_command(lambda: play(options))
-
-
-def play(options: argparse.Namespace) -> int:
+def play() -> int:
     """Deploy everything, show the commands to try, and run until Ctrl-C; return the exit code."""
-    require_free(options.emulator_port, "EMULATOR_PORT")
-    require_free(options.endpoint_port, "ENDPOINT_PORT")
+    emulator_port, endpoint_port = usable_port("EMULATOR_PORT", "4566"), usable_port("ENDPOINT_PORT", "8787")
     say = stopwatch()
     api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-")))
-        endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, port=options.endpoint_port))
+        endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, port=endpoint_port))
         endpoint.issue(CALL)
-        emulator = ending.enter_context(Emulator(state, options.emulator_port, say))
+        emulator = ending.enter_context(Emulator(state, emulator_port, say))
         deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": endpoint.url, **PARAMETERS})
         say("filling the secret with made-up credentials")
         deployment.fill_secret(api_key, user_id)
@@ -61,12 +51,14 @@ def play(options: argparse.Namespace) -> int:
     return 0
 
 
-def require_free(port: int, variable: str) -> None:
-    """Raise a `LocalError` that says what to do if a port is in use."""
+def usable_port(variable: str, default: str) -> int:
+    """Return the port that an environment variable names; a `LocalError` says what to do if it cannot be used."""
+    port = os.environ.get(variable, default)
     try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        raise LocalError(f"Port {port} is in use, perhaps by another `make up`. Choose one by {variable}=...") from None
+        socket.create_server(("127.0.0.1", int(port))).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise LocalError(f"Port {port} cannot be used ({error}). Choose another by {variable}=...") from None
+    return int(port)
 
 
 def watch(endpoint: StandIn, say: Callable[[str], None]) -> None:
@@ -148,4 +140,4 @@ Press Enter here, and the endpoint answers 500 to everything for {OUTAGE_S} seco
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(play))

@@ -69,14 +69,12 @@ class Behaviour:
         name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
         status: the HTTP status that the client gets; None if it may get none.
-        on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.override` takes this.
         wait_s: as in `Request`.
     """
 
     name: str
     script: Callable[[Reply, Headers], Iterator[Step]] = field(repr=False)
     status: int | None = None
-    on_connect: bool = False
     wait_s: int = 0
 
 
@@ -175,14 +173,6 @@ def reset() -> Behaviour:
     return _scripted("reset", lambda _: (Act.RESET,))
 
 
-def reset_on_connect() -> Behaviour:
-    """Reset each new connection before TLS, and each open one at its next request. Only for `StandIn.override`.
-
-    The client may notice it while it connects, or when it first reads or writes.
-    """
-    return _scripted("reset_on_connect", lambda _: (Act.RESET,), on_connect=True)
-
-
 def half_reply() -> Behaviour:
     """Close the connection in the middle of the reply's body."""
     return _scripted("half_reply", lambda proper: (proper.head() + proper.body[: len(proper.body) // 2], Act.CLOSE))
@@ -212,10 +202,8 @@ def _confirmation(size: int) -> bytes:
     return b'{"message": "OK"%s}' % (b" " * (size - 17))
 
 
-def _scripted(
-    name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None, *, on_connect: bool = False
-) -> Behaviour:
-    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status, on_connect)
+def _scripted(name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None) -> Behaviour:
+    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status)
 
 
 def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> Iterator[Step]:

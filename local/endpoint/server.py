@@ -25,7 +25,9 @@ class Server(TCPServer):
         respond: decides the answer to a request.
         tls: a server's context, for https.
         port: the loopback port to listen on; 0 for any free one, which is here afterwards.
-        admits: is called for each new connection, which is reset if the value is false.
+
+    Attributes:
+        connections: how many it has accepted.
 
     Raises:
         OSError: the port is taken.
@@ -34,16 +36,10 @@ class Server(TCPServer):
     allow_reuse_address = True
     request_queue_size = 512
 
-    def __init__(
-        self,
-        respond: Respond,
-        tls: ssl.SSLContext | None = None,
-        port: int = 0,
-        admits: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, respond: Respond, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Connection)
         self.port: int = self.server_address[1]
-        self.respond, self._tls, self._admits = respond, tls, admits
+        self.respond, self._tls, self.connections = respond, tls, 0
         self._open: dict[socket.socket, threading.Thread] = {}
         self.ends: dict[socket.socket, Act] = {}  # the open connections that are to end, and the way
         self._bug: Exception | None = None
@@ -86,16 +82,9 @@ class Server(TCPServer):
             client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
         return client, address
 
-    def verify_request(self, request: Any, _address: Any) -> bool:
-        """Return whether the connection is admitted; reset it otherwise."""
-        if is_admitted := self._admits():
-            return is_admitted
-        reset_on_close(request)
-        request.close()
-        return False
-
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own."""
+        self.connections += 1
         thread = threading.Thread(target=self._serve, args=(request, client_address), name="connection", daemon=True)
         self._open[request] = thread
         thread.start()

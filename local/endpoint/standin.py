@@ -22,6 +22,7 @@ from typing import Self, cast
 
 from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply
 from local.endpoint.server import Server
+from local.processes import wait_until
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
 
@@ -90,17 +91,16 @@ class StandIn:
         self._queued: dict[str, deque[Behaviour]] = {}
         self._always: dict[str, Behaviour] = {}
         self._override: Behaviour | None = None
-        self._override_ends = math.inf
+        self._override_ends = 0.0
         self._limit: int | None = None
         self._seconds, self.limited = Counter[int](), 0
         self._requests: list[Request] = []
         self._accepted: list[tuple[str, str]] = []
-        self._connections = 0
-        self._changed = threading.Condition()  # guards all of the above
+        self._lock = threading.Lock()  # guards all of the above
 
     def __enter__(self) -> Self:
         """Listen on the port; raise an OSError if it is taken."""
-        self._server = Server(self._respond, self._tls, self._port, self._admits).__enter__()
+        self._server = Server(self._respond, self._tls, self._port).__enter__()
         self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._server.port}{WEBHOOK_PATH}"
         return self
 
@@ -111,56 +111,56 @@ class StandIn:
     @property
     def requests(self) -> list[Request]:
         """The requests so far, in the order in which the stand-in read them."""
-        with self._changed:
+        with self._lock:
             return self._requests.copy()
 
     @property
     def accepted(self) -> list[tuple[str, str]]:
         """The uuid and status of each accepted result, copies too; listed before the reply is sent."""
-        with self._changed:
+        with self._lock:
             return self._accepted.copy()
 
     @property
     def connections(self) -> int:
-        """The number of TCP connections so far, including those that were reset immediately."""
-        return self._connections
+        """The number of TCP connections so far."""
+        return self._server.connections
 
     def issue(self, *uuids: str) -> None:
         """Make these calls known to the endpoint."""
-        with self._changed:
+        with self._lock:
             self._issued.update(uuids)
 
     def rotate(self, api_key: str, user_id: str) -> None:
         """Accept only these credentials from now on."""
-        with self._changed:
+        with self._lock:
             self._credentials = (api_key, user_id)
 
     def misbehave(self, uuid: str, *behaviours: Behaviour) -> None:
         """Queue behaviours for the next requests of this uuid: one for each request, in this order."""
-        with self._changed:
+        with self._lock:
             self._queued.setdefault(uuid, deque()).extend(behaviours)
 
     def always(self, uuid: str, behaviour: Behaviour) -> None:
         """Behave so for each request of this uuid, until `heal`."""
-        with self._changed:
+        with self._lock:
             self._always[uuid] = behaviour
 
     def override(self, behaviour: Behaviour, seconds: float | None = None) -> None:
         """Behave so for every request, for some seconds or until `heal`. A new override replaces the old one."""
-        with self._changed:
+        with self._lock:
             self._override = behaviour
             self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
     def limit(self, per_second: int | None, retry_after: int = 1) -> None:
         """Answer 429 to the requests above this rate, until `heal` or a limit of None."""
-        with self._changed:
+        with self._lock:
             self._limit, self._refusal = per_second, error(429, retry_after=retry_after)
 
     def heal(self) -> None:
         """Keep the contract again. Answers that have begun do not change."""
-        with self._changed:
+        with self._lock:
             self._limit = None
-            self._override = None
+            self._override, self._override_ends = None, 0.0
             self._queued.clear()
             self._always.clear()
 
@@ -169,29 +169,9 @@ class StandIn:
         self._server.end_connections(how)
 
     def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
-        """Wait until the condition holds; check it now, and at each request and connection.
-
-        Args:
-            condition: takes the stand-in.
-            timeout: in seconds.
-            what: names the condition in the error.
-
-        Raises:
-            TimeoutError: the condition did not hold in time.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: condition(self), timeout):
-                raise TimeoutError(f"{what}: not within {timeout} s")
-
-    def _admits(self) -> bool:
-        with self._changed:
-            self._connections += 1
-            self._changed.notify_all()
-            override = self._current_override()
-            return override is None or not override.on_connect
-
-    def _current_override(self) -> Behaviour | None:
-        return self._override if time.monotonic() < self._override_ends else None
+        """Wait until a condition, which takes the stand-in, holds; a TimeoutError names it by `what`."""
+        if not wait_until(lambda: condition(self), timeout, every_s=0.01):
+            raise TimeoutError(f"{what}: not within {timeout} s")
 
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
         if self._limit is not None:
@@ -200,30 +180,27 @@ class StandIn:
             if self._seconds[second] > self._limit:
                 self.limited += 1
                 return self._refusal
-        override = self._current_override()
-        if override is not None or uuid is None:
-            return override
-        if queued := self._queued.get(uuid):
+        if time.monotonic() < self._override_ends:
+            return self._override
+        if queued := self._queued.get(uuid or ""):
             return queued.popleft()
-        return self._always.get(uuid)
+        return self._always.get(uuid or "")
 
     def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> Iterator[Step]:
         """Decide the answer to a request, and record the request."""
         result = _parse(body) if method == "POST" and path == WEBHOOK_PATH else None
         uuid, status = _text(result, "uuid"), _text(result, "status")
-        with self._changed:
+        with self._lock:
             proper = self._contract(method, path, headers, result)
             behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
             name, wait_s = behaviour.status or behaviour.name, behaviour.wait_s
             self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name, wait_s))
-            self._changed.notify_all()
         for step in behaviour.script(proper, headers):
             if step is not Act.ACCEPT:
                 yield step
             elif proper.status == HTTPStatus.OK and uuid is not None and status is not None:
-                with self._changed:
+                with self._lock:
                     self._accepted.append((uuid, status))
-                    self._changed.notify_all()
 
     def _contract(self, method: str, path: str, headers: Headers, result: object) -> Reply:
         """Return the documented reply."""

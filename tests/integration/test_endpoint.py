@@ -32,7 +32,6 @@ from local.endpoint.behaviour import (
     late,
     lost,
     reset,
-    reset_on_connect,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 
@@ -171,19 +170,6 @@ class TestMisbehaviour:
         with pytest.raises(ConnectionResetError):
             exchange(endpoint, reset())
         assert [request.answer for request in endpoint.requests] == ["reset"]
-
-    def test_reset_on_connect_resets_new_and_open_connections(self, endpoint: StandIn) -> None:
-        """No test could imitate an endpoint that is down."""
-        with connected(endpoint.url) as before:
-            endpoint.wait_until(lambda e: e.connections == 1, PATIENCE, "the first connection")
-            endpoint.override(reset_on_connect())
-            with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
-                connection.recv(1)
-            before.sendall(wire())
-            with pytest.raises(ConnectionResetError):
-                before.recv(1)
-        assert [request.answer for request in endpoint.requests] == ["reset_on_connect"]
-        assert endpoint.connections == 2
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     @pytest.mark.parametrize("is_reused", [False, True], ids=["idle", "reused"])

@@ -8,7 +8,6 @@ import pytest
 
 from local.bench.__main__ import main as bench
 from local.demo.__main__ import main as demo
-from local.demo.playground import main as playground
 from local.soak.__main__ import main as soak
 from tests.fuzz.__main__ import main as fuzz
 
@@ -23,7 +22,6 @@ FILE = str(Path(__file__))
         (soak, ["--keep", FILE], f"--keep: expected a directory to write, got '{FILE}' (File exists)"),
         (soak, ["--seed"], "--seed: expected one argument"),
         (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
-        (playground, ["--endpoint-port", "65536"], "--endpoint-port: expected a whole number from 1 to 65535, "),
         (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
         (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
         (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
