@@ -101,7 +101,7 @@ class Run:
 
     def _watch(self, until: Callable[[], object]) -> None:
         """Wait for a condition; show the progress, in one line that moves if this is a terminal."""
-        settled = 0
+        settled = -1
 
         def progress() -> str:
             nonlocal settled
@@ -110,7 +110,7 @@ class Run:
             return f"{settled} of {len(self.items)} delivered or parked{why}"
 
         console = Console()
-        with console.status("", spinner="line", refresh_per_second=4) as status:
+        with console.status(progress(), spinner="line", refresh_per_second=4) as status:
             how = (status.update, progress, 1) if console.is_terminal else (self.say, progress, 10)
             watch(until, LIMIT_S, *how)
 
