@@ -122,7 +122,7 @@ class Run:
             return f"; the relay spares the endpoint for {spared_until - now:.0f} s more"
         if now < silent:
             return f"; an attempt gets no answer, for {silent - now:.0f} s more"
-        return "; the others wait for their next try"
+        return "; the others wait for their next try" if self.endpoint.requests else "; the function starts"
 
     def _spared_until(self) -> float:
         """Return until when the relay spares the failing endpoint, in seconds since the epoch; 0: it does not."""

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -34,8 +33,6 @@ LATE_LOG_MS = 60_000  # the emulator may take this long from an invocation's tim
 
 def sam_build(emulator: Emulator) -> Path:
     """Run `sam build`; return the built template."""
-    if shutil.which("make") is None:
-        raise LocalError("`sam build` needs make, and there is none on PATH.")
     emulator.say("sam build")
     build = emulator.state / "build"
     _sam(emulator, "build", "--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build), "--no-cached")
@@ -182,9 +179,8 @@ class Deployment(Stack):
 
     def invoke(self, event: object) -> dict[str, Any]:
         """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
-        reply = self.client("lambda").invoke(
-            FunctionName=self.outputs["FunctionName"], Payload=json.dumps(event).encode()
-        )
+        asked = {"FunctionName": self.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
+        reply = self.client("lambda").invoke(**asked)
         return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
 
     def depth(self, output: str) -> int:
@@ -211,35 +207,28 @@ class Deployment(Stack):
 
     def take_all(self, output: str) -> list[dict[str, Any]]:
         """Receive and delete the visible messages of a queue; `Reasons` holds their attributes by name."""
-        messages: list[dict[str, Any]] = []
-        url = self.outputs[output]
-        while True:
-            batch = self.sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
-            ).get("Messages", [])
-            if not batch:
-                return messages
-            for message in batch:
+        taken: list[dict[str, Any]] = []
+        queue = {"QueueUrl": self.outputs[output]}
+        asked = {**queue, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "WaitTimeSeconds": 0}
+        while messages := self.sqs.receive_message(**asked).get("Messages"):
+            for message in messages:
                 attributes = message.get("MessageAttributes", {})
                 message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
-                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            messages += batch
+                self.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+            taken += messages
+        return taken
 
     def log(self) -> list[dict[str, Any]]:
         """Return the function's JSON log lines, without metrics, in the order of their own timestamps."""
-        return sorted(
-            (line for line in self._json() if "_aws" not in line), key=lambda line: str(line.get("timestamp"))
-        )
+        lines = [line for line in self._json() if "_aws" not in line]
+        return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the log lines in the Embedded Metric Format, which carry the function's metrics."""
         return [line for line in self._json() if "_aws" in line]
 
     def _json(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.raw_log() if line.startswith("{")]
-
-    def raw_log(self) -> list[str]:
-        """Return all lines that the function wrote, oldest first."""
+        """Return all JSON lines of the log, the invocations in order."""
         # The emulator returns at most 10,000 lines, the oldest, and no token. It puts all lines of an invocation into
         # one stream, with one timestamp.
         logs, newest = self.client("logs"), max((at for at, _ in self._invocations.values()), default=0)
@@ -252,7 +241,8 @@ class Deployment(Stack):
                 streams.setdefault(event["logStreamName"], (since, []))[1].extend(event["message"].splitlines())
             self._invocations |= streams
             is_full = len(page) == PAGE_LINES
-        return [line for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for line in lines]
+        texts = [text for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for text in lines]
+        return [json.loads(text) for text in texts if text.startswith("{")]
 
 
 def _batches(items: Sequence[T]) -> list[Sequence[T]]:

@@ -14,10 +14,9 @@ from typing import Any, Self, cast
 import boto3
 import botocore.session
 import trustme
-import urllib3
 from botocore.config import Config
 
-from local.processes import held_port, server, tool
+from local.processes import held_port, listens, server, tool
 
 REGION = "eu-central-1"
 # As root, `python -m ministack` also listens on port 443, for which emulators compete.
@@ -127,7 +126,7 @@ class Emulator:
             "SFTP_ENABLED": "0",
         }
         how: dict[str, Any] = {"cwd": self.state, "env": environment}
-        running = server("emulator", command, self.state / "emulator.log", self._is_healthy, **how)
+        running = server("emulator", command, self.state / "emulator.log", lambda: listens(self.port), **how)
         self._ending.enter_context(running)
         return self
 
@@ -136,12 +135,6 @@ class Emulator:
         for client in self._clients.values():
             client.close()
         self._ending.close()
-
-    def _is_healthy(self) -> bool:
-        pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=10)
-        with pool as http, contextlib.suppress(urllib3.exceptions.HTTPError):
-            return http.request("GET", f"{self.url}/_ministack/health").status == 200
-        return False
 
     @cached_property
     def _session(self) -> Any:

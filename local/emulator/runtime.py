@@ -102,7 +102,8 @@ class Environment:
         """Run the function with an event."""
         began, self.lost = time.time(), True  # unless it replies
         self.invocations += 1
-        response = urllib3.request("POST", self._url, body=event, timeout=self._limit_s, retries=False)
+        once: dict[str, Any] = {"headers": {"Connection": "close"}, "retries": False, "timeout": self._limit_s}
+        response = urllib3.request("POST", self._url, body=event, **once)
         said: object = None
         with contextlib.suppress(ValueError):  # such as "Task timed out after 60.00 seconds"
             said = json.loads(response.data)
