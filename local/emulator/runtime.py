@@ -75,6 +75,7 @@ class Environment:
 
     def __init__(self, number: int, log: Path) -> None:
         self.number, self.log = number, log
+        self.log.touch()  # another thread may read it before the start
         self.invocations, self.lost = 0, False
         self._ending = contextlib.ExitStack()
 
