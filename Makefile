@@ -13,12 +13,11 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 DEV := .venv/dev/bin
 STACK_TOOLS := .venv/dev/ready .venv/sam/ready .venv/emulator/ready
 CHECK_TOOLS := $(STACK_TOOLS) .venv/runtime/ready .venv/scan/ready
-PORTS := --emulator-port $(or $(EMULATOR_PORT),4566) --endpoint-port $(or $(ENDPOINT_PORT),8787)
 RESULTS ?= 400
 N ?= 10000
 SECONDS ?= 300
 
-.PHONY: help setup demo up down test check quick lint types soak bench fuzz audit clean ready
+.PHONY: help setup demo up test check quick lint types soak bench fuzz audit clean ready
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +25,8 @@ help: ## List the commands
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
 	@PYTHONPATH=src $(DEV)/python -m local.demo --results $(RESULTS)
 
-up: $(STACK_TOOLS) ## Deploy the relay on this machine and leave it running
-	@PYTHONPATH=src $(DEV)/python -m local.demo.playground up $(PORTS)
-
-down: ## Stop the relay that `make up` left running
-	@test ! -e .local && echo "Nothing was up." || PYTHONPATH=src $(DEV)/python -m local.demo.playground down
+up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C (EMULATOR_PORT=4566 ENDPOINT_PORT=8787)
+	@PYTHONPATH=src $(DEV)/python -m local.demo.playground
 
 test: ## Set up, lint, check types, run all tests (CI runs this)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup
@@ -59,7 +55,7 @@ audit: .venv/audit/ready ## Look for known vulnerabilities in the requirements
 
 setup: $(CHECK_TOOLS) ## Make the virtual environments (other commands make those they need)
 
-clean: down ## Remove all files that the other commands made
+clean: ## Remove all files that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from local.processes import ENDINGS, LocalError, wait_until
+from local.processes import LocalError, wait_until
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +65,7 @@ def stopwatch() -> Callable[[str], None]:
 
 
 def watch(
-    until: Callable[[], bool], limit_s: float, say: Callable[[str], None], progress: Callable[[], str], every_s: float
+    until: Callable[[], object], limit_s: float, say: Callable[[str], None], progress: Callable[[], str], every_s: float
 ) -> bool:
     """Wait for a condition, and say how far it is; return whether the condition held within the limit."""
     said_at = time.monotonic()
@@ -73,7 +75,7 @@ def watch(
         if time.monotonic() - said_at >= every_s:
             said_at = time.monotonic()
             say(progress())
-        return until()
+        return bool(until())
 
     return wait_until(is_met, limit_s, every_s=0.25)
 

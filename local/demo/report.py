@@ -5,6 +5,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from local.command import show_counts
@@ -30,26 +32,27 @@ def show(run: Run) -> list[str]:
 def _tell_story(run: Run, log: Sequence[dict[str, Any]]) -> None:
     """Tell one result's failures: the endpoint's answers, and the relay's decisions from its log."""
     uuid = run.failing.uuid
-    told = [(one.at, f"the endpoint: {one.answer}") for one in run.endpoint.requests if one.uuid == uuid]
+    told = [(one.at, f"the endpoint: {one.answer}", "") for one in run.endpoint.requests if one.uuid == uuid]
     for line in (line for line in log if line.get("uuid") == uuid):
         at = datetime.fromisoformat(line["timestamp"]).timestamp() + 0.001  # the log cuts it to milliseconds
-        reason = f", {line['reason']}; next try in {line['retry_in_s']} s" if "retry_in_s" in line else ""
-        told.append((at, f"    the relay: {line['outcome']}{reason}"))
+        reason = f", {line['reason']}" if "reason" in line else ""
+        delay = f"; next try in {line['retry_in_s']} s" if "retry_in_s" in line else ""
+        told.append((at, f"    the relay: {line['outcome']}{reason}", delay))
     print(f"\nOne result and its failures: {uuid}")
-    for at, words in sorted(told):
-        print(f"{at - run.sent_at:+8.1f} s  {words}")
+    for words, alike in groupby(sorted(told), key=itemgetter(1)):
+        (at, _, delay), *more = alike
+        print(f"{at - run.sent_at:+8.1f} s  {words}{f', {len(more) + 1} times' if more else delay}")
 
 
 def _tell_events(run: Run, log: Sequence[dict[str, Any]]) -> None:
-    environments = sum(line.get("message") == "endpoint.failing" for line in log)
-    refused = sum(request.answer == 401 for request in run.endpoint.requests)
-    rotated = (request.at - run.rotated_at for request in run.endpoint.requests if request.answer == 200)
-    took_s = min(after_s for after_s in rotated if after_s >= 0)
-    late = [str(request.answer) for request in run.endpoint.requests if request.uuid == run.known_later.uuid]
+    requests = run.endpoint.requests
+    refused = sum(request.answer == 401 for request in requests)
+    took_s = min(one.at for one in requests if one.answer == 200 and one.at >= run.rotated_at) - run.rotated_at
+    late = [str(request.answer) for request in requests if request.uuid == run.known_later.uuid]
     spared = sum(line.get("reason") == "endpoint_failing" for line in log)
     print(f"\nThe late call: the endpoint answered {', then '.join(late)}.")
-    print(f"The outage: {environments} execution environments noticed it and held back {spared} attempts.")
-    print(f"The rotation: the endpoint took the new key after {took_s:.1f} s, and refused the old one {refused} times.")
+    print(f"The outage: the relay held back {spared} attempts while it spared the endpoint.")
+    print(f"The rotation: {refused} attempts with the old key; the new one was taken after {took_s:.1f} s.")
 
 
 def _outcomes(run: Run, deferred: set[str]) -> list[str]:

@@ -5,23 +5,26 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
+from rich.console import Console
+
+from flash_call_relay.gate import BLOCK_S
 from local.command import watch
 from local.emulator.deployment import Deployment
 from local.endpoint.behaviour import answer, error, hang, named, reset
 from local.endpoint.standin import StandIn
-from local.soak.facts import DELIVERED
 from local.soak.plan import INVALID_BODIES, INVALID_DETAILS, Item, made_up, prepare
 
-# Short enough to watch, and long enough for an endpoint on a busy machine to answer.
+TIMEOUT_S = 10  # short enough to watch, and long enough for an endpoint on a busy machine to answer
 PARAMETERS: dict[str, str | int] = {
-    "RequestTimeoutSeconds": 10,
+    "RequestTimeoutSeconds": TIMEOUT_S,
     "RetryBaseSeconds": 1,
     "RetryCapSeconds": 4,
     "UnknownCallGraceSeconds": 20,
 }
-OUTAGE_S = 3
+NO_ANSWER = "no answer"
 LIMIT_S = 900
 
 
@@ -47,13 +50,13 @@ class Run:
 
     def __post_init__(self) -> None:
         """Make the results up, half for the queue and half for the bus."""
-        result = partial(made_up, random.SystemRandom())
+        result, silence = partial(made_up, random.SystemRandom()), named(hang(), NO_ANSWER)
         page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
-        self.failing = result(behaviours=(error(500), named(hang(), "no answer"), page))
+        self.failing = result(behaviours=(error(500), silence, page))
         self.known_later = result(behaviours=(error(404),))
         unknown = [result("unknown_call") for _ in range(3)]
         to_queue = [self.failing, self.known_later, result("rejected", always=error(400)), unknown[0], *INVALID_BODIES]
-        to_bus = [result(behaviours=(way,)) for way in (hang(), reset())] + [*unknown[1:], *INVALID_DETAILS]
+        to_bus = [result(behaviours=(way,)) for way in (silence, reset())] + [*unknown[1:], *INVALID_DETAILS]
         to_queue += [result() for _ in range(self.count - self.count // 2 - len(to_queue))]
         to_bus += [result() for _ in range(self.count // 2 - len(to_bus))]
         self._queue, self._bus = to_queue, to_bus
@@ -62,38 +65,68 @@ class Run:
     def send_all(self) -> None:
         """Send all results while the endpoint misbehaves, and wait until each is delivered or parked."""
         prepare(self.endpoint, self.items)
+        self.deployment.limit_environments(1)  # each would spare the endpoint by itself
         self.sent_at = time.time()
-        self._send_and_watch(0, any)
-        # Its 404 must come before the outage: after it, the grace for unknown calls would be over.
-        self._watch(lambda: any(request.uuid == self.known_later.uuid for request in self.endpoint.requests))
-        self.say(f"an outage: the endpoint answers only 500 for {OUTAGE_S} s; the relay spares it for 30 s")
-        self.endpoint.override(error(500), OUTAGE_S)
-        self._send_and_watch(1, any)
-        self.say("the relay sends again; now the key is rotated, and the endpoint refuses the old one")
+        self._send(0)
+        # The 404 must come before the outage: after it, the grace for unknown calls would be over.
+        self._watch(
+            lambda: self.endpoint.accepted and any(r.uuid == self.known_later.uuid for r in self.endpoint.requests)
+        )
+        self.say("an outage: the endpoint answers 500 to everything")
+        self.endpoint.override(error(500))
+        self._send(1)
+        self._watch(lambda: self._spared_until() > 0)
+        self.say(f"the relay has noticed, and spares the endpoint for {BLOCK_S:.0f} s")
+        self.endpoint.override(error(500), seconds=0)
+        self.say("the outage is over, which the relay cannot know")
+        accepted = len(self.endpoint.accepted)
+        self._watch(lambda: len(self.endpoint.accepted) > accepted)
+        self.say("the relay sends again; now the endpoint takes only a new key")
         api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
         self.rotated_at = time.time()
         self.endpoint.rotate(api_key, user_id)
         self.deployment.fill_secret(api_key, user_id)
-        self._send_and_watch(2, all)
+        self._send(2)
         self._watch(lambda: self._settled() >= len(self.items) and not self.deployment.depth("ResultQueueUrl"))
 
-    def _send_and_watch(self, third: int, enough: Callable[[Sequence[bool]], bool]) -> None:
-        """Send a third of the results, and wait until any or all of those to deliver are delivered."""
+    def _send(self, third: int) -> None:
         to_queue, to_bus = (_third(items, third) for items in (self._queue, self._bus))
         self.say(f"sending {len(to_queue)} results to the queue and {len(to_bus)} to the bus")
         self.deployment.send([item.text for item in to_queue])
         self.deployment.put_events([item.text for item in to_bus])
-        due = {item.pair for item in [*to_queue, *to_bus] if item.end == DELIVERED}
-        self._watch(lambda: enough([pair in accepted for accepted in [set(self.endpoint.accepted)] for pair in due]))
 
     def _settled(self) -> int:
         return len(set(self.endpoint.accepted)) + self.deployment.depth("ParkedQueueUrl")
 
-    def _watch(self, until: Callable[[], bool]) -> None:
-        def progress() -> str:
-            return f"{self._settled()} of {len(self.items)} results are delivered or parked"
+    def _watch(self, until: Callable[[], object]) -> None:
+        """Wait for a condition; show the progress, in one line that moves if this is a terminal."""
+        settled = -1
 
-        watch(until, LIMIT_S, self.say, progress, every_s=2)
+        def progress() -> str:
+            nonlocal settled
+            before, settled = settled, self._settled()
+            why = "" if settled > before else self._why()
+            return f"{settled} of {len(self.items)} delivered or parked{why}"
+
+        console = Console()
+        with console.status(progress(), spinner="line", refresh_per_second=4) as status:
+            how = (status.update, progress, 1) if console.is_terminal else (self.say, progress, 10)
+            watch(until, LIMIT_S, *how)
+
+    def _why(self) -> str:
+        """Return why no result moves."""
+        now, spared_until = time.time(), self._spared_until()
+        silent = max((r.at for r in self.endpoint.requests if r.answer == NO_ANSWER), default=0.0) + TIMEOUT_S
+        if now < spared_until:
+            return f"; the relay spares the endpoint for {spared_until - now:.0f} s more"
+        if now < silent:
+            return f"; an attempt gets no answer, for {silent - now:.0f} s more"
+        return "; the others wait for their next try" if self.endpoint.requests else "; the function starts"
+
+    def _spared_until(self) -> float:
+        """Return until when the relay spares the failing endpoint, in seconds since the epoch; 0: it does not."""
+        noticed = [line for line in self.deployment.log() if line.get("message") == "endpoint.failing"]
+        return max((datetime.fromisoformat(line["timestamp"]).timestamp() + BLOCK_S for line in noticed), default=0)
 
 
 def _third(items: Sequence[Item], number: int) -> Sequence[Item]:

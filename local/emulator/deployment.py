@@ -3,21 +3,20 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 
 from local import ROOT, TOOLS
 from local.emulator.emulator import Emulator
-from local.processes import LocalError, start_session, tool
+from local.processes import LocalError, session, tool
 from ops.queues import Queue
+from ops.stack import Stack
 
 # AWS has one action for a call and its batch call. ministack asks for the batch call's name as an action of its own. It
 # knows no conditions on PutEvents.
@@ -27,14 +26,13 @@ BATCH_ACTIONS = {
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
+T = TypeVar("T")
 PAGE_LINES = 10_000
 LATE_LOG_MS = 60_000  # the emulator may take this long from an invocation's timestamp to its stream
 
 
 def sam_build(emulator: Emulator) -> Path:
     """Run `sam build`; return the built template."""
-    if shutil.which("make") is None:
-        raise LocalError("`sam build` needs make, and there is none on PATH.")
     emulator.say("sam build")
     build = emulator.state / "build"
     _sam(emulator, "build", "--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build), "--no-cached")
@@ -64,72 +62,60 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
     environment = {**inherited, **emulator.environment}
     environment["PATH"] = f"{TOOLS / 'dev' / 'bin'}:{environment.get('PATH', os.defpath)}"
     environment["TMPDIR"] = str(emulator.state / "tmp")  # SAM leaves files there if it is interrupted
-    with contextlib.ExitStack() as ending:
-        command = [str(tool("sam/bin/sam")), *arguments]
-        process = start_session(ending, command, env=environment, stdout=subprocess.PIPE)
+    command = [str(tool("sam/bin/sam")), *arguments]
+    with session(command, env=environment, stdout=subprocess.PIPE) as process:
         output = process.communicate()[0].decode(errors="replace")
     if process.returncode:
         raise LocalError(f"sam {arguments[0]} failed ({process.returncode}):\n{output[-4000:]}")
 
 
-@dataclass
-class Deployment:
+class Deployment(Stack):
     """A deployed stack: its outputs, its queues, its bus, its function and its logs."""
 
-    emulator: Emulator
-    name: str
-    _invocations: dict[str, tuple[int, list[str]]] = field(default_factory=dict, init=False, repr=False)
+    def __init__(self, emulator: Emulator, name: str) -> None:
+        super().__init__(name)
+        self.emulator = emulator
+        self._invocations: dict[str, tuple[int, list[str]]] = {}
 
-    @cached_property
-    def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name."""
-        return {output["OutputKey"]: output["OutputValue"] for output in self._description["Outputs"]}
-
-    @cached_property
-    def parameters(self) -> dict[str, str]:
-        """The stack's parameters by name."""
-        return {one["ParameterKey"]: one["ParameterValue"] for one in self._description["Parameters"]}
-
-    @cached_property
-    def _description(self) -> dict[str, Any]:
-        stacks = self.emulator.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
-        description: dict[str, Any] = stacks[0]
-        return description
+    def client(self, service: str, _config: object = None) -> Any:
+        """Return the client of a service of the emulator."""
+        return self.emulator.client(service)
 
     @cached_property
     def sqs(self) -> Any:
         """A client of SQS."""
-        return self.emulator.client("sqs")
+        return self.client("sqs")
 
     @cached_property
     def bus(self) -> Any:
         """A client of EventBridge."""
-        return self.emulator.client("events")
+        return self.client("events")
 
     @cached_property
     def role(self) -> str:
         """The name of the function's role."""
-        resource = self.emulator.client("cloudformation").describe_stack_resource(
-            StackName=self.name, LogicalResourceId="RelayRole"
-        )
-        name: str = resource["StackResourceDetail"]["PhysicalResourceId"]
-        return name
+        asked = {"StackName": self.name, "LogicalResourceId": "RelayRole"}
+        found = self.client("cloudformation").describe_stack_resource(**asked)["StackResourceDetail"]
+        return str(found["PhysicalResourceId"])
 
     def variables(self) -> dict[str, str]:
         """Return the function's environment variables."""
-        client = self.emulator.client("lambda")
-        configuration = client.get_function_configuration(FunctionName=self.outputs["FunctionName"])
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
-        return variables
+        asked = {"FunctionName": self.outputs["FunctionName"]}
+        return dict(self.client("lambda").get_function_configuration(**asked)["Environment"]["Variables"])
 
     def poll(self, *, on: bool) -> None:
         """Enable or disable the event source mapping."""
         mapping = self.outputs["EventSourceMappingId"]
-        self.emulator.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+        self.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=on)
+
+    def limit_environments(self, most: int) -> None:
+        """Run the function in so many execution environments at most; 0: begin no more invocations."""
+        asked = {"FunctionName": self.outputs["FunctionName"], "ReservedConcurrentExecutions": most}
+        self.client("lambda").put_function_concurrency(**asked)
 
     def allow_batch_actions(self) -> None:
         """Allow the role the emulator's batch action for each action of AWS that the template allows."""
-        iam = self.emulator.client("iam")
+        iam = self.client("iam")
         document = iam.get_role_policy(RoleName=self.role, PolicyName="relay")["PolicyDocument"]
         allowed = []
         for statement in document["Statement"]:
@@ -143,7 +129,7 @@ class Deployment:
 
     def fill_secret(self, api_key: str, user_id: str) -> None:
         """Put credentials into the stack's secret."""
-        self.emulator.client("secretsmanager").put_secret_value(
+        self.client("secretsmanager").put_secret_value(
             SecretId=self.outputs["CredentialsSecretArn"],
             SecretString=json.dumps({"api_key": api_key, "user_id": user_id}),
         )
@@ -167,12 +153,16 @@ class Deployment:
         finally:
             self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": before})
 
-    def send(self, bodies: list[str]) -> list[str]:
+    def send(self, bodies: Sequence[str]) -> list[str]:
         """Put bodies on the result queue; return their message ids."""
+        return self.put("ResultQueueUrl", [{"MessageBody": body} for body in bodies])
+
+    def put(self, output: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Put messages on a queue; return their ids."""
         ids = []
-        for batch in _batches(bodies):
-            entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(batch)]
-            reply = self.sqs.send_message_batch(QueueUrl=self.outputs["ResultQueueUrl"], Entries=entries)
+        for batch in _batches(messages):
+            entries = [{"Id": str(number), **one} for number, one in enumerate(batch)]
+            reply = self.sqs.send_message_batch(QueueUrl=self.outputs[output], Entries=entries)
             ids += [entry["MessageId"] for entry in reply["Successful"]]
         return ids
 
@@ -189,9 +179,8 @@ class Deployment:
 
     def invoke(self, event: object) -> dict[str, Any]:
         """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
-        reply = self.emulator.client("lambda").invoke(
-            FunctionName=self.outputs["FunctionName"], Payload=json.dumps(event).encode()
-        )
+        asked = {"FunctionName": self.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
+        reply = self.client("lambda").invoke(**asked)
         return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
 
     def depth(self, output: str) -> int:
@@ -218,38 +207,31 @@ class Deployment:
 
     def take_all(self, output: str) -> list[dict[str, Any]]:
         """Receive and delete the visible messages of a queue; `Reasons` holds their attributes by name."""
-        messages: list[dict[str, Any]] = []
-        url = self.outputs[output]
-        while True:
-            batch = self.sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
-            ).get("Messages", [])
-            if not batch:
-                return messages
-            for message in batch:
+        taken: list[dict[str, Any]] = []
+        queue = {"QueueUrl": self.outputs[output]}
+        asked = {**queue, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "WaitTimeSeconds": 0}
+        while messages := self.sqs.receive_message(**asked).get("Messages"):
+            for message in messages:
                 attributes = message.get("MessageAttributes", {})
                 message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
-                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            messages += batch
+                self.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+            taken += messages
+        return taken
 
     def log(self) -> list[dict[str, Any]]:
         """Return the function's JSON log lines, without metrics, in the order of their own timestamps."""
-        return sorted(
-            (line for line in self._json() if "_aws" not in line), key=lambda line: str(line.get("timestamp"))
-        )
+        lines = [line for line in self._json() if "_aws" not in line]
+        return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the log lines in the Embedded Metric Format, which carry the function's metrics."""
         return [line for line in self._json() if "_aws" in line]
 
     def _json(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.raw_log() if line.startswith("{")]
-
-    def raw_log(self) -> list[str]:
-        """Return all lines that the function wrote, oldest first."""
+        """Return all JSON lines of the log, the invocations in order."""
         # The emulator returns at most 10,000 lines, the oldest, and no token. It puts all lines of an invocation into
         # one stream, with one timestamp.
-        logs, newest = self.emulator.client("logs"), max((at for at, _ in self._invocations.values()), default=0)
+        logs, newest = self.client("logs"), max((at for at, _ in self._invocations.values()), default=0)
         since, is_full = max(0, newest - LATE_LOG_MS), True
         while is_full:
             page = logs.filter_log_events(logGroupName=self.outputs["LogGroupName"], startTime=since)["events"]
@@ -259,9 +241,10 @@ class Deployment:
                 streams.setdefault(event["logStreamName"], (since, []))[1].extend(event["message"].splitlines())
             self._invocations |= streams
             is_full = len(page) == PAGE_LINES
-        return [line for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for line in lines]
+        texts = [text for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for text in lines]
+        return [json.loads(text) for text in texts if text.startswith("{")]
 
 
-def _batches(items: list[str]) -> list[list[str]]:
+def _batches(items: Sequence[T]) -> list[Sequence[T]]:
     """Return the items in lists of ten, the most that SQS and EventBridge take in one call."""
     return [items[start : start + 10] for start in range(0, len(items), 10)]

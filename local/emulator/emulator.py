@@ -5,7 +5,6 @@ Nothing here can reach AWS: each client and each child process gets the emulator
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +14,12 @@ from typing import Any, Self, cast
 import boto3
 import botocore.session
 import trustme
-import urllib3
 from botocore.config import Config
 
-from local.processes import LocalError, start_server, tool
+from local.processes import held_port, listens, server, tool
 
 REGION = "eu-central-1"
-# `python -m ministack` takes no open socket, and as root it also listens on port 443, for which emulators compete.
+# As root, `python -m ministack` also listens on port 443, for which emulators compete.
 # It takes the lines that a function has written 5 ms after its reply for all lines of the invocation. On a busy machine
 # the others would come with the next invocation, or never. Here the function's process marks the last line.
 SERVE = """
@@ -54,16 +52,13 @@ class Emulator:
         state: a directory for everything that the emulator and SAM write.
         port: the emulator's loopback port; 0: any free one, which is here once it runs.
         say: takes a line for each step, for the person who waits.
-        pass_fds: file descriptors that the emulator keeps open.
-        pid: the emulator's process, once it runs.
     """
 
     state: Path
     port: int = 0
     say: Callable[[str], None] = lambda _line: None
-    pass_fds: tuple[int, ...] = ()
-    pid: int = field(default=0, init=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -99,20 +94,8 @@ class Emulator:
         """Start the emulator and wait until it answers.
 
         Raises:
-            LocalError: it is not installed, its port is in use, or it does not start.
+            LocalError: it is not installed, or does not start.
         """
-        with contextlib.ExitStack() as ending:
-            self._start(ending)
-            self._ending = ending.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the clients; end the emulator and the functions' workers, which are its children."""
-        for client in self._clients.values():
-            client.close()
-        self._ending.close()
-
-    def _start(self, ending: contextlib.ExitStack) -> None:
         python = tool("emulator/bin/python")
         (self.state / "tmp").mkdir(parents=True, exist_ok=True)
         authority = trustme.CA()
@@ -120,43 +103,38 @@ class Emulator:
         authority.cert_pem.write_to_path(str(self.ca_bundle))
         certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
         (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        try:
-            listener = socket.create_server(("127.0.0.1", self.port))
-        except OSError as error:
-            raise LocalError(f"The emulator cannot listen on port {self.port}: {error.strerror}.") from error
-        with listener:
-            self.port = listener.getsockname()[1]
-            self.say(f"starting the emulator on {self.url}")
-            command = [
-                *(str(python), "-c", SERVE, "ministack.app:app", "--workers", "0", "--keep-alive", "75"),
-                *("--certfile", str(self.state / "cert.pem"), "--keyfile", str(self.state / "key.pem")),
-                *("--bind", f"fd://{listener.fileno()}"),
-            ]
-            environment = {
-                "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
-                "HOME": str(self.state),
-                "TMPDIR": str(self.state / "tmp"),
-                "STATE_DIR": str(self.state),
-                **self.environment,
-                "GATEWAY_PORT": str(self.port),
-                "MINISTACK_REGION": REGION,
-                "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
-                "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
-                "USE_SSL": "1",  # the queues refuse plain http
-                "AUTH": "true",  # a permission that the function's role lacks shows up
-                "IOT_MTLS_ENABLED": "0",
-                "SFTP_ENABLED": "0",
-            }
-            how: dict[str, Any] = {"cwd": self.state, "env": environment}
-            how["pass_fds"] = [listener.fileno(), *self.pass_fds]
-            log = self.state / "emulator.log"
-            self.pid = start_server(ending, "emulator", command, log, self._is_healthy, **how).pid
+        self.port = self.port or self._ending.enter_context(held_port())
+        self.say(f"starting the emulator on {self.url}")
+        command = [
+            *(str(python), "-c", SERVE, "ministack.app:app", "--workers", "0", "--keep-alive", "75"),
+            *("--certfile", str(self.state / "cert.pem"), "--keyfile", str(self.state / "key.pem")),
+            *("--bind", f"127.0.0.1:{self.port}"),
+        ]
+        environment = {
+            "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.state),
+            "TMPDIR": str(self.state / "tmp"),
+            "STATE_DIR": str(self.state),
+            **self.environment,
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_SSL_CERT": str(self.state / "cert.pem"),
+            "MINISTACK_SSL_KEY": str(self.state / "key.pem"),
+            "USE_SSL": "1",  # the queues refuse plain http
+            "AUTH": "true",  # a permission that the function's role lacks shows up
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+        }
+        how: dict[str, Any] = {"cwd": self.state, "env": environment}
+        running = server("emulator", command, self.state / "emulator.log", lambda: listens(self.port), **how)
+        self._ending.enter_context(running)
+        return self
 
-    def _is_healthy(self) -> bool:
-        pool = urllib3.PoolManager(ca_certs=str(self.ca_bundle), retries=False, timeout=10)
-        with pool as http, contextlib.suppress(urllib3.exceptions.HTTPError):
-            return http.request("GET", f"{self.url}/_ministack/health").status == 200
-        return False
+    def __exit__(self, *_: object) -> None:
+        """Close the clients; end the emulator and the functions' workers, which are its children."""
+        for client in self._clients.values():
+            client.close()
+        self._ending.close()
 
     @cached_property
     def _session(self) -> Any:

@@ -9,7 +9,7 @@ Lambda. A time-out kills the function, a crash costs a cold start, and state sur
 """
 
 import contextlib
-import http.client
+import http
 import json
 import os
 import re
@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import urllib3
+
 from local.emulator.deployment import Deployment
 from local.emulator.emulator import REGION
 from local.endpoint.behaviour import Headers, Reply, Step
-from local.endpoint.server import Accept, Server
-from local.processes import held_port, listens, start_server, tool, wait_until
+from local.endpoint.server import Server
+from local.processes import held_port, listens, server, tool, wait_until
 
-INVOCATIONS = "/2015-03-31/functions/function/invocations"
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"  # the emulator POSTs a function's events to the URL in this variable
 GRACE_S = 60  # after the function's time-out, for its cold start and for the runtime emulator to kill it
 
@@ -72,41 +73,47 @@ class Environment:
         lost: the function has crashed, or it was killed here or at its time-out.
     """
 
-    def __init__(self, number: int, package: Path, variables: Mapping[str, str], log: Path) -> None:
+    def __init__(self, number: int, log: Path) -> None:
         self.number, self.log = number, log
+        self.log.touch()  # another thread may read it before the start
         self.invocations, self.lost = 0, False
-        self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
         self._ending = contextlib.ExitStack()
-        self._port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
+
+    def start(self, package: Path, variables: Mapping[str, str]) -> None:
+        """Start the runtime emulator, which starts the function of this package with the first event."""
+        self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
+        port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
+        self._url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
         client = tool("runtime/lib/python3*/site-packages/awslambdaric").parent
         command = [
             *(str(emulator), "--log-level", "info"),
-            *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
+            *("--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
             *("--runtime-api-address", f"127.0.0.1:{api_port}"),
             # Without site-packages: the function imports from PYTHONPATH and the standard library only.
             *(str(tool("runtime/bin/python")), "-S", "-m", "awslambdaric", variables["_HANDLER"]),
         ]
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         how: dict[str, Any] = {"env": environment, "cwd": package}
-        with contextlib.ExitStack() as ending:
-            ending.push(self._ending)
-            self._emulator = start_server(ending, "runtime emulator", command, log, lambda: listens(self._port), **how)
-            self._ending = ending.pop_all()
+        running = server("runtime emulator", command, self.log, lambda: listens(port), **how)
+        self._emulator = self._ending.enter_context(running)
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
         began, self.lost = time.time(), True  # unless it replies
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._limit_s)) as asked:
-            self.invocations += 1
-            asked.request("POST", INVOCATIONS, event)
-            response = asked.getresponse()
-            status, body = response.status, response.read()
-        reply, error = _outcome(status, body)
-        self.lost = status != http.HTTPStatus.OK or not body.startswith(b"{")
-        records = json.loads(event).get("Records", ())
-        return Invocation(self.number, self.invocations - 1, tuple(records), began, time.time(), reply, error)
+        self.invocations += 1
+        once: dict[str, Any] = {"headers": {"Connection": "close"}, "retries": False, "timeout": self._limit_s}
+        response = urllib3.request("POST", self._url, body=event, **once)
+        said: object = None
+        with contextlib.suppress(ValueError):  # such as "Task timed out after 60.00 seconds"
+            said = json.loads(response.data)
+        self.lost = response.status != http.HTTPStatus.OK or not isinstance(said, dict)
+        # The runtime emulator gives the function's exception with status 200, too.
+        reply = said if isinstance(said, dict) and not self.lost and "errorType" not in said else None
+        error = "" if reply is not None else response.data.decode(errors="replace").strip()
+        records = tuple(json.loads(event).get("Records", ()))
+        return Invocation(self.number, self.invocations - 1, records, began, time.time(), reply, error)
 
     @property
     def init_ms(self) -> float:
@@ -125,17 +132,6 @@ class Environment:
     def end(self) -> None:
         """End the environment's processes."""
         self._ending.close()
-
-
-def _outcome(status: int, body: bytes) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the function's reply, or why it failed. The runtime emulator gives both with status 200."""
-    try:
-        reply = json.loads(body)
-    except ValueError:
-        return None, body.decode(errors="replace").strip()  # Task timed out after ...
-    if status == http.HTTPStatus.OK and isinstance(reply, dict) and not {"errorType", "errorMessage"} <= reply.keys():
-        return reply, ""
-    return None, f"{reply.get('errorType')}: {reply.get('errorMessage')}" if isinstance(reply, dict) else str(reply)
 
 
 class Runtime:
@@ -176,7 +172,7 @@ class Runtime:
     def __enter__(self) -> Self:
         """Have the emulator send the function's events here."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._function = self._deployment.emulator.client("lambda")
+        self._function = self._deployment.client("lambda")
         self._name = self._deployment.outputs["FunctionName"]
         configuration = self._function.get_function_configuration(FunctionName=self._name)
         self._before: dict[str, str] = configuration["Environment"]["Variables"]
@@ -231,18 +227,17 @@ class Runtime:
 
     def _let_the_account_assume_the_role(self) -> None:
         # On AWS, Lambda assumes the role. Its permissions stay the template's, and the emulator enforces them.
-        iam = self._deployment.emulator.client("iam")
+        iam = self._deployment.client("iam")
         self._role = iam.get_role(RoleName=self._deployment.role)["Role"]["Arn"]
         account = {"AWS": f"arn:aws:iam::{self._role.split(':')[4]}:root"}
         trust = [{"Effect": "Allow", "Principal": account, "Action": "sts:AssumeRole"}]
-        iam.update_assume_role_policy(
-            RoleName=self._deployment.role, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": trust})
-        )
+        policy = json.dumps({"Version": "2012-10-17", "Statement": trust})
+        iam.update_assume_role_policy(RoleName=self._deployment.role, PolicyDocument=policy)
 
     # ---- invocations ----
 
-    def _respond(self, _method: str, _path: str, _headers: Headers, event: bytes) -> tuple[Iterator[Step], Accept]:
-        return iter((self._answer(event).wire(),)), lambda: None
+    def _respond(self, _method: str, _path: str, _headers: Headers, event: bytes) -> Iterator[Step]:
+        yield self._answer(event).wire()
 
     def _answer(self, event: bytes) -> Reply:
         """Handle an event with `on_event`; refuse one that the emulator sent before it learned of `stop`."""
@@ -297,7 +292,7 @@ class Runtime:
 
     def stop(self) -> None:
         """Have the emulator begin no more invocations, and wait until the running ones have ended."""
-        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=0)
+        self._deployment.limit_environments(0)
         with self._lock:
             self._stopped = True
         limit_s = int(self._base["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
@@ -306,11 +301,11 @@ class Runtime:
     def resume(self) -> None:
         """Have the emulator begin invocations again."""
         self._stopped = False
-        self._function.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=self._concurrency)
+        self._deployment.limit_environments(self._concurrency)
 
     def _start(self) -> Environment:
         number = len(self._all)
-        session = self._deployment.emulator.client("sts").assume_role(
+        session = self._deployment.client("sts").assume_role(
             RoleArn=self._role, RoleSessionName=f"environment-{number}"
         )["Credentials"]
         self.identities[session["AccessKeyId"]] = number
@@ -321,8 +316,9 @@ class Runtime:
             "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
             "AWS_SESSION_TOKEN": session["SessionToken"],
         }
-        environment = Environment(number, self._package, variables, self._logs / f"environment-{number}.log")
+        environment = Environment(number, self._logs / f"environment-{number}.log")
         self._all.append(environment)
+        environment.start(self._package, variables)
         return environment
 
     # ---- logs ----

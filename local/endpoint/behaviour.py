@@ -5,10 +5,9 @@ ever); an `Act` accepts the result or ends the connection. After a script the co
 A script ends early if its client closes the connection.
 """
 
-import functools
+import gzip
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -18,6 +17,7 @@ TYPE_JSON = "application/json"
 TYPE_HTML = "text/html; charset=utf-8"
 Headers = tuple[tuple[str, str], ...]
 
+_JSON = {"Content-Type": TYPE_JSON}
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _BODILESS = frozenset({100, 101, 102, 103, 204, 304})
 
@@ -69,14 +69,12 @@ class Behaviour:
         name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
         status: the HTTP status that the client gets; None if it may get none.
-        on_connect: the stand-in resets the connection before it reads from it. Only `StandIn.override` takes this.
         wait_s: as in `Request`.
     """
 
     name: str
     script: Callable[[Reply, Headers], Iterator[Step]] = field(repr=False)
     status: int | None = None
-    on_connect: bool = False
     wait_s: int = 0
 
 
@@ -96,7 +94,7 @@ def answer(
     if isinstance(body, str | bytes):
         payload, content_type = body if isinstance(body, bytes) else body.encode(), {"Content-Type": TYPE_HTML}
     elif body is not None:
-        payload, content_type = json.dumps(body).encode(), {"Content-Type": TYPE_JSON}
+        payload, content_type = json.dumps(body).encode(), _JSON
     reply = Reply(status, payload, tuple((content_type | dict(headers or {})).items()))
     asked = (headers or {}).get("Retry-After", "")
     wait_s = int(asked) if status in (429, 503) and asked.isdecimal() else 0
@@ -119,16 +117,6 @@ def named(behaviour: Behaviour, name: str) -> Behaviour:
     return replace(behaviour, name=name, status=None)
 
 
-def in_turn(*behaviours: Behaviour) -> Behaviour:
-    """Behave in these ways, one for each request, whatever its uuid; in the last way from then on."""
-    ways = [*behaviours]
-
-    def script(proper: Reply, headers: Headers) -> Iterator[Step]:
-        return (ways.pop(0) if len(ways) > 1 else ways[0]).script(proper, headers)
-
-    return Behaviour("in_turn", script)
-
-
 def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
     """Behave so once a condition holds; until then, do not answer."""
 
@@ -143,19 +131,6 @@ def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
 def redirect(status: int, location: str) -> Behaviour:
     """Answer with a redirect. A client that follows it takes the credentials to `location`."""
     return answer(status, None, {"Location": location})
-
-
-def status_line(code: int) -> Behaviour:
-    """Answer with the proper reply under a status such as 150, 600 or 999, then close the connection.
-
-    Below 200 the answer has no body, and no final reply follows.
-    """
-    head = f"HTTP/1.1 {code} Standing By\r\n\r\n".encode()
-
-    def wire(proper: Reply) -> bytes:
-        return head if code < HTTPStatus.OK else replace(proper, status=code).wire()
-
-    return _scripted(f"status_line {code}", lambda proper: (wire(proper), Act.CLOSE), code)
 
 
 def echo_headers(status: int = 400) -> Behaviour:
@@ -198,22 +173,9 @@ def reset() -> Behaviour:
     return _scripted("reset", lambda _: (Act.RESET,))
 
 
-def reset_on_connect() -> Behaviour:
-    """Reset each new connection before TLS, and each open one at its next request. Only for `StandIn.override`.
-
-    The client may notice it while it connects, or when it first reads or writes.
-    """
-    return _scripted("reset_on_connect", lambda _: (Act.RESET,), on_connect=True)
-
-
 def half_reply() -> Behaviour:
     """Close the connection in the middle of the reply's body."""
     return _scripted("half_reply", lambda proper: (proper.head() + proper.body[: len(proper.body) // 2], Act.CLOSE))
-
-
-def not_http() -> Behaviour:
-    """Answer with the greeting of another protocol, then close the connection."""
-    return _scripted("not_http", lambda _: (b"SSH-2.0-OpenSSH_9.6\r\n", Act.CLOSE))
 
 
 def drip_headers(seconds_per_byte: float = 1.0) -> Behaviour:
@@ -226,25 +188,22 @@ def drip_body(seconds_per_byte: float = 1.0) -> Behaviour:
     return _scripted("drip_body", lambda proper: _drip(proper.head(), proper.body, b"", seconds_per_byte))
 
 
-def gzip_bomb(decompressed_bytes: int = 200_000_000) -> Behaviour:
-    """Answer with a small 200 that inflates to at least this size: a JSON object that would confirm the result."""
-    body = _bomb(decompressed_bytes)
-    reply = Reply(200, body, (("Content-Type", TYPE_JSON), ("Content-Encoding", "gzip")))
-    return _scripted("gzip_bomb", lambda _: (reply.wire(),))
+def gzip_bomb() -> Behaviour:
+    """Answer with a small 200 that inflates to 10 MB: a JSON object that would confirm the result."""
+    return answer(200, gzip.compress(_confirmation(10_000_000)), {**_JSON, "Content-Encoding": "gzip"})
 
 
 def huge(size: int = 10_000_000) -> Behaviour:
     """Answer with a 200 of `size` bytes: a JSON object that would confirm the result."""
-    start, end = b'{"message": "OK"', b"}"
-    body = start + b" " * (size - len(start) - len(end)) + end
-    reply = Reply(200, body, (("Content-Type", TYPE_JSON),))
-    return _scripted("huge", lambda _: (reply.wire(),))
+    return answer(200, _confirmation(size), _JSON)
 
 
-def _scripted(
-    name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None, *, on_connect: bool = False
-) -> Behaviour:
-    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status, on_connect)
+def _confirmation(size: int) -> bytes:
+    return b'{"message": "OK"%s}' % (b" " * (size - 17))
+
+
+def _scripted(name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None) -> Behaviour:
+    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status)
 
 
 def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> Iterator[Step]:
@@ -254,12 +213,3 @@ def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> 
         yield seconds_per_byte
     yield Act.ACCEPT
     yield slow[-1:] + after
-
-
-@functools.cache
-def _bomb(size: int) -> bytes:
-    """Return a gzip member that inflates to at least `size` bytes."""
-    start, block, end = b'{"message": "OK"', b" " * 2**20, b"}"
-    deflate = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)  # with the header and the checksum of gzip
-    parts = [deflate.compress(part) for part in [start, *[block] * (size // len(block) + 1), end]]
-    return b"".join(parts) + deflate.flush()

@@ -7,39 +7,25 @@ It serves HTTP/1.1 on real sockets from a thread of its own, so synchronous test
         endpoint.misbehave("01JV5V54KPYK9GB29265EQRZ2P", error(500), hang())
         ...                                     # code that POSTs to endpoint.url
         endpoint.wait_until(lambda e: bool(e.accepted), timeout=10, what="a delivery")
-
-It also runs as a process (`python -m local.endpoint.standin --help`), which is controlled over HTTP:
-
-    GET  /_standin/requests                                 list the requests so far, credentials masked
-    POST /_standin/calls    {"uuid": "01JV..."}             make this call known
-    POST /_standin/override {"status": 500, "seconds": 30}  answer this to every request; `seconds` is optional
-    POST /_standin/heal                                     keep the contract again
 """
 
-import contextlib
 import json
 import math
-import signal
 import ssl
-import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
-from local.command import Parser, whole
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply, late
-from local.endpoint.server import Accept, Server
-from local.processes import listens, start_server
+from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply
+from local.endpoint.server import Server
+from local.processes import wait_until
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
 
-_CONTROL = "/_standin/"
-_CREDENTIALS = frozenset({"x-api-key", "x-user-id"})
 _STATUSES = frozenset({"Success", "Failed"})
 
 
@@ -51,7 +37,7 @@ class Request:
         at: when it was read, in seconds since the epoch.
         method: as sent.
         path: as sent, with its query.
-        headers: names and values as sent, credentials included; the repr masks these.
+        headers: names and values as sent, credentials included, so the repr leaves them out.
         body: as sent.
         uuid: the body's `uuid`; None unless the body is a JSON object in which it is a string.
         status: the body's `status`; None unless the body is a JSON object in which it is a string.
@@ -62,21 +48,12 @@ class Request:
     at: float
     method: str
     path: str
-    headers: Headers
+    headers: Headers = field(repr=False)
     body: bytes
     uuid: str | None
     status: str | None
     answer: int | str
     wait_s: int = 0
-
-    def masked(self) -> dict[str, Any]:
-        """Return the fields, with the credentials masked."""
-        headers = [(name, "***" if name.lower() in _CREDENTIALS else value) for name, value in self.headers]
-        return asdict(self) | {"headers": tuple(headers)}
-
-    def __repr__(self) -> str:
-        """Show no credential when a test fails."""
-        return f"Request({', '.join(f'{name}={value!r}' for name, value in self.masked().items())})"
 
 
 class StandIn:
@@ -107,29 +84,24 @@ class StandIn:
         every_call_exists: bool = False,
     ) -> None:
         self.url = ""
-        self._scheme, self._server = "https" if tls else "http", Server(self._respond, tls, port, self._admits)
+        self._tls, self._port = tls, port
         self._every_call_exists = every_call_exists
         self._credentials = (api_key, user_id)
         self._issued: set[str] = set()
         self._queued: dict[str, deque[Behaviour]] = {}
         self._always: dict[str, Behaviour] = {}
         self._override: Behaviour | None = None
-        self._override_ends = math.inf
+        self._override_ends = 0.0
         self._limit: int | None = None
         self._seconds, self.limited = Counter[int](), 0
         self._requests: list[Request] = []
         self._accepted: list[tuple[str, str]] = []
-        self._connections = 0
-        self._changed = threading.Condition()  # guards all of the above
-
-    def __repr__(self) -> str:
-        """Show no credential."""
-        return f"StandIn(url={self.url!r}, connections={self._connections}, requests={len(self._requests)})"
+        self._lock = threading.Lock()  # guards all of the above
 
     def __enter__(self) -> Self:
         """Listen on the port; raise an OSError if it is taken."""
-        self._server.__enter__()
-        self.url = f"{self._scheme}://127.0.0.1:{self._server.port}{WEBHOOK_PATH}"
+        self._server = Server(self._respond, self._tls, self._port).__enter__()
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._server.port}{WEBHOOK_PATH}"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -139,56 +111,56 @@ class StandIn:
     @property
     def requests(self) -> list[Request]:
         """The requests so far, in the order in which the stand-in read them."""
-        with self._changed:
+        with self._lock:
             return self._requests.copy()
 
     @property
     def accepted(self) -> list[tuple[str, str]]:
         """The uuid and status of each accepted result, copies too; listed before the reply is sent."""
-        with self._changed:
+        with self._lock:
             return self._accepted.copy()
 
     @property
     def connections(self) -> int:
-        """The number of TCP connections so far, including those that were reset immediately."""
-        return self._connections
+        """The number of TCP connections so far."""
+        return self._server.connections
 
     def issue(self, *uuids: str) -> None:
         """Make these calls known to the endpoint."""
-        with self._changed:
+        with self._lock:
             self._issued.update(uuids)
 
     def rotate(self, api_key: str, user_id: str) -> None:
         """Accept only these credentials from now on."""
-        with self._changed:
+        with self._lock:
             self._credentials = (api_key, user_id)
 
     def misbehave(self, uuid: str, *behaviours: Behaviour) -> None:
         """Queue behaviours for the next requests of this uuid: one for each request, in this order."""
-        with self._changed:
+        with self._lock:
             self._queued.setdefault(uuid, deque()).extend(behaviours)
 
     def always(self, uuid: str, behaviour: Behaviour) -> None:
         """Behave so for each request of this uuid, until `heal`."""
-        with self._changed:
+        with self._lock:
             self._always[uuid] = behaviour
 
     def override(self, behaviour: Behaviour, seconds: float | None = None) -> None:
         """Behave so for every request, for some seconds or until `heal`. A new override replaces the old one."""
-        with self._changed:
+        with self._lock:
             self._override = behaviour
             self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
     def limit(self, per_second: int | None, retry_after: int = 1) -> None:
         """Answer 429 to the requests above this rate, until `heal` or a limit of None."""
-        with self._changed:
+        with self._lock:
             self._limit, self._refusal = per_second, error(429, retry_after=retry_after)
 
     def heal(self) -> None:
         """Keep the contract again. Answers that have begun do not change."""
-        with self._changed:
+        with self._lock:
             self._limit = None
-            self._override = None
+            self._override, self._override_ends = None, 0.0
             self._queued.clear()
             self._always.clear()
 
@@ -197,29 +169,9 @@ class StandIn:
         self._server.end_connections(how)
 
     def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
-        """Wait until the condition holds; check it now, and at each request and connection.
-
-        Args:
-            condition: takes the stand-in.
-            timeout: in seconds.
-            what: names the condition in the error.
-
-        Raises:
-            TimeoutError: the condition did not hold in time.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: condition(self), timeout):
-                raise TimeoutError(f"{what}: not within {timeout} s")
-
-    def _admits(self) -> bool:
-        with self._changed:
-            self._connections += 1
-            self._changed.notify_all()
-            override = self._current_override()
-            return override is None or not override.on_connect
-
-    def _current_override(self) -> Behaviour | None:
-        return self._override if time.monotonic() < self._override_ends else None
+        """Wait until a condition, which takes the stand-in, holds; a TimeoutError names it by `what`."""
+        if not wait_until(lambda: condition(self), timeout, every_s=0.01):
+            raise TimeoutError(f"{what}: not within {timeout} s")
 
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
         if self._limit is not None:
@@ -228,33 +180,27 @@ class StandIn:
             if self._seconds[second] > self._limit:
                 self.limited += 1
                 return self._refusal
-        override = self._current_override()
-        if override is not None or uuid is None:
-            return override
-        if queued := self._queued.get(uuid):
+        if time.monotonic() < self._override_ends:
+            return self._override
+        if queued := self._queued.get(uuid or ""):
             return queued.popleft()
-        return self._always.get(uuid)
+        return self._always.get(uuid or "")
 
-    def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> tuple[Iterator[Step], Accept]:
+    def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> Iterator[Step]:
         """Decide the answer to a request, and record the request."""
-        if path.startswith(_CONTROL):
-            return iter((self._control(method, path.removeprefix(_CONTROL), body).wire(),)), lambda: None
         result = _parse(body) if method == "POST" and path == WEBHOOK_PATH else None
         uuid, status = _text(result, "uuid"), _text(result, "status")
-        with self._changed:
+        with self._lock:
             proper = self._contract(method, path, headers, result)
             behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
             name, wait_s = behaviour.status or behaviour.name, behaviour.wait_s
             self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name, wait_s))
-            self._changed.notify_all()
-
-        def accept() -> None:
-            if proper.status == HTTPStatus.OK and uuid is not None and status is not None:
-                with self._changed:
+        for step in behaviour.script(proper, headers):
+            if step is not Act.ACCEPT:
+                yield step
+            elif proper.status == HTTPStatus.OK and uuid is not None and status is not None:
+                with self._lock:
                     self._accepted.append((uuid, status))
-                    self._changed.notify_all()
-
-        return behaviour.script(proper, headers), accept
 
     def _contract(self, method: str, path: str, headers: Headers, result: object) -> Reply:
         """Return the documented reply."""
@@ -274,23 +220,6 @@ class StandIn:
         if not self._every_call_exists and uuid not in self._issued:
             return json_reply(404, {"message": "The flash call does not exist"})
         return json_reply(200, {"uuid": uuid, "status": _text(result, "status"), "message": "OK"})
-
-    def _control(self, method: str, name: str, body: bytes) -> Reply:
-        match method, name, _parse(body):
-            case "GET", "requests", _:
-                seen = [seen.masked() | {"body": seen.body.decode(errors="replace")} for seen in self.requests]
-                return json_reply(200, seen)
-            case "POST", "calls", {"uuid": str(uuid)}:
-                self.issue(uuid)
-            case "POST", "override", {"status": int(status), "seconds": int(seconds)} if status >= HTTPStatus.OK:
-                self.override(error(status), seconds)
-            case "POST", "override", {"status": int(status), **rest} if status >= HTTPStatus.OK and not rest:
-                self.override(error(status))
-            case "POST", "heal", _:
-                self.heal()
-            case _:
-                return json_reply(400, {"message": f"Not understood: {method} {_CONTROL}{name}"})
-        return json_reply(200, {"message": "OK"})
 
 
 def _keep_contract(proper: Reply, _headers: Headers) -> Iterator[Step]:
@@ -316,54 +245,3 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _text(value: object, key: str) -> str | None:
     text = value.get(key) if isinstance(value, dict) else None
     return text if isinstance(text, str) else None
-
-
-def start_process(
-    ending: contextlib.ExitStack, directory: Path, port: int, credentials: dict[str, str], *options: str, **how: Any
-) -> int:
-    """Start a stand-in as a process and wait until it listens; return its pid.
-
-    Args:
-        ending: ends the process.
-        directory: for the file of the credentials and the log.
-        port: the loopback port.
-        credentials: the `api_key` and the `user_id` that the stand-in accepts.
-        options: further options of the command below.
-        how: further arguments of `Popen`.
-    """
-    path = directory / "credentials.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(credentials))
-    command = [sys.executable, "-m", "local.endpoint.standin", "--port", str(port), "--credentials", str(path)]
-    log = directory / "endpoint.log"
-    return start_server(ending, "stand-in endpoint", [*command, *options], log, lambda: listens(port), **how).pid
-
-
-def main() -> None:
-    """Run until SIGTERM or SIGINT."""
-    parser = Parser(prog="python -m local.endpoint.standin", description="A stand-in for BetaTel's endpoint.")
-    parser.add_argument("--port", type=whole(1, 65_535), required=True, help="on 127.0.0.1")
-    parser.add_argument("--credentials", type=Path, required=True, help='JSON file with "api_key" and "user_id"')
-    parser.add_argument("--every-call-exists", action="store_true", help="know each call")
-    parser.add_argument("--latency-ms", type=whole(0), default=0, help="delay of each answer in milliseconds")
-    parser.add_argument("--certificate", type=Path, help="PEM, for https; with --key")
-    parser.add_argument("--key", type=Path, help="PEM")
-    options = parser.parse_args()
-    try:
-        credentials, tls = json.loads(options.credentials.read_text()), None
-        if options.certificate:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(options.certificate, options.key)
-        standin = StandIn(**credentials, port=options.port, tls=tls, every_call_exists=options.every_call_exists)
-        # The stand-in's threads inherit this mask, so only sigwait gets the signal.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        with standin:
-            if options.latency_ms:
-                standin.override(late(options.latency_ms / 1000))
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except (OSError, TypeError, ValueError) as error:
-        parser.error(f"cannot start: {error}")
-
-
-if __name__ == "__main__":
-    main()

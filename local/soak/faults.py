@@ -20,7 +20,7 @@ import urllib3
 from local.emulator.emulator import Emulator
 from local.emulator.runtime import Environment, Invocation, Runtime
 from local.endpoint.behaviour import Act, Headers, Reply, Step, json_reply
-from local.endpoint.server import Accept, Server
+from local.endpoint.server import Server
 
 SLOW_S = 0.8  # longer than the time-out of the relay's DynamoDB client
 ERROR, THROTTLED, SLOW, LOST = "500", "throttled", "slow", "reply lost"
@@ -120,8 +120,8 @@ class Faults:
             finally:
                 del self._running[environment.number]
 
-    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> tuple[Iterator[Step], Accept]:
-        return iter((self._answer(path, dict(sent), body),)), lambda: None
+    def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> Iterator[Step]:
+        yield self._answer(path, dict(sent), body)
 
     def _answer(self, path: str, headers: dict[str, str], body: bytes) -> Step:
         """Make a call with the fault that is due; return its reply."""

@@ -4,19 +4,13 @@ The relay's tests rely on the stand-in, so these tests use other clients than th
 """
 
 import contextlib
-import gzip
-import io
 import json
 import re
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,18 +27,13 @@ from local.endpoint.behaviour import (
     echo_headers,
     end_kept,
     error,
-    gzip_bomb,
     half_reply,
     hang,
     late,
     lost,
-    not_http,
     reset,
-    reset_on_connect,
-    status_line,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from local.processes import held_port, listens, wait_until
 
 KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
@@ -71,14 +60,11 @@ WRONG_REQUESTS: dict[str, tuple[int, object, Headers]] = {
 WIRE: list[tuple[Behaviour, int | str, bytes]] = [
     (lost(), "lost", rb""),
     (close_early(), "close_early", rb""),
-    (not_http(), "not_http", rb"SSH-.*\r\n"),
     (half_reply(), "half_reply", rb"HTTP/1.1 200 .*Content-Length: 7\d\r\n\r\n.{20,40}"),
     (late(0.01), "late", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (end_kept(0), "close when idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-    (status_line(150), 150, rb"HTTP/1.1 150 .*\r\n\r\n"),
-    (status_line(999), 999, rb"HTTP/1.1 999 .*\r\n\r\n\{.*\}"),
     (echo_headers(), 400, rf"HTTP/1.1 400 .*\"x-api-key\": \"{KEY}\".*".encode()),
 ]
 
@@ -173,11 +159,10 @@ class TestMisbehaviour:
         confirms = {"lost", "late", "close when idle", "drip_body", "drip_headers"}
         assert endpoint.accepted == ([(UUID, "Success")] if noted in confirms else [])
 
-    @pytest.mark.parametrize("behaviour", [lost(), late(0), end_kept(0), drip_body(0), drip_headers(0)])
-    def test_a_behaviour_accepts_no_wrong_request(self, endpoint: StandIn, behaviour: Behaviour) -> None:
+    def test_a_behaviour_accepts_no_wrong_request(self, endpoint: StandIn) -> None:
         """A result that the endpoint refused would count as delivered."""
         endpoint.rotate("new key", "new user")
-        exchange(endpoint, behaviour)
+        exchange(endpoint, lost())
         assert endpoint.accepted == []
 
     def test_reset_sends_a_tcp_reset(self, endpoint: StandIn) -> None:
@@ -185,19 +170,6 @@ class TestMisbehaviour:
         with pytest.raises(ConnectionResetError):
             exchange(endpoint, reset())
         assert [request.answer for request in endpoint.requests] == ["reset"]
-
-    def test_reset_on_connect_resets_new_and_open_connections(self, endpoint: StandIn) -> None:
-        """No test could imitate an endpoint that is down."""
-        with connected(endpoint.url) as before:
-            endpoint.wait_until(lambda e: e.connections == 1, PATIENCE, "the first connection")
-            endpoint.override(reset_on_connect())
-            with pytest.raises(ConnectionResetError), connected(endpoint.url) as connection:
-                connection.recv(1)
-            before.sendall(wire())
-            with pytest.raises(ConnectionResetError):
-                before.recv(1)
-        assert [request.answer for request in endpoint.requests] == ["reset_on_connect"]
-        assert endpoint.connections == 2
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     @pytest.mark.parametrize("is_reused", [False, True], ids=["idle", "reused"])
@@ -228,13 +200,6 @@ class TestMisbehaviour:
         assert endpoint.limited == statuses.count(429)
         assert [one.wait_s for one in endpoint.requests] == [9 if status == 429 else 0 for status in [*statuses, 200]]
 
-    def test_a_gzip_bomb_of_200_mb_is_small_on_the_wire(self, endpoint: StandIn) -> None:
-        """The bomb would exhaust the memory of the tests, or be refused because it is no gzip."""
-        rest = exchange(endpoint, gzip_bomb()).partition(b"\r\n\r\n")[2]
-        assert len(rest) < 1_000_000
-        with gzip.open(io.BytesIO(rest)) as inflating:
-            assert sum(len(part) for part in iter(lambda: inflating.read(2**20), b"")) >= 200_000_000
-
     def test_an_override_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """An outage would use up the behaviours that a test queued for a call."""
         endpoint.always(UUID, error(501))
@@ -263,7 +228,7 @@ class TestLifecycle:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            assert (endpoint._server._listener.fileno(), endpoint._server._open) == (-1, set())
+            assert (endpoint._server.fileno(), endpoint._server._open) == (-1, {})
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     def test_a_connection_ends_under_tls_as_asked(self, how: Act) -> None:
@@ -287,16 +252,16 @@ class TestLifecycle:
                 with pytest.raises(ssl.SSLEOFError if how is Act.CUT else OSError):
                     read_all(connection)
 
-    def test_requests_are_kept_as_sent_and_printed_masked(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
+    def test_requests_are_kept_as_sent_and_printed_without_headers(
+        self, endpoint: StandIn, client: urllib3.PoolManager
+    ) -> None:
         """A test could not see the relay's request, or its failure would print credentials."""
         post(client, endpoint.url, RESULT, **{"X-Api-Key": "other", "x-api-key": ""})
         (request,) = endpoint.requests
         assert (request.method, request.path, request.answer) == ("POST", WEBHOOK_PATH, 401)
         assert (request.uuid, request.status, json.loads(request.body)) == (UUID, "Success", RESULT)
         assert {("X-Api-Key", "other"), ("x-user-id", USER)} <= set(request.headers)
-        assert ("X-Api-Key", "***") in request.masked()["headers"]
-        for shown in (repr(request), repr(endpoint), str(request), repr(endpoint.requests)):
-            assert not {word for word in ("other", USER, KEY) if word in shown}
+        assert not {word for word in ("other", USER, KEY) if word in repr([request, endpoint])}
 
     def test_a_bug_in_a_behaviour_fails_the_test(self) -> None:
         """A broken stand-in would look like a broken relay, or like a good one."""
@@ -310,57 +275,3 @@ class TestLifecycle:
             StandIn(api_key=KEY, user_id=USER) as endpoint,
         ):
             exchange(endpoint, Behaviour("broken", script))
-
-
-class TestControl:
-    """The control paths over HTTP, in this process and in another one."""
-
-    def ask(self, client: urllib3.PoolManager, endpoint_url: str, name: str, body: object = None) -> tuple[int, Any]:
-        """Send a GET without a body, else a POST."""
-        url = endpoint_url.replace(WEBHOOK_PATH, f"/_standin/{name}")
-        reply = client.request("GET" if body is None else "POST", url, json=body)
-        return reply.status, reply.json()
-
-    def test_control_requests_change_the_endpoint_and_do_not_count(
-        self, endpoint: StandIn, client: urllib3.PoolManager
-    ) -> None:
-        """The demo could not imitate an outage, or would count its own control requests as traffic."""
-        new = {"uuid": "new", "status": "Failed"}
-        assert post(client, endpoint.url, new)[0] == 404
-        assert self.ask(client, endpoint.url, "calls", {"uuid": "new"})[0] == 200
-        assert self.ask(client, endpoint.url, "override", {"status": 503, "seconds": 3600})[0] == 200
-        assert post(client, endpoint.url, new)[0] == 503
-        assert self.ask(client, endpoint.url, "heal", {})[0] == 200
-        assert post(client, endpoint.url, new)[0] == 200
-        assert self.ask(client, endpoint.url, "calls", {"uuid": 1})[0] == 400
-        assert self.ask(client, endpoint.url, "override", {"status": 500})[0] == 200
-        assert post(client, endpoint.url, new)[0] == 500
-        status, seen = self.ask(client, endpoint.url, "requests")
-        assert (status, [request["answer"] for request in seen]) == (200, [404, 503, 200, 500])
-        assert json.loads(seen[0]["body"]) == new
-        assert KEY not in json.dumps(seen)
-        assert len(endpoint.requests) == 4
-
-    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda ending: ending.name)
-    def test_a_process_serves_until_its_signal_and_prints_nothing(self, tmp_path: Path, ending: signal.Signals) -> None:
-        """The demo's endpoint would not start, would print noise, or would not end when told to."""
-        credentials = tmp_path / "credentials.json"
-        credentials.write_text(json.dumps({"api_key": KEY, "user_id": USER}))
-        command = [sys.executable, "-W", "error", "-m", "local.endpoint.standin", "--every-call-exists"]
-        command += ["--credentials", str(credentials)]
-        with (
-            held_port() as port,
-            subprocess.Popen(
-                [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            ) as process,
-            urllib3.PoolManager(retries=False, timeout=PATIENCE) as client,
-        ):
-            url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
-            try:
-                assert wait_until(lambda: listens(port), PATIENCE)
-                assert post(client, url) == (200, CONFIRMED)
-                assert self.ask(client, url, "requests")[1][0]["answer"] == 200
-            finally:
-                process.send_signal(ending)
-            assert process.communicate(timeout=PATIENCE) == (b"", b"")
-        assert process.returncode == 0

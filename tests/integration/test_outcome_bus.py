@@ -1,12 +1,13 @@
 """The outcome bus: a backend learns which results were confirmed or parked, and a failing bus changes no outcome."""
 
 import json
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
 
 from flash_call_relay.outcome_bus import DETAIL_TYPES
-from local.endpoint.behaviour import answer, error, in_turn
+from local.endpoint.behaviour import Behaviour, answer, error
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.payloads import result
 from tests.support.relay import KEY, USER, InProcessRelay, failing_service
@@ -107,7 +108,9 @@ def test_only_an_event_that_eventbridge_refuses_twice_is_logged_as_failed(relay:
     refusal = {"ErrorCode": "InternalFailure", "ErrorMessage": "once more"}
     half = answer(200, {"FailedEntryCount": 1, "Entries": [{"EventId": "taken"}, refusal]})
     with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-        eventbridge.override(in_turn(half, answer(400, {"__type": "ThrottlingException", "message": "slow down"})))
+        throttled = answer(400, {"__type": "ThrottlingException", "message": "slow down"})
+        ways = chain([half], repeat(throttled))
+        eventbridge.override(Behaviour("in turn", lambda *given: next(ways).script(*given)))
         place = eventbridge.url.removesuffix(WEBHOOK_PATH)
         relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
         assert relay.invoke_with(relay.send(result("call"), result("other"))) == []

@@ -57,17 +57,11 @@ class DeployedRelay:
 
     def put(self, output: str, *messages: tuple[str, Mapping[str, str | int]]) -> dict[str, str]:
         """Put bodies with their message attributes on a queue; return the bodies by message id."""
-        put: dict[str, str] = {}
-        for start in range(0, len(messages), 10):
-            part = messages[start : start + 10]
-            entries = [
-                {"Id": str(number), "MessageBody": body, "MessageAttributes": message_attributes(attributes)}
-                for number, (body, attributes) in enumerate(part)
-            ]
-            reply = self.deployment.sqs.send_message_batch(QueueUrl=self.deployment.outputs[output], Entries=entries)
-            assert not reply.get("Failed")
-            put |= {entry["MessageId"]: part[int(entry["Id"])][0] for entry in reply["Successful"]}
-        return put
+        ids = self.deployment.put(
+            output,
+            [{"MessageBody": body, "MessageAttributes": message_attributes(values)} for body, values in messages],
+        )
+        return dict(zip(ids, (body for body, _ in messages), strict=True))
 
     def visible(self, output: str) -> int:
         """Return the number of a queue's messages that SQS would return to a receive now."""
@@ -83,42 +77,38 @@ class DeployedRelay:
         """Return the ledger's entry for a uuid; None if there is none."""
         key = {"TableName": self.deployment.outputs["LedgerTableName"], "Key": {"uuid": {"S": uuid}}}
         item: dict[str, Any] | None
-        item = self.deployment.emulator.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
+        item = self.deployment.client("dynamodb").get_item(**key, ConsistentRead=True).get("Item")
         return item
 
     @contextlib.contextmanager
-    def reconfigured(self, timeout_s: int = 60, /, **environment: str) -> Iterator[None]:
-        """Run with this time-out and these further environment variables, in new execution environments."""
-        function, before = self.deployment.outputs["FunctionName"], self.deployment.variables()
-        self._reconfigure(function, timeout_s, before | environment)
+    def reconfigured(self, **environment: str) -> Iterator[None]:
+        """Run with these further environment variables, in new execution environments."""
+        asked, client = {"FunctionName": self.deployment.outputs["FunctionName"]}, self.deployment.client("lambda")
+        before = self.deployment.variables()
+        client.update_function_configuration(**asked, Environment={"Variables": before | environment})
         try:
             yield
         finally:
-            self._reconfigure(function, 60, before)
+            client.update_function_configuration(**asked, Environment={"Variables": before})
 
     @contextlib.contextmanager
     def concurrency(self, count: int) -> Iterator[None]:
         """Run in at most `count` execution environments; with 1, all results meet the same gate."""
-        function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
-        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=count)
+        self.deployment.limit_environments(count)
         try:
             yield
         finally:
-            client.delete_function_concurrency(FunctionName=function)
-
-    def _reconfigure(self, function: str, timeout_s: int, variables: dict[str, str]) -> None:
-        self.deployment.emulator.client("lambda").update_function_configuration(
-            FunctionName=function, Timeout=timeout_s, Environment={"Variables": variables}
-        )
+            asked = {"FunctionName": self.deployment.outputs["FunctionName"]}
+            self.deployment.client("lambda").delete_function_concurrency(**asked)
 
     def active(self) -> None:
         """Wait until the function's last change has taken effect."""
-        function, client = self.deployment.outputs["FunctionName"], self.deployment.emulator.client("lambda")
+        function, client = self.deployment.outputs["FunctionName"], self.deployment.client("lambda")
         wait_for(lambda: client.get_function_configuration(FunctionName=function)["State"] == "Active", "the function")
 
     def role_policy(self) -> dict[str, Any]:
         """Return the policy that the template gives to the function's role."""
-        iam = self.deployment.emulator.client("iam")
+        iam = self.deployment.client("iam")
         document: dict[str, Any]
         document = iam.get_role_policy(RoleName=self.deployment.role, PolicyName="relay")["PolicyDocument"]
         return document
@@ -126,7 +116,7 @@ class DeployedRelay:
     @contextlib.contextmanager
     def with_role_policy(self, name: str, document: dict[str, Any]) -> Iterator[None]:
         """Give the function's role this policy for the length of a `with` block."""
-        iam, role = self.deployment.emulator.client("iam"), self.deployment.role
+        iam, role = self.deployment.client("iam"), self.deployment.role
         before = self.role_policy() if name == "relay" else None
 
         def put(policy: dict[str, Any]) -> None:
@@ -175,15 +165,6 @@ def message_attributes(values: Mapping[str, str | int]) -> dict[str, dict[str, s
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = LIMIT_S) -> None:
-    """Wait until a condition holds.
-
-    Args:
-        condition: is called again until its value is true.
-        what: names the condition in the error.
-        timeout_s: the longest time to wait, in seconds.
-
-    Raises:
-        TimeoutError: if the condition does not hold in time.
-    """
+    """Wait until a condition holds; a TimeoutError names it by `what`."""
     if not wait_until(condition, timeout_s, every_s=0.1):
         raise TimeoutError(f"{what}: not within {timeout_s} s")

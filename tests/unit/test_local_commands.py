@@ -8,8 +8,6 @@ import pytest
 
 from local.bench.__main__ import main as bench
 from local.demo.__main__ import main as demo
-from local.demo.playground import main as playground
-from local.endpoint.standin import main as standin
 from local.soak.__main__ import main as soak
 from tests.fuzz.__main__ import main as fuzz
 
@@ -23,13 +21,8 @@ FILE = str(Path(__file__))
         (soak, ["--results", "many"], "--results: expected a whole number of at least 300, got 'many'"),
         (soak, ["--seed"], "--seed: expected one argument"),
         (demo, ["--results", "-1"], "--results: expected a whole number of at least 40, got '-1'"),
-        (playground, ["up", "--emulator-port", "0"], "--emulator-port: expected a whole number from 1 to 65535, got "),
-        (playground, ["up", "--endpoint-port", "65536"], "--endpoint-port: expected a whole number from 1 to 65535, "),
-        (playground, ["upp"], "command: invalid choice: 'upp'"),
         (bench, ["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
         (bench, ["--nope"], "unrecognized arguments: --nope; see `python -m local.bench --help`."),
-        (standin, ["--port", "x"], "--port: expected a whole number from 1 to 65535, got 'x'"),
-        (standin, ["--port", "8787", "--credentials", FILE], "cannot start: Extra data"),
         (fuzz, ["--seconds", "0"], "--seconds: expected a whole number of at least 1, got '0'"),
         (fuzz, ["bodies"], "target: expected one of body, event, reply, retry_after, got 'bodies'"),
     ],
