@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 from local.processes import LocalError, wait_until
@@ -78,10 +78,3 @@ def watch(
         return bool(until())
 
     return wait_until(is_met, limit_s, every_s=0.25)
-
-
-def show_counts(title: str, counts: Mapping[str, int]) -> None:
-    """Print a table."""
-    print(f"\n{title}")
-    for name, count in counts.items():
-        print(f"  {name:55}{count:8}")

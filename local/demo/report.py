@@ -9,7 +9,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from local.command import show_counts
 from local.demo.run import Run
 from local.processes import wait_until
 from local.soak.facts import DELIVERED
@@ -69,7 +68,9 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
         "still queued": queued,
         "dead-lettered": dead,
     }
-    show_counts("Outcomes", {"sent": len(run.items), **rows, "sum": sum(rows.values())})
+    print("\nOutcomes")
+    for name, count in {"sent": len(run.items), **rows, "sum": sum(rows.values())}.items():
+        print(f"  {name:55}{count:8}")
     to_accept = Counter(item.pair for item in run.items if item.end == DELIVERED and item.pair)
     to_park = Counter((item.text, item.end) for item in run.items if item.end != DELIVERED)
     found = [

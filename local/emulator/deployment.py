@@ -166,16 +166,13 @@ class Deployment(Stack):
             ids += [entry["MessageId"] for entry in reply["Successful"]]
         return ids
 
-    def put_events(self, details: list[str], source: str = "flash-call.verification") -> list[str]:
-        """Put results on the event bus; return the events' ids."""
-        ids = []
+    def put_events(self, details: Sequence[str], source: str = "flash-call.verification") -> None:
+        """Put results on the event bus."""
         common = {"Source": source, "DetailType": "Flash Call Result", "EventBusName": self.outputs["EventBusName"]}
         for batch in _batches(details):
             reply = self.bus.put_events(Entries=[{**common, "Detail": detail} for detail in batch])
             if reply["FailedEntryCount"]:
                 raise LocalError(f"the bus refused events: {reply['Entries']}")
-            ids += [entry["EventId"] for entry in reply["Entries"]]
-        return ids
 
     def invoke(self, event: object) -> dict[str, Any]:
         """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""

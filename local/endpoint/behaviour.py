@@ -69,13 +69,11 @@ class Behaviour:
         name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
         status: the HTTP status that the client gets; None if it may get none.
-        wait_s: as in `Request`.
     """
 
     name: str
     script: Callable[[Reply, Headers], Iterator[Step]] = field(repr=False)
     status: int | None = None
-    wait_s: int = 0
 
 
 def answer(
@@ -96,9 +94,7 @@ def answer(
     elif body is not None:
         payload, content_type = json.dumps(body).encode(), _JSON
     reply = Reply(status, payload, tuple((content_type | dict(headers or {})).items()))
-    asked = (headers or {}).get("Retry-After", "")
-    wait_s = int(asked) if status in (429, 503) and asked.isdecimal() else 0
-    return replace(_scripted(f"answer {status}", lambda _: (reply.wire(),), status), wait_s=wait_s)
+    return _scripted(f"answer {status}", lambda _: (reply.wire(),), status)
 
 
 def error(status: int, *, html: bool = False, retry_after: int | str | None = None) -> Behaviour:

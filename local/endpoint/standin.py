@@ -14,13 +14,13 @@ import math
 import ssl
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Self, cast
 
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply
+from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, json_reply
 from local.endpoint.server import Server
 from local.processes import wait_until
 
@@ -42,7 +42,6 @@ class Request:
         uuid: the body's `uuid`; None unless the body is a JSON object in which it is a string.
         status: the body's `status`; None unless the body is a JSON object in which it is a string.
         answer: the HTTP status of the answer, or the name of the behaviour that gave none, such as "reset".
-        wait_s: how long the answer, a 429 or 503, asks the client to send nothing (`Retry-After` in seconds).
     """
 
     at: float
@@ -53,14 +52,13 @@ class Request:
     uuid: str | None
     status: str | None
     answer: int | str
-    wait_s: int = 0
 
 
 class StandIn:
     """The endpoint, which runs while the context is entered. Any thread may call any method.
 
-    The first of these that is set answers a request: `limit`, `override`, the next behaviour that `misbehave` queued
-    for its uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
+    The first of these that is set answers a request: `override`, the next behaviour that `misbehave` queued for its
+    uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
 
     Args:
         api_key: the `x-api-key` that the endpoint accepts.
@@ -71,7 +69,6 @@ class StandIn:
 
     Attributes:
         url: where to POST results; empty before the start.
-        limited: the number of requests that `limit` has refused.
     """
 
     def __init__(
@@ -92,8 +89,6 @@ class StandIn:
         self._always: dict[str, Behaviour] = {}
         self._override: Behaviour | None = None
         self._override_ends = 0.0
-        self._limit: int | None = None
-        self._seconds, self.limited = Counter[int](), 0
         self._requests: list[Request] = []
         self._accepted: list[tuple[str, str]] = []
         self._lock = threading.Lock()  # guards all of the above
@@ -151,15 +146,9 @@ class StandIn:
             self._override = behaviour
             self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
-    def limit(self, per_second: int | None, retry_after: int = 1) -> None:
-        """Answer 429 to the requests above this rate, until `heal` or a limit of None."""
-        with self._lock:
-            self._limit, self._refusal = per_second, error(429, retry_after=retry_after)
-
     def heal(self) -> None:
         """Keep the contract again. Answers that have begun do not change."""
         with self._lock:
-            self._limit = None
             self._override, self._override_ends = None, 0.0
             self._queued.clear()
             self._always.clear()
@@ -174,12 +163,6 @@ class StandIn:
             raise TimeoutError(f"{what}: not within {timeout} s")
 
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
-        if self._limit is not None:
-            second = int(time.monotonic())
-            self._seconds[second] += 1
-            if self._seconds[second] > self._limit:
-                self.limited += 1
-                return self._refusal
         if time.monotonic() < self._override_ends:
             return self._override
         if queued := self._queued.get(uuid or ""):
@@ -193,8 +176,8 @@ class StandIn:
         with self._lock:
             proper = self._contract(method, path, headers, result)
             behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
-            name, wait_s = behaviour.status or behaviour.name, behaviour.wait_s
-            self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name, wait_s))
+            name = behaviour.status or behaviour.name
+            self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name))
         for step in behaviour.script(proper, headers):
             if step is not Act.ACCEPT:
                 yield step

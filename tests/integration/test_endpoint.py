@@ -190,16 +190,6 @@ class TestMisbehaviour:
         assert post(client, endpoint.url)[0] == 200
         assert len(endpoint.requests) == 2
 
-    def test_a_limit_refuses_the_requests_above_its_rate(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
-        """No test could show that the relay keeps to a rate, or that it waits as long as it is asked to."""
-        endpoint.limit(1, retry_after=9)
-        statuses = [post(client, endpoint.url)[0] for _ in range(5)]
-        endpoint.limit(None)
-        assert post(client, endpoint.url)[0] == 200
-        assert set(statuses) == {200, 429}
-        assert endpoint.limited == statuses.count(429)
-        assert [one.wait_s for one in endpoint.requests] == [9 if status == 429 else 0 for status in [*statuses, 200]]
-
     def test_an_override_comes_before_queued_behaviours(self, endpoint: StandIn, client: urllib3.PoolManager) -> None:
         """An outage would use up the behaviours that a test queued for a call."""
         endpoint.always(UUID, error(501))
