@@ -1,36 +1,13 @@
-"""The parts that the local commands share: options, signals, exit codes and progress lines."""
+"""The parts that the local commands share: signals, exit codes and progress lines."""
 
-import argparse
 import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
 
 from local.processes import LocalError, wait_until
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser of options that ends the command with one sentence and exit code 2 if they are wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error, and where to look."""
-        self.exit(2, f"{message.removeprefix('argument ')}; see `{self.prog} --help`.\n")
-
-
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return the type of an option that is a whole number in this range."""
-    expected = f"from {least} to {most}" if most else f"of at least {least}"
-
-    def read(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-        if number < least or (most and number > most):
-            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text[:40]!r}")
-        return number
-
-    return read
 
 
 def run_command(command: Callable[[], int]) -> int:

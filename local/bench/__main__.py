@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+import click
+
 from local.bench.stage import CPUS, IDEMPOTENCY_TABLE, Stage, staged
-from local.command import Parser, run_command, stopwatch, whole
+from local.command import run_command, stopwatch
 from local.endpoint.behaviour import late
 
 PLAIN = {"LEDGER_TABLE_NAME": ""}
@@ -66,12 +68,11 @@ class Row:
         return f"| {self.name} | {shown} {self.unit} | {low} to {high} | {share} | {target}{missed} |"
 
 
-def main() -> int:
+@click.command(help=__doc__)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often to measure.")
+def main(rounds: int) -> None:
     """Run the benchmark."""
-    parser = Parser(prog="python -m local.bench", description=__doc__)
-    parser.add_argument("--rounds", type=whole(1), default=5, help="how often to measure (default %(default)s)")
-    options = parser.parse_args()
-    return run_command(lambda: bench(options.rounds))
+    sys.exit(run_command(lambda: bench(rounds)))
 
 
 def bench(rounds: int) -> int:
@@ -113,4 +114,4 @@ def measure(stage: Stage, rounds: int, say: Callable[[str], None]) -> Iterator[R
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from local.command import Parser, run_command, stopwatch, whole
+import click
+
+from local.command import run_command, stopwatch
 from local.demo.report import show
 from local.demo.run import PARAMETERS, Run
 from local.emulator.deployment import sam_build, sam_deploy
@@ -17,14 +19,11 @@ LEAST_RESULTS = 40  # to hold each kind of result
 MOST_SHOWN = 20
 
 
-def main() -> int:
-    """Parse the options and run the demo."""
-    parser = Parser(prog="python -m local.demo", description="The relay end to end on this machine.")
-    parser.add_argument(
-        "--results", type=whole(LEAST_RESULTS), default=400, help="how many to send (default %(default)s)"
-    )
-    options = parser.parse_args()
-    return run_command(lambda: demonstrate(options.results))
+@click.command()
+@click.option("--results", type=click.IntRange(LEAST_RESULTS), default=400, show_default=True, help="How many to send.")
+def main(results: int) -> None:
+    """Show the relay end to end on this machine."""
+    sys.exit(run_command(lambda: demonstrate(results)))
 
 
 def demonstrate(results: int) -> int:
@@ -52,4 +51,4 @@ def demonstrate(results: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,33 +5,27 @@ promise goes into `tests/fuzz/corpus/`, where the tests replay it. An input that
 the next run.
 """
 
-import argparse
 import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from local.command import Parser, whole
+import click
+
 from tests.fuzz import targets
 
 WORK = Path(".fuzz")
 
 
-def main() -> int:
-    """Fuzz all targets, or the named ones; return the number of targets that broke a promise."""
-    parser = Parser(prog="python -m tests.fuzz", description=main.__doc__)
-    parser.add_argument("--seconds", type=whole(1), default=300, help="for all targets together (default %(default)s)")
-    parser.add_argument("targets", type=_target, nargs="*", default=[*targets.TARGETS], metavar="target")
-    options = parser.parse_args()
-    share_s = max(1, options.seconds // len(options.targets))
-    return sum(not fuzz(target, share_s) for target in options.targets)
-
-
-def _target(name: str) -> str:
-    if name not in targets.TARGETS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(targets.TARGETS)}, got {name[:40]!r}")
-    return name
+@click.command()
+@click.option("--seconds", type=click.IntRange(1), default=300, show_default=True, help="For all targets together.")
+@click.argument("names", nargs=-1, type=click.Choice([*targets.TARGETS]))
+def main(seconds: int, names: tuple[str, ...]) -> None:
+    """Fuzz all targets, or the named ones; the exit code is the number of targets that broke a promise."""
+    chosen = names or [*targets.TARGETS]
+    share_s = max(1, seconds // len(chosen))
+    sys.exit(sum(not fuzz(target, share_s) for target in chosen))
 
 
 def fuzz(target: str, seconds: int) -> bool:
@@ -61,4 +55,4 @@ def fuzz(target: str, seconds: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
