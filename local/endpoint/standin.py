@@ -29,18 +29,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from local.command import Parser, whole
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, error, json_reply, late
+from local.endpoint.behaviour import Act, Behaviour, Headers, Reply, Step, error, json_reply, late
 from local.endpoint.server import Accept, Server
 from local.processes import listens, start_server
+from sandbox.endpoint import contract
 
-WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
+WEBHOOK_PATH = contract.WEBHOOK_PATH
 
 _CONTROL = "/_standin/"
 _CREDENTIALS = frozenset({"x-api-key", "x-user-id"})
-_STATUSES = frozenset({"Success", "Failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,44 +239,29 @@ class StandIn:
         """Decide the answer to a request, and record the request."""
         if path.startswith(_CONTROL):
             return iter((self._control(method, path.removeprefix(_CONTROL), body).wire(),)), lambda: None
-        result = _parse(body) if method == "POST" and path == WEBHOOK_PATH else None
-        uuid, status = _text(result, "uuid"), _text(result, "status")
+        result = contract.parse(body) if method == "POST" and path == WEBHOOK_PATH else None
+        uuid, status = contract.text(result, "uuid"), contract.text(result, "status")
         with self._changed:
-            proper = self._contract(method, path, headers, result)
+            answer = contract.answer(method, path, headers, body, credentials=self._credentials, knows=self._knows)
+            proper = Reply(answer.status, answer.body, answer.headers)
             behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
             name, wait_s = behaviour.status or behaviour.name, behaviour.wait_s
             self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name, wait_s))
             self._changed.notify_all()
 
         def accept() -> None:
-            if proper.status == HTTPStatus.OK and uuid is not None and status is not None:
+            if answer.accepted:
                 with self._changed:
-                    self._accepted.append((uuid, status))
+                    self._accepted.append(answer.accepted)
                     self._changed.notify_all()
 
         return behaviour.script(proper, headers), accept
 
-    def _contract(self, method: str, path: str, headers: Headers, result: object) -> Reply:
-        """Return the documented reply."""
-        if path != WEBHOOK_PATH:
-            page = b"<html><body><h1>404 Not Found</h1></body></html>"
-            return Reply(404, page, (("Content-Type", TYPE_HTML),))
-        if method != "POST":
-            return json_reply(405, {"message": "Method Not Allowed"}, (("Allow", "POST"),))
-        sent = {name.lower(): value for name, value in headers}
-        if (sent.get("x-api-key"), sent.get("x-user-id")) != self._credentials:
-            return json_reply(401, {"message": "Unauthorized"})
-        is_json = sent.get("content-type", "").partition(";")[0].strip().lower() == TYPE_JSON
-        exact = isinstance(result, dict) and result.keys() == {"uuid", "status"}
-        uuid = _text(result, "uuid")
-        if not is_json or not exact or uuid is None or _text(result, "status") not in _STATUSES:
-            return json_reply(400, {"message": "Expected application/json, an object of uuid and status"})
-        if not self._every_call_exists and uuid not in self._issued:
-            return json_reply(404, {"message": "The flash call does not exist"})
-        return json_reply(200, {"uuid": uuid, "status": _text(result, "status"), "message": "OK"})
+    def _knows(self, uuid: str) -> bool:
+        return self._every_call_exists or uuid in self._issued
 
     def _control(self, method: str, name: str, body: bytes) -> Reply:
-        match method, name, _parse(body):
+        match method, name, contract.parse(body):
             case "GET", "requests", _:
                 seen = [seen.masked() | {"body": seen.body.decode(errors="replace")} for seen in self.requests]
                 return json_reply(200, seen)
@@ -295,27 +280,6 @@ class StandIn:
 
 def _keep_contract(proper: Reply, _headers: Headers) -> Iterator[Step]:
     return iter((Act.ACCEPT, proper.wire()))
-
-
-def _parse(body: bytes) -> object:
-    """Return the JSON value; None if the body is not JSON."""
-    try:
-        return cast("object", json.loads(body.decode(), object_pairs_hook=_object))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object; refuse one that repeats a key."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is repeated")
-    return value
-
-
-def _text(value: object, key: str) -> str | None:
-    text = value.get(key) if isinstance(value, dict) else None
-    return text if isinstance(text, str) else None
 
 
 def start_process(

@@ -12,7 +12,7 @@ import pytest
 from flash_call_relay import __version__
 from local import ROOT
 
-SHIPPED = ("src", "ops", "pyproject.toml", "LICENSE")
+SHIPPED = ("src", "ops", "sandbox", "pyproject.toml", "LICENSE")
 
 
 @pytest.fixture(scope="module")
