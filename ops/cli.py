@@ -19,6 +19,7 @@ from ops.send import send
 from ops.stack import Stack
 from ops.story import story
 from ops.watch import watch
+from sandbox.prove import prove
 
 PROGRAM = "flash-call-relay"
 UNUSABLE, INTERRUPTED = 2, 130
@@ -52,7 +53,7 @@ PARKED_HELP = "List, replay or discard parked results.\n\nA person has to decide
 DEAD_HELP = "List, replay or discard dead letters.\n\nThe relay failed on them, or EventBridge could not deliver them."
 for _kind, _help in ((PARKED, PARKED_HELP), (DEAD, DEAD_HELP)):
     relay.add_command(click.Group(_kind.group, help=_help, commands=queue_commands(_kind)))
-for _command in (doctor, watch, send, account, story, forget, pause, resume):
+for _command in (doctor, watch, send, account, story, forget, pause, resume, prove):
     relay.add_command(_command)
 
 
