@@ -69,6 +69,7 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
 def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
+    yield "endpoint", _check_endpoint
     yield "rate limit", _check_rate_limit
     yield "intake", _check_intake
     yield "events", _check_events
@@ -130,6 +131,12 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, says, "remove it; to stop the relay, use `pause`:", command)
     else:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
+
+
+def _check_endpoint(stack: Stack) -> Iterator[Finding]:
+    if ".invalid/" in (url := stack.parameters.get("WebhookUrl", "")):
+        step = "deploy a sandbox and name it as WebhookUrl: docs/proving.md"
+        yield Finding(WRONG, f"WebhookUrl is the placeholder of samconfig.toml, which no host answers: {url}", step)
 
 
 def _check_rate_limit(stack: Stack) -> Iterator[Finding]:

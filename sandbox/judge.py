@@ -7,34 +7,25 @@ whether a credential is in it, and whether the reply to an attempt was lost.
 import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 from flash_call_relay.models import OTHER, FlashCallResult
 from ops.account import Fate
 
-ACCEPTED, COPY = "accepted", "copy"  # the ends of what is not parked
+ACCEPTED, COPY, REJECTED = "accepted", "copy", "rejected"  # how a result ends; the last one is parked
 HEALTH, OUTAGE, ROTATION = PHASES = ("health", "outage", "rotation")
-AT_THE_SAME_MOMENT_S = 10
+# What the uuids of the first results ask the sandbox for.
+ASKS = ("400", "404x1", "404x1", "page", "other-status", "500x2", "429-2")
+INVALID = ('{"uuid": "%s", "status": "success"}', '{"uuid": "%s", "status": 1}', '{"uuid": "%s"}', '["%s"]')
+AT_ONCE_S = 10  # copies that were accepted within this time can have been in flight at the same moment
 REPLY_LOST = {"timeout", "connection_failed", "tls_failed", "bad_reply"}
-# The uuid asks the sandbox for an answer; then what becomes of the result.
-SPECIAL = (
-    *(("test-400-", "rejected"), ("test-404x1-", ACCEPTED), ("test-404x1-", ACCEPTED), ("test-page-", ACCEPTED)),
-    *(("test-other-status-", ACCEPTED), ("test-500x2-", ACCEPTED), ("test-429-2-", ACCEPTED)),
-)
-INVALID = (
-    (False, '{{"uuid": "{uuid}", "status": "success"}}'),
-    (False, 'no JSON, "{uuid}"'),
-    (True, '{{"uuid": "{uuid}", "status": "OK"}}'),
-    (True, '{{"uuid": "{uuid}"}}'),
-)
-LEAST = 40  # results of a proof
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One message or event of a proof; `end` is ACCEPTED, COPY, or the reason for which the relay has to park it."""
+class Sent(NamedTuple):
+    """One message or event; `end` is ACCEPTED, COPY, or the reason for which the relay has to park it."""
 
     uuid: str
     status: str
@@ -42,73 +33,75 @@ class Sent:
     end: str
     phase: str
     by_bus: bool = False
-    at: float = 0.0  # in seconds since the epoch; 0: not yet
+    at: float = 0.0  # in seconds since the epoch
 
     @property
     def result(self) -> FlashCallResult:
         """The result, also of a body that is none."""
         return FlashCallResult(self.uuid, "Failed" if self.status == "Failed" else "Success")
 
+    def is_plain(self, phase: str) -> bool:
+        """Return whether it is of this phase, and nothing but the phase delays it."""
+        return (self.phase, self.end) == (phase, ACCEPTED) and not self.uuid.startswith("test-")
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """A result that the sandbox has accepted, at a time in seconds since the epoch."""
+
+class Acceptance(NamedTuple):
+    """A result that the sandbox has accepted."""
 
     uuid: str
     status: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verdict:
-    """What became of all that was sent.
+    """What became of all that was sent."""
 
-    Attributes:
-        deviations: the uuid, or "-", and what is wrong.
-        notes: what is documented, and yet worth a line.
-        ends: how many were sent, and how many of them ended so, by expected end.
-        latency_s: from sending to acceptance, p50 and p95, by phase.
-    """
+    deviations: Sequence[tuple[str, str]]  # the result's uuid, and what is wrong
+    notes: Sequence[str]  # what is documented, and yet worth a line
+    ends: Sequence[tuple[str, int, int]]  # the expected end, how many were sent, how many of them ended so
+    took_s: Mapping[str, Sequence[float]]  # from sending to acceptance, by phase
 
-    deviations: Sequence[tuple[str, str]]
-    notes: Sequence[str]
-    ends: Mapping[str, tuple[int, int]]
-    latency_s: Mapping[str, tuple[float, float]]
+    @property
+    def latencies(self) -> list[tuple[str, str, str]]:
+        """The phase, p50 and p95 from sending to acceptance."""
+        cuts = {
+            phase: statistics.quantiles(took, n=20, method="inclusive")
+            for phase, took in self.took_s.items()
+            if len(took) > 1
+        }
+        return [(phase, f"{at[9]:.1f} s", f"{at[18]:.1f} s") for phase, at in cuts.items()]
 
     @property
     def sentence(self) -> str:
         """The verdict in a sentence."""
-        if not self.deviations:
-            return "Proved: each result was accepted once, or parked with the expected reason."
-        return f"Not proved: {len(self.deviations)} deviate{'s' if len(self.deviations) == 1 else ''}."
+        if self.deviations:
+            return f"Not proved: {len(self.deviations)} found that should not be."
+        return "Proved: each result was accepted once, or parked with the expected reason."
 
 
 def plan(run: str, count: int, *, bus: bool) -> list[Sent]:
-    """Return what to send: `count` messages, half of them events if there is a bus, all with `run` in the uuid."""
-    bodies = [("", ACCEPTED)] * (count - len(SPECIAL) - len(INVALID) - 2 * _copies(count))
+    """Return what to send: `count` messages with `again`, half of them events if there is a bus."""
+    plain = count - len(ASKS) - len(INVALID) - 2 * _copies(count)
     sent = []
-    for number, (prefix, end) in enumerate((*SPECIAL, *bodies)):
-        result = FlashCallResult(f"{prefix}{run}-{number:04}", "Failed" if number % 4 == 3 else "Success")
-        phase = HEALTH if prefix else PHASES[number % 3]
-        sent.append(Sent(result.uuid, result.status, result.as_json(), end, phase, bus and number % 2 == 1))
-    for number, (by_bus, body) in enumerate(INVALID):
+    for number, ask in enumerate([*ASKS, *[""] * plain]):
+        uuid = f"test-{ask}-{run}-{number:03}" if ask else f"{run}-{number:03}"
+        result = FlashCallResult(uuid, "Failed" if number % 4 == 3 else "Success")
+        end, phase = REJECTED if ask == "400" else ACCEPTED, HEALTH if ask else PHASES[number % 3]
+        sent.append(Sent(uuid, result.status, result.as_json(), end, phase, bus and number % 2 == 1))
+    for number, body in enumerate(INVALID):
         uuid = f"{run}-invalid-{number}"
-        sent.append(Sent(uuid, "", body.format(uuid=uuid), "invalid_event", HEALTH, bus and by_bus))
+        sent.append(Sent(uuid, "", body % uuid, "invalid_event", HEALTH, bus and number % 2 == 0))
     return sent
 
 
 def again(sent: Sequence[Sent], count: int) -> list[Sent]:
-    """Return copies and contradictions of some of the results that have been accepted."""
-    firsts = [one for one in sent if _is_plain(one, HEALTH)][: 2 * _copies(count)]
-    contrary = [FlashCallResult(one.uuid, OTHER[one.status]) for one in firsts[1::2]]
-    return [replace(one, end=COPY) for one in firsts[::2]] + [
-        replace(one, status=other.status, body=other.as_json(), end="conflicting_status")
-        for one, other in zip(firsts[1::2], contrary, strict=True)
-    ]
-
-
-def _is_plain(one: Sent, phase: str) -> bool:
-    return (one.phase, one.end) == (phase, ACCEPTED) and not one.uuid.startswith("test-")
+    """Return copies and contradictions of some of the results that were sent in health."""
+    firsts = [one for one in sent if one.is_plain(HEALTH)][: 2 * _copies(count)]
+    others = [FlashCallResult(one.uuid, OTHER[one.status]) for one in firsts]
+    contrary = [one._replace(status=two.status, body=two.as_json()) for one, two in zip(firsts, others, strict=True)]
+    copies = [one._replace(end=COPY) for one in firsts[::2]]
+    return copies + [one._replace(end="conflicting_status") for one in contrary[1::2]]
 
 
 def _copies(count: int) -> int:
@@ -122,31 +115,23 @@ def judge(
     log: Sequence[str],
     credentials: Collection[str],
 ) -> Verdict:
-    """Return the verdict on a proof.
-
-    Args:
-        sent: what was sent.
-        accepted: what the sandbox accepted of this proof.
-        fates: what `account` says of each result.
-        log: the relay's log lines since the beginning.
-        credentials: no log line may have one of these.
-    """
+    """Return the verdict. `fates` is what `account` says; no line of `log` may have one of the credentials."""
     times = defaultdict[str, list[Acceptance]](list)
-    for one in sorted(accepted, key=lambda one: one.at):
-        times[one.uuid].append(one)
+    for acceptance in sorted(accepted, key=lambda one: one.at):
+        times[acceptance.uuid].append(acceptance)
     faults = [(one, _fault(one, fates[one.result], times.get(one.uuid, ()))) for one in sent]
-    notes, deviations = list[str](), [(one.uuid, fault) for one, fault in faults if fault]
-    lines = list(_parsed(log))
+    deviations, notes = [(one.uuid, fault) for one, fault in faults if fault], list[str]()
+    lines = [line for text in log if (line := parsed(text))]
     for uuid, of_call in times.items():
         of_uuid = [one for one in sent if one.uuid == uuid]
         if not any(one.end == ACCEPTED for one in of_uuid):
-            deviations.append((uuid, "accepted, and it was not sent, or was to be parked"))
+            deviations.append((uuid, "accepted, and it was not to be"))
         elif len(of_call) > 1:
-            lost = any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines)
-            documented = lost or all(_at_once(first, second, of_uuid) for first, second in pairwise(of_call))
-            said = f"accepted {len(of_call)} times"
-            if documented:
-                notes.append(f"{uuid}: {said}, because {'a reply was lost' if lost else 'two copies were in flight'}")
+            said, copies = f"accepted {len(of_call)} times", [one.at for one in of_uuid if one.end == COPY]
+            if any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines):
+                notes.append(f"{uuid}: {said}, because a reply was lost")
+            elif all(_at_once(first, second, copies) for first, second in pairwise(of_call)):
+                notes.append(f"{uuid}: {said}, because copies were in flight at the same moment")
             else:
                 deviations.append((uuid, said))
     delivered = {line.get("uuid") for line in lines if line.get("message") == "result.delivered"}
@@ -156,8 +141,12 @@ def judge(
     if leaks := sum(any(form in line for form in forms) for line in log):
         deviations.append(("-", f"{leaks} log lines have a credential"))
     counts, good = Counter(one.end for one in sent), Counter(one.end for one, fault in faults if not fault)
-    ends = {end: (number, good[end]) for end, number in sorted(counts.items())}
-    return Verdict(deviations, notes, ends, _latencies(sent, times))
+    ends = [(end, number, good[end]) for end, number in sorted(counts.items())]
+    took_s = {
+        phase: [times[one.uuid][0].at - one.at for one in sent if one.is_plain(phase) and one.uuid in times]
+        for phase in PHASES
+    }
+    return Verdict(deviations, notes, ends, took_s)
 
 
 def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
@@ -172,27 +161,15 @@ def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
     return None if fate.state == "confirmed" and not fate.reason else f"accepted, and yet {said}"
 
 
-def _at_once(first: Acceptance, second: Acceptance, sent: Sequence[Sent]) -> bool:
-    """Return whether two copies can have been in flight at the same moment, as SQS and EventBridge may cause."""
-    sent_between = any(one.end == COPY and first.at < one.at <= second.at for one in sent)
-    return first.status == second.status and second.at - first.at <= AT_THE_SAME_MOMENT_S and not sent_between
+def _at_once(first: Acceptance, second: Acceptance, copies: Sequence[float]) -> bool:
+    was_sent_between = any(first.at < at <= second.at for at in copies)
+    return first.status == second.status and second.at - first.at <= AT_ONCE_S and not was_sent_between
 
 
-def _parsed(log: Sequence[str]) -> Iterator[dict[str, object]]:
-    for line in log:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def _latencies(sent: Sequence[Sent], times: Mapping[str, Sequence[Acceptance]]) -> dict[str, tuple[float, float]]:
-    latencies = {}
-    for phase in PHASES:
-        plain = [one for one in sent if _is_plain(one, phase) and times.get(one.uuid)]
-        took = [times[one.uuid][0].at - one.at for one in plain]
-        if len(took) > 1:
-            latencies[phase] = (statistics.median(took), statistics.quantiles(took, n=20, method="inclusive")[18])
-    return latencies
+def parsed(line: str) -> dict[str, Any]:
+    """Return a line of the relay's own log as JSON; nothing of any other line."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) and {"timestamp", "message"} <= value.keys() else {}

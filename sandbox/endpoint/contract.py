@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from typing import cast
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
@@ -17,8 +16,7 @@ TYPE_HTML = "text/html; charset=utf-8"
 MAX_SLOW_S = 25  # an HTTP API waits for 30 s
 # test-404-..., test-500x3-..., test-429-30-..., test-slow-5-..., test-page-..., test-other-status-...
 ASKS = re.compile(r"test-([45]\d\d|page|other-status|slow)(?:x(\d{1,3}))?(?:-(\d{1,2}))?-.+", re.ASCII)
-OF_THE_RECORD = {400, 404, 409, 413, 422}  # refusals that another try does not change
-ALWAYS = 10**9
+OF_THE_RECORD = {"400", "404", "409", "413", "422"}  # refusals that another try does not change
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -75,32 +73,26 @@ def answer(  # noqa: PLR0913 - a request, and what the endpoint knows
     return json_answer(400, {"message": "Expected application/json, an object of uuid and status"})
 
 
-def asked(uuid: str) -> re.Match[str] | None:
-    """Return what a uuid asks for, if it asks for another answer."""
-    return ASKS.fullmatch(uuid)
-
-
 def misbehave(proper: Answer, earlier: Callable[[str], int]) -> Answer:
     """Return the answer that the uuid of an accepted result asks for, or else the proper one.
 
     `earlier` returns how many requests of a uuid came before this one.
     """
-    if not proper.accepted or not (ask := asked(proper.accepted[0])):
+    if not proper.accepted or not (ask := ASKS.fullmatch(proper.accepted[0])):
         return proper
     (uuid, status), (kind, times, seconds) = proper.accepted, ask.groups()
     if kind == "slow":
         return replace(proper, wait_s=min(int(seconds or 1), MAX_SLOW_S))
-    limit = int(times) if times else ALWAYS if kind in map(str, OF_THE_RECORD) else 1
-    if earlier(uuid) >= limit:
+    for_ever = not times and kind in OF_THE_RECORD
+    if not for_ever and earlier(uuid) >= int(times or 1):
         return proper
     if kind == "page":
         page = b"<html><head><title>We'll be back soon</title></head></html>"
         return Answer(200, page, (("Content-Type", TYPE_HTML),))
     if kind == "other-status":
         return json_answer(200, {"uuid": uuid, "status": STATUSES[status], "message": "OK"})
-    waits = [("Retry-After", seconds)] if seconds else []
-    phrase = HTTPStatus(int(kind)).phrase if int(kind) in {one.value for one in HTTPStatus} else "Error"
-    return json_answer(int(kind), {"message": phrase}, *waits)
+    headers = [("Retry-After", seconds)] if seconds else []
+    return json_answer(int(kind), {"message": f"The uuid asks for {kind}"}, *headers)
 
 
 def parse(body: bytes) -> object:

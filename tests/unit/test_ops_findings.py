@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+import tomllib
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local import ROOT
 from ops import cli, pause
 from ops.stack import Stack
 from tests.support.aws import FakeStack, busy_stack, counts, log
@@ -50,6 +52,16 @@ def test_a_rate_limit_that_can_be_exceeded_is_noted(
     """An operator would believe that BetaTel never gets more than the limit."""
     parameters = {"RateLimitPerSecond": limit, "MaximumConcurrency": environments, "EventRoute": route}
     assert [level for level, *_ in findings(FakeStack(parameters), "rate limit")] == levels
+
+
+def test_the_placeholder_of_the_stack_to_develop_against_is_wrong() -> None:
+    """A developer would wait for results that no host takes."""
+    overrides = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
+    url = dict(one.split("=") for one in overrides["parameter_overrides"].split())["WebhookUrl"]
+    level, says, step = finding(FakeStack({"WebhookUrl": url}), "endpoint")
+    assert (level, step.endswith("docs/proving.md")) == ("wrong", True)
+    assert says.startswith("WebhookUrl is the placeholder of samconfig.toml")
+    assert findings(FakeStack({"WebhookUrl": "https://api.betatel.com/"}), "endpoint") == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,243 @@
+"""The sandbox's answers, the verdict of a proof, and what `prove` refuses before it sends anything."""
+
+import importlib.util
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from flash_call_relay.events import parse_body
+from flash_call_relay.models import FlashCallResult, NoResult
+from local import ROOT
+from ops.account import Fate
+from ops.stack import Stack
+from sandbox.endpoint import contract
+from sandbox.judge import ACCEPTED, COPY, HEALTH, Acceptance, Verdict, again, judge, plan
+from tests.support.aws import REFUSED, FakeStack
+from tests.support.operator import run
+
+KEY, USER = "a-made-up-key-of-40-characters", "a-made-up-user"
+HEADERS = {"content-type": "application/json", "x-api-key": KEY, "x-user-id": USER}
+
+
+def answers(uuid: str, times: int) -> list[tuple[int, bool, int]]:
+    """POST a result so often; return status, whether it is accepted, and the pause before each answer."""
+    body = json.dumps({"uuid": uuid, "status": "Success"}).encode()
+    said = []
+    for number in range(times):
+        proper = contract.answer(
+            "POST", contract.WEBHOOK_PATH, HEADERS.items(), body, credentials=(KEY, USER), knows=lambda _: True
+        )
+        one = contract.misbehave(proper, {uuid: number}.__getitem__)
+        said.append((one.status, bool(one.accepted), one.wait_s))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("uuid", "statuses", "accepted"),
+    [
+        ("01JV5V54KPYK9GB29265EQRZ2P", [200], [True]),
+        ("test-of-mine", [200], [True]),
+        ("test-404-a", [404, 404, 404], [False, False, False]),
+        ("test-404x1-a", [404, 200], [False, True]),
+        ("test-400-a", [400, 400], [False, False]),
+        ("test-429-30-a", [429, 200], [False, True]),
+        ("test-500x3-a", [500, 500, 500, 200], [False, False, False, True]),
+        ("test-599-a", [599, 200], [False, True]),
+        ("test-page-a", [200, 200], [False, True]),
+        ("test-other-status-a", [200, 200], [False, True]),
+        ("test-slow-5-a", [200], [True]),
+    ],
+)
+def test_a_uuid_asks_for_an_answer(uuid: str, statuses: list[int], accepted: list[bool]) -> None:
+    """A developer's CI would not get the failure that the page promises, or would get it for ever."""
+    said = answers(uuid, len(statuses))
+    assert ([one[0] for one in said], [one[1] for one in said]) == (statuses, accepted)
+    assert [one[2] for one in said] == [5 if "slow" in uuid else 0] * len(said)
+
+
+def test_the_page_names_each_uuid_that_asks() -> None:
+    """A developer would look in vain for what the sandbox can do."""
+    page = (ROOT / "docs" / "proving.md").read_text()
+    kinds = {"404", "404x1", "400", "429-30", "500x3", "page", "other-status", "slow-5"}
+    assert [kind for kind in kinds if f"`test-{kind}-" not in page] == []
+
+
+# ---- the verdict ----
+
+RUN = "proof-1f2e3d4c"
+PLANNED = plan(RUN, 60, bus=True)
+ALL = [one._replace(at=100.0) for one in PLANNED] + [one._replace(at=200.0) for one in again(PLANNED, 60)]
+FIRST = next(one for one in ALL if one.is_plain(HEALTH))
+COPIED, CONTRADICTED = (next(one for one in ALL if one.end == end) for end in (COPY, "conflicting_status"))
+
+
+def seen() -> tuple[list[Acceptance], dict[FlashCallResult, Fate], list[str]]:
+    """Return what a sandbox, the queues and the log say of a good relay."""
+    accepted = [Acceptance(one.uuid, one.status, 101.0) for one in ALL if one.end == ACCEPTED]
+    fates = {one.result: Fate("parked", one.end) for one in ALL if one.end not in {ACCEPTED, COPY}}
+    fates |= {one.result: Fate("confirmed") for one in ALL if one.end == ACCEPTED}
+    lines = [{"timestamp": "2026-11-28T12:00:00Z", "message": "result.delivered", "uuid": one.uuid} for one in accepted]
+    return accepted, fates, [*map(json.dumps, lines), "no JSON"]
+
+
+def verdict(accepted: list[Acceptance], fates: dict[FlashCallResult, Fate], log: list[str]) -> Verdict:
+    """Return the verdict on what was seen."""
+    return judge(ALL, accepted, fates, log, [KEY, USER, 'a"quote'])
+
+
+def test_a_good_relay_is_proved() -> None:
+    """Nobody would trust a proof that fails without a reason, or that leaves a kind of result out."""
+    found = verdict(*seen())
+    assert (found.deviations, found.notes) == ([], [])
+    assert found.sentence.startswith("Proved: ")
+    assert sum(sent for _, sent, _ in found.ends) == len(ALL) == 60
+    assert all(sent == good for _, sent, good in found.ends)
+    assert [phase for phase, *_ in found.latencies] == ["health", "outage", "rotation"]
+    assert found.latencies[0][1:] == ("1.0 s", "1.0 s")
+
+
+def test_the_plan_has_what_it_says() -> None:
+    """A proof would show less than its page: no events, no copy, or a body that is a result after all."""
+    ends = {ACCEPTED: 51, COPY: 2, "conflicting_status": 2, "rejected": 1, "invalid_event": 4}
+    assert Counter(one.end for one in ALL) == ends
+    assert {one.by_bus for one in ALL if one.end == ACCEPTED} == {True, False}
+    assert not any(one.by_bus for one in plan(RUN, 60, bus=False))
+    for one in ALL:
+        assert isinstance(parse_body(one.body), NoResult) == (one.end == "invalid_event")
+
+
+def _again(at: float, **change: Any) -> Any:
+    return lambda accepted, _fates, _log: accepted.append(Acceptance(COPIED.uuid, COPIED.status, at)._replace(**change))
+
+
+def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str]) -> None:
+    accepted.append(Acceptance(COPIED.uuid, COPIED.status, 150.0))
+    line = {"timestamp": "2026-11-28T12:00:00Z", "message": "result.deferred", "uuid": COPIED.uuid, "reason": "timeout"}
+    log.append(json.dumps(line))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (lambda a, _f, _l: a.remove(Acceptance(FIRST.uuid, FIRST.status, 101.0)), "never accepted: confirmed"),
+        (lambda _a, f, _l: f.update({FIRST.result: Fate("unknown")}), "accepted, and yet unknown"),
+        (lambda _a, f, _l: f.update({FIRST.result: Fate("confirmed", "other_status")}), "accepted, and yet confirmed"),
+        (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("confirmed")}), "confirmed instead of parked (confl"),
+        (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("parked", "rejected")}), "parked (rejected) instead of"),
+        (_again(201.0), "accepted 2 times"),
+        (_again(150.0), "accepted 2 times"),
+        (_again(102.0, status="Other"), "accepted 2 times"),
+        (_again(102.0, uuid=f"{RUN}-unheard-of"), "accepted, and it was not to be"),
+        (_again(102.0, uuid=f"{RUN}-invalid-0"), "accepted, and it was not to be"),
+        (lambda _a, _f, log: log.append(f"a key {KEY}"), "1 log lines have a credential"),
+        (lambda _a, _f, log: log.append(json.dumps({"key": 'a"quote'})), "1 log lines have a credential"),
+        (lambda _a, _f, log: log.clear(), "the log has no line about the delivery of"),
+    ],
+)
+def test_what_deviates_is_named(breaks: Any, says: str) -> None:
+    """A relay that loses, repeats or leaks would be proved."""
+    found = seen()
+    breaks(*found)
+    said = verdict(*found)
+    assert says in str(said.deviations)
+    assert said.sentence.startswith("Not proved: ")
+
+
+@pytest.mark.parametrize(
+    ("happens", "says"), [(_again(102.0), "at the same moment"), (_lost_reply, "a reply was lost")]
+)
+def test_what_the_documentation_allows_is_a_note(happens: Any, says: str) -> None:
+    """A proof would fail because SQS delivered a message twice, or because of a reply that nobody got."""
+    found = seen()
+    happens(*found)
+    said = verdict(*found)
+    assert (said.deviations, len(said.notes)) == ([], 1)
+    assert says in said.notes[0]
+
+
+# ---- what `prove` refuses ----
+
+URL, SECRET = "https://a1b2.execute-api.eu-central-1.amazonaws.com/api", "CredentialsSecretArn"
+
+
+class ProvedStack(FakeStack):
+    """A relay that reports to the sandbox `a-sandbox`, except for what a case changes."""
+
+    def __init__(self, parameters: dict[str, str] | None = None, drop: str = "", **changes: Any) -> None:
+        usual: dict[str, Any] = {
+            "get_event_source_mapping": {"State": "Enabled"},
+            "get_item": {},
+            "get_secret_value": {"SecretString": json.dumps({"api_key": KEY, "user_id": USER})},
+        }
+        super().__init__({"WebhookUrl": URL, **(parameters or {})}, **{**usual, **changes})
+        self.outputs = {**self.outputs, "LedgerTableName": "ledger"}
+        self.sandbox = {"WebhookUrl": URL, "CredentialsSecretArn": SECRET, "TableName": "table"}
+        for place in (self.outputs, self.sandbox):
+            place.pop(drop, None)
+
+    def beside(self, name: str) -> Stack:
+        """Return the sandbox."""
+        sandbox = FakeStack()
+        sandbox.name, sandbox.outputs = name, self.sandbox
+        if name != "a-sandbox":
+            refused = ClientError({"Error": {"Code": "ValidationError"}}, "DescribeStacks")
+            sandbox = FakeStack()
+            sandbox.aws.replies["describe_stacks"] = refused
+        return sandbox
+
+
+@pytest.mark.parametrize(
+    ("stack", "sentence"),
+    [
+        (
+            ProvedStack({"WebhookUrl": "https://api.betatel.com/"}),
+            "The WebhookUrl of a-stack (eu-central-1) is not that",
+        ),
+        (ProvedStack(drop="TableName"), "a-sandbox (eu-central-1) is no sandbox: it has no output TableName"),
+        (ProvedStack(drop="LedgerTableName"), "has no ledger"),
+        (ProvedStack(get_event_source_mapping={"State": "Disabled"}), "does not relay (Disabled): flash-call-relay"),
+        (ProvedStack(get_item={"Item": {"outage_until": {"N": str(time.time() + 60)}}}), "Another proof uses"),
+        (ProvedStack(get_item=REFUSED), "Not allowed to call AnyCall"),
+        (ProvedStack(get_secret_value=REFUSED), "Not allowed to call AnyCall"),
+        (ProvedStack(), "Not allowed to call AnyCall"),  # the fake refuses to put a secret
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_a_relay_that_does_not_fit_is_refused(stack: ProvedStack, sentence: str) -> None:
+    """BetaTel would get made-up results, or a proof would end halfway for a reason that was known before."""
+    ended = run(stack, "prove", "--sandbox", "a-sandbox")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert sentence in ended.err
+
+
+def test_another_secret_is_refused() -> None:
+    """The drill would rotate credentials that the sandbox did not make."""
+    stack = ProvedStack()
+    stack.sandbox["CredentialsSecretArn"] = "another"
+    ended = run(stack, "prove", "--sandbox", "a-sandbox")
+    assert (ended.status, "The secret of a-stack (eu-central-1) is not that of" in ended.err) == (2, True)
+
+
+def test_a_sandbox_that_is_not_there_is_named() -> None:
+    """An operator would read that the relay does not exist, if the sandbox is in another region."""
+    ended = run(ProvedStack(), "prove", "--sandbox", "elsewhere")
+    assert ended.status == 2
+    assert ended.err.startswith(
+        "There is no sandbox 'elsewhere' in eu-central-1: it has to be in the relay's account and"
+    )
+
+
+def test_a_report_that_cannot_be_made_is_said_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Six minutes would be over before the missing library is noticed."""
+    ended = run(ProvedStack(), "prove", "--sandbox", "a-sandbox", "--report", str(tmp_path / "none" / "proof.html"))
+    assert (ended.status, ended.err[:21]) == (2, "There is no directory")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    ended = run(ProvedStack(), "prove", "--sandbox", "a-sandbox", "--report", str(tmp_path / "proof.html"))
+    assert (ended.status, ended.err.startswith("--report needs plotly: ")) == (2, True)
