@@ -77,7 +77,8 @@ class Verdict:
         """The verdict in a sentence."""
         if self.deviations:
             return f"Not proved: {len(self.deviations)} found that should not be."
-        return "Proved: each result was accepted once, or parked with the expected reason."
+        once = "" if self.notes else " once"
+        return f"Proved: each result was accepted{once}, or parked with the expected reason."
 
 
 def plan(run: str, count: int, *, bus: bool) -> list[Sent]:
@@ -120,7 +121,7 @@ def judge(
     for acceptance in sorted(accepted, key=lambda one: one.at):
         times[acceptance.uuid].append(acceptance)
     faults = [(one, _fault(one, fates[one.result], times.get(one.uuid, ()))) for one in sent]
-    deviations, notes = [(one.uuid, fault) for one, fault in faults if fault], list[str]()
+    deviations, notes = [(one.uuid, fault) for one, fault in faults if fault], Counter[str]()
     lines = [line for text in log if (line := parsed(text))]
     for uuid, of_call in times.items():
         of_uuid = [one for one in sent if one.uuid == uuid]
@@ -129,9 +130,9 @@ def judge(
         elif len(of_call) > 1:
             said, copies = f"accepted {len(of_call)} times", [one.at for one in of_uuid if one.end == COPY]
             if any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines):
-                notes.append(f"{uuid}: {said}, because a reply was lost")
+                notes["a reply was lost"] += 1
             elif all(_at_once(first, second, copies) for first, second in pairwise(of_call)):
-                notes.append(f"{uuid}: {said}, because copies were in flight at the same moment")
+                notes["copies were in flight at the same moment"] += 1
             else:
                 deviations.append((uuid, said))
     delivered = {line.get("uuid") for line in lines if line.get("message") == "result.delivered"}
@@ -141,12 +142,14 @@ def judge(
     if leaks := sum(any(form in line for form in forms) for line in log):
         deviations.append(("-", f"{leaks} log lines have a credential"))
     counts, good = Counter(one.end for one in sent), Counter(one.end for one, fault in faults if not fault)
-    ends = [(end, number, good[end]) for end, number in sorted(counts.items())]
+    named = {ACCEPTED: "accepted once", COPY: "nothing: a copy"}
+    ends = [(named.get(end, f"parked: {end}"), number, good[end]) for end, number in sorted(counts.items())]
+    seen = [f"{number} accepted more than once, because {why}" for why, number in notes.items()]
     took_s = {
         phase: [times[one.uuid][0].at - one.at for one in sent if one.is_plain(phase) and one.uuid in times]
         for phase in PHASES
     }
-    return Verdict(deviations, notes, ends, took_s)
+    return Verdict(deviations, seen, ends, took_s)
 
 
 def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:

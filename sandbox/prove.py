@@ -260,9 +260,9 @@ def prove(stack: Stack, *, name: str, results: int, outage: int, report: Path | 
     try:
         verdict = proof.play()
     except BaseException:
+        click.echo(f"Stopped in {proof.phase}, after {count(len(proof.sent), 'result')} of {results}.", err=True)
         sandbox.drill()
-        where = f"Stopped in {proof.phase}, after {count(len(proof.sent), 'result')} of {results}."
-        click.echo(f"{where} {sandbox.label} keeps its contract again; what was sent goes its way.", err=True)
+        click.echo(f"{sandbox.label} keeps its contract again; what was sent goes its way.", err=True)
         raise
     _show(verdict)
     if report:
@@ -279,11 +279,11 @@ def prove(stack: Stack, *, name: str, results: int, outage: int, report: Path | 
 
 def _show(verdict: Verdict) -> None:
     click.echo()
-    table(("expected end", "sent", "as expected"), verdict.ends, right=("sent", "as expected"))
+    table(("expected", "sent", "as expected"), verdict.ends, right=("sent", "as expected"))
     click.echo()
     table(("phase", "p50", "p95 from sending to acceptance"), verdict.latencies)
     click.echo()
-    for title, lines in (("documented", verdict.notes), ("deviates", map(": ".join, verdict.deviations))):
+    for title, lines in (("as documented", verdict.notes), ("deviates", map(": ".join, verdict.deviations))):
         for line in lines:
             click.echo(f"{title}: {line}")
     click.secho(verdict.sentence, bold=True, fg="red" if verdict.deviations else "green")

@@ -33,11 +33,11 @@ def page(proof: "Proof", verdict: Verdict) -> str:
     parts = (
         f'<h1 class="{"bad" if verdict.deviations else "good"}">{says}</h1><p>{escape(facts)}</p>',
         _table("What deviates", ("result", "what is wrong"), verdict.deviations),
-        _table("What became of the results", ("expected end", "sent", "as expected"), verdict.ends),
+        _table("What became of the results", ("expected", "sent", "as expected"), verdict.ends),
+        *(f"<p>As documented: {escape(note)}.</p>" for note in verdict.notes),
         f"<h2>Results sent, deferred and accepted in 2 s</h2>{_timeline(proof)}",
         _table("From sending to acceptance", ("phase", "p50", "p95"), verdict.latencies),
         _latencies(verdict),
-        _table("Documented, and seen", ("result",), [(note,) for note in verdict.notes]),
     )
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{says}</title><style>{STYLE}</style>"
