@@ -7,7 +7,7 @@ whether a credential is in it, and whether the reply to an attempt was lost.
 import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ HEALTH, OUTAGE, ROTATION = PHASES = ("health", "outage", "rotation")
 ASKS = ("400", "404x1", "404x1", "page", "other-status", "500x2", "429-2")
 INVALID = ('{"uuid": "%s", "status": "success"}', '{"uuid": "%s", "status": 1}', '{"uuid": "%s"}', '["%s"]')
 AT_ONCE_S = 10  # copies that were accepted within this time can have been in flight at the same moment
+CLOCKS_S = 5  # by which this machine's clock and that of AWS may differ
 REPLY_LOST = {"timeout", "connection_failed", "tls_failed", "bad_reply"}
 
 
@@ -51,6 +52,15 @@ class Acceptance(NamedTuple):
     uuid: str
     status: str
     at: float
+
+
+class Seen(NamedTuple):
+    """What is known of what was sent."""
+
+    accepted: Sequence[Acceptance]
+    fates: Mapping[FlashCallResult, Fate]  # what `account` says
+    log: Sequence[str]  # the relay's lines
+    spans: Sequence[tuple[str, float, float]]  # a name, and from when to when the sandbox had to accept nothing
 
 
 @dataclass(frozen=True)
@@ -109,47 +119,45 @@ def _copies(count: int) -> int:
     return max(2, count // 30)
 
 
-def judge(
-    sent: Sequence[Sent],
-    accepted: Sequence[Acceptance],
-    fates: Mapping[FlashCallResult, Fate],
-    log: Sequence[str],
-    credentials: Collection[str],
-) -> Verdict:
-    """Return the verdict. `fates` is what `account` says; no line of `log` may have one of the credentials."""
+def judge(sent: Sequence[Sent], seen: Seen, credentials: Collection[str]) -> Verdict:
+    """Return the verdict; no line of the log may have one of the credentials."""
     times = defaultdict[str, list[Acceptance]](list)
-    for acceptance in sorted(accepted, key=lambda one: one.at):
+    for acceptance in sorted(seen.accepted, key=lambda one: one.at):
         times[acceptance.uuid].append(acceptance)
-    faults = [(one, _fault(one, fates[one.result], times.get(one.uuid, ()))) for one in sent]
+    faults = [(one, _fault(one, seen.fates[one.result], times.get(one.uuid, ()))) for one in sent]
     deviations, notes = [(one.uuid, fault) for one, fault in faults if fault], Counter[str]()
-    lines = [line for text in log if (line := parsed(text))]
+    lines = [line for text in seen.log if (line := parsed(text))]
     for uuid, of_call in times.items():
         of_uuid = [one for one in sent if one.uuid == uuid]
         if not any(one.end == ACCEPTED for one in of_uuid):
             deviations.append((uuid, "accepted, and it was not to be"))
+        elif len(of_call) > 1 and (why := _allowed(of_call, of_uuid, lines)):
+            notes[why] += 1
         elif len(of_call) > 1:
-            said, copies = f"accepted {len(of_call)} times", [one.at for one in of_uuid if one.end == COPY]
-            if any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines):
-                notes["a reply was lost"] += 1
-            elif all(_at_once(first, second, copies) for first, second in pairwise(of_call)):
-                notes["copies were in flight at the same moment"] += 1
-            else:
-                deviations.append((uuid, said))
-    delivered = {line.get("uuid") for line in lines if line.get("message") == "result.delivered"}
-    if unlogged := len(times.keys() - delivered):
-        deviations.append(("-", f"the log has no line about the delivery of {unlogged} accepted results"))
-    forms = [form for secret in credentials for form in (secret, json.dumps(secret)[1:-1])]
-    if leaks := sum(any(form in line for form in forms) for line in log):
-        deviations.append(("-", f"{leaks} log lines have a credential"))
+            deviations.append((uuid, f"accepted {len(of_call)} times"))
+    deviations += [("-", fault) for fault in _faults_of_the_run(seen, lines, credentials)]
     counts, good = Counter(one.end for one in sent), Counter(one.end for one, fault in faults if not fault)
     named = {ACCEPTED: "accepted once", COPY: "nothing: a copy"}
     ends = [(named.get(end, f"parked: {end}"), number, good[end]) for end, number in sorted(counts.items())]
-    seen = [f"{number} accepted more than once, because {why}" for why, number in notes.items()]
+    noted = [f"{number} accepted more than once, because {why}" for why, number in notes.items()]
     took_s = {
         phase: [times[one.uuid][0].at - one.at for one in sent if one.is_plain(phase) and one.uuid in times]
         for phase in PHASES
     }
-    return Verdict(deviations, seen, ends, took_s)
+    return Verdict(deviations, noted, ends, took_s)
+
+
+def _faults_of_the_run(seen: Seen, lines: Sequence[dict[str, Any]], credentials: Collection[str]) -> Iterator[str]:
+    delivered = {line.get("uuid") for line in lines if line.get("message") == "result.delivered"}
+    if unlogged := len({one.uuid for one in seen.accepted} - delivered):
+        yield f"the log has no line about the delivery of {unlogged} accepted results"
+    forms = [form for secret in credentials for form in (secret, json.dumps(secret)[1:-1])]
+    if leaks := sum(any(form in line for form in forms) for line in seen.log):
+        yield f"{leaks} log lines have a credential"
+    for name, begin, end in seen.spans:
+        margin_s = min(CLOCKS_S, (end - begin) / 3)
+        if wrong := sum(begin + margin_s < one.at < end - margin_s for one in seen.accepted):
+            yield f"the sandbox accepted {wrong} during this: {name}"
 
 
 def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
@@ -164,9 +172,18 @@ def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
     return None if fate.state == "confirmed" and not fate.reason else f"accepted, and yet {said}"
 
 
-def _at_once(first: Acceptance, second: Acceptance, copies: Sequence[float]) -> bool:
-    was_sent_between = any(first.at < at <= second.at for at in copies)
-    return first.status == second.status and second.at - first.at <= AT_ONCE_S and not was_sent_between
+def _allowed(of_call: Sequence[Acceptance], sent: Sequence[Sent], lines: Sequence[dict[str, Any]]) -> str | None:
+    """Return why a result may have been accepted more than once; None if it may not."""
+    uuid, copies = of_call[0].uuid, [one.at for one in sent if one.end == COPY]
+    if any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines):
+        return "a reply was lost"
+    at_once = all(
+        first.status == second.status
+        and second.at - first.at <= AT_ONCE_S
+        and not any(first.at < at <= second.at for at in copies)
+        for first, second in pairwise(of_call)
+    )
+    return "copies were in flight at the same moment" if at_once else None
 
 
 def parsed(line: str) -> dict[str, Any]:

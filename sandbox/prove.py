@@ -18,20 +18,8 @@ from ops.ledger import Ledger
 from ops.output import count, progress, table, timestamp
 from ops.queues import DEAD, MAX_ENTRIES, PARKED, RESULTS
 from ops.stack import Stack
-from sandbox.judge import (
-    ACCEPTED,
-    COPY,
-    OUTAGE,
-    PHASES,
-    ROTATION,
-    Acceptance,
-    Sent,
-    Verdict,
-    again,
-    judge,
-    parsed,
-    plan,
-)
+from sandbox import judge
+from sandbox.judge import PHASES
 
 PAGE = "docs/proving.md"
 PATIENCE_S = 300  # until what a phase sent is accepted, after the outage or the rotation
@@ -79,7 +67,7 @@ class Sandbox:
         value = json.dumps(credentials)
         self._secrets.put_secret_value(SecretId=self.secret, SecretString=value, VersionStages=[stage])
 
-    def accepted(self, run: str) -> list[Acceptance]:
+    def accepted(self, run: str) -> list[judge.Acceptance]:
         """Return what the sandbox has accepted of a proof."""
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName=self._table,
@@ -89,7 +77,7 @@ class Sandbox:
             ExpressionAttributeValues={":run": {"S": run}, ":yes": {"BOOL": True}},
         )
         items = [item for page in pages for item in page["Items"]]
-        return [Acceptance(one["uuid"]["S"], one["status"]["S"], float(one["at"]["N"])) for one in items]
+        return [judge.Acceptance(one["uuid"]["S"], one["status"]["S"], float(one["at"]["N"])) for one in items]
 
 
 @dataclass
@@ -103,8 +91,8 @@ class Proof:
     run: str = field(default_factory=lambda: f"proof-{secrets.token_hex(4)}")
     began: float = field(default_factory=time.time)
     phase: str = ""
-    sent: list[Sent] = field(default_factory=list)
-    accepted: list[Acceptance] = field(default_factory=list)
+    sent: list[judge.Sent] = field(default_factory=list)
+    accepted: list[judge.Acceptance] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     spans: list[tuple[str, float, float]] = field(default_factory=list)  # what the sandbox did, from when to when
 
@@ -117,31 +105,31 @@ class Proof:
         self.sandbox.put(self._new, "AWSPENDING")  # nothing uses it yet
         self.sandbox.drill()
 
-    def play(self) -> Verdict:
+    def play(self) -> judge.Verdict:
         """Send everything, with the outage and the rotation, and return the verdict."""
-        planned = plan(self.run, self.results, bus=self.stack.parameters.get("EventRoute") != "none")
+        planned = judge.plan(self.run, self.results, bus=self.stack.parameters.get("EventRoute") != "none")
         for self.phase in PHASES:
             of_phase, began = [one for one in planned if one.phase == self.phase], time.time()
-            if self.phase == OUTAGE:
+            if self.phase == judge.OUTAGE:
                 self.sandbox.drill(outage_s=self.outage_s)
                 self.spans.append(("500 to everything", began, began + self.outage_s))
-            if self.phase == ROTATION:
+            if self.phase == judge.ROTATION:
                 self.sandbox.drill(pending_s=PENDING_S)
             self._send(of_phase)
-            if self.phase == ROTATION:
+            if self.phase == judge.ROTATION:
                 self._watch(of_phase, LAG_S)
-                self.sandbox.put(self._new, "AWSCURRENT")
                 self.spans.append(("the secret has the old key", began, time.time()))
-            self._watch(of_phase, PATIENCE_S + (self.outage_s if self.phase == OUTAGE else 0))
+                self.sandbox.put(self._new, "AWSCURRENT")
+            self._watch(of_phase, PATIENCE_S + (self.outage_s if self.phase == judge.OUTAGE else 0))
             if self.phase == PHASES[0]:
                 self._send_again(of_phase)
         self.phase = "the judgement"
         self.sandbox.drill()
         fates = self._fates()
         _wait(self._log_is_whole, SETTLE_S)
-        return judge(self.sent, self.accepted, fates, self.log, self._credentials)
+        return judge.judge(self.sent, judge.Seen(self.accepted, fates, self.log, self.spans), self._credentials)
 
-    def _send(self, what: Sequence[Sent]) -> None:
+    def _send(self, what: Sequence[judge.Sent]) -> None:
         """Send events first, since an operator may lack the permission to."""
         click.echo(f"{time.time() - self.began:4.0f} s  {self.phase}: sending {count(len(what), 'result')}")
         bus, queue = self.stack.output("EventBusName"), RESULTS.of(self.stack)
@@ -158,16 +146,16 @@ class Proof:
                     raise CommandError("The queue or the bus refused a result: run `doctor`.")
                 self.sent += [one._replace(at=at) for one in ten]
 
-    def _send_again(self, firsts: Sequence[Sent]) -> None:
+    def _send_again(self, firsts: Sequence[judge.Sent]) -> None:
         """Send copies and contradictions, once the ledger has the first ones."""
-        more, ledger = again(firsts, self.results), Ledger(self.stack)
+        more, ledger = judge.again(firsts, self.results), Ledger(self.stack)
         uuids = list({one.uuid for one in more})
         _wait(lambda: len(ledger.entries(uuids, lambda _: None)) == len(uuids), SETTLE_S)
         self._send(more)
 
-    def _watch(self, what: Sequence[Sent], limit_s: float) -> None:
+    def _watch(self, what: Sequence[judge.Sent], limit_s: float) -> None:
         """Wait until the sandbox has accepted these results, or until the limit."""
-        due = {one.uuid for one in what if one.end == ACCEPTED}
+        due = {one.uuid for one in what if one.end == judge.ACCEPTED}
         with progress(f"accepted ({self.phase})", len(due)) as tell:
 
             def all_accepted() -> bool:
@@ -180,7 +168,7 @@ class Proof:
 
     def _fates(self) -> dict[FlashCallResult, account.Fate]:
         """Return what `account` says of each result, once all that the relay has to park is parked."""
-        to_park = {one.uuid for one in self.sent if one.end not in {ACCEPTED, COPY}}
+        to_park = {one.uuid for one in self.sent if one.end not in {judge.ACCEPTED, judge.COPY}}
         held = dict[str, tuple[str, str]]()
 
         def all_parked() -> bool:
@@ -201,7 +189,7 @@ class Proof:
         self.accepted = self.sandbox.accepted(self.run)
         rows = logs.run_query(self.stack, "fields @message | sort @timestamp asc", self.began)
         self.log = [row["@message"] for row in rows]
-        delivered = {line.get("uuid") for line in map(parsed, self.log) if line.get("message") == logs.DELIVERED}
+        delivered = {line.get("uuid") for line in map(judge.parsed, self.log) if line.get("message") == logs.DELIVERED}
         return delivered >= {one.uuid for one in self.accepted}
 
     def clear(self) -> None:
@@ -277,7 +265,7 @@ def prove(stack: Stack, *, name: str, results: int, outage: int, report: Path | 
     return 1 if verdict.deviations else 0
 
 
-def _show(verdict: Verdict) -> None:
+def _show(verdict: judge.Verdict) -> None:
     click.echo()
     table(("expected", "sent", "as expected"), verdict.ends, right=("sent", "as expected"))
     click.echo()

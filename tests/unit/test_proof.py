@@ -16,7 +16,7 @@ from local import ROOT
 from ops.account import Fate
 from ops.stack import Stack
 from sandbox.endpoint import contract
-from sandbox.judge import ACCEPTED, COPY, HEALTH, Acceptance, Verdict, again, judge, plan
+from sandbox.judge import ACCEPTED, COPY, HEALTH, Acceptance, Seen, Verdict, again, judge, plan
 from tests.support.aws import REFUSED, FakeStack
 from tests.support.operator import run
 
@@ -87,7 +87,7 @@ def seen() -> tuple[list[Acceptance], dict[FlashCallResult, Fate], list[str]]:
 
 def verdict(accepted: list[Acceptance], fates: dict[FlashCallResult, Fate], log: list[str]) -> Verdict:
     """Return the verdict on what was seen."""
-    return judge(ALL, accepted, fates, log, [KEY, USER, 'a"quote'])
+    return judge(ALL, Seen(accepted, fates, log, [("500 to everything", 110.0, 140.0)]), [KEY, USER, 'a"quote'])
 
 
 def test_a_good_relay_is_proved() -> None:
@@ -134,6 +134,7 @@ def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str]) -> None
         (_again(102.0, status="Other"), "accepted 2 times"),
         (_again(102.0, uuid=f"{RUN}-unheard-of"), "accepted, and it was not to be"),
         (_again(102.0, uuid=f"{RUN}-invalid-0"), "accepted, and it was not to be"),
+        (_again(125.0), "the sandbox accepted 1 during this: 500 to everything"),
         (lambda _a, _f, log: log.append(f"a key {KEY}"), "1 log lines have a credential"),
         (lambda _a, _f, log: log.append(json.dumps({"key": 'a"quote'})), "1 log lines have a credential"),
         (lambda _a, _f, log: log.clear(), "the log has no line about the delivery of"),
