@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from flash_call_relay.models import OTHER, FlashCallResult
 from ops.account import Fate
+from ops.output import count
 
 ACCEPTED, COPY, REJECTED = "accepted", "copy", "rejected"  # how a result ends; the last one is parked
 HEALTH, OUTAGE, ROTATION = PHASES = ("health", "outage", "rotation")
@@ -86,14 +87,14 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in a sentence."""
         if self.deviations:
-            return f"Not proved: {len(self.deviations)} found that should not be."
+            return f"Not proved: {count(len(self.deviations), 'deviation')}."
         once = "" if self.notes else " once"
         return f"Proved: each result was accepted{once}, or parked with the expected reason."
 
 
-def plan(run: str, count: int, *, bus: bool) -> list[Sent]:
-    """Return what to send: `count` messages with `again`, half of them events if there is a bus."""
-    plain = count - len(ASKS) - len(INVALID) - 2 * _copies(count)
+def plan(run: str, results: int, *, bus: bool) -> list[Sent]:
+    """Return what to send: `results` messages with `again`, half of them events if there is a bus."""
+    plain = results - len(ASKS) - len(INVALID) - 2 * _copies(results)
     sent = []
     for number, ask in enumerate([*ASKS, *[""] * plain]):
         uuid = f"test-{ask}-{run}-{number:03}" if ask else f"{run}-{number:03}"
@@ -106,17 +107,17 @@ def plan(run: str, count: int, *, bus: bool) -> list[Sent]:
     return sent
 
 
-def again(sent: Sequence[Sent], count: int) -> list[Sent]:
+def again(sent: Sequence[Sent], results: int) -> list[Sent]:
     """Return copies and contradictions of some of the results that were sent in health."""
-    firsts = [one for one in sent if one.is_plain(HEALTH)][: 2 * _copies(count)]
+    firsts = [one for one in sent if one.is_plain(HEALTH)][: 2 * _copies(results)]
     others = [FlashCallResult(one.uuid, OTHER[one.status]) for one in firsts]
     contrary = [one._replace(status=two.status, body=two.as_json()) for one, two in zip(firsts, others, strict=True)]
     copies = [one._replace(end=COPY) for one in firsts[::2]]
     return copies + [one._replace(end="conflicting_status") for one in contrary[1::2]]
 
 
-def _copies(count: int) -> int:
-    return max(2, count // 30)
+def _copies(results: int) -> int:
+    return max(2, results // 30)
 
 
 def judge(sent: Sequence[Sent], seen: Seen, credentials: Collection[str]) -> Verdict:

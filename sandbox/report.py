@@ -31,7 +31,7 @@ def page(proof: "Proof", verdict: Verdict) -> str:
         f"the sandbox {proof.sandbox.label}, which answered 500 for {proof.outage_s} s and got another key."
     )
     parts = (
-        f'<h1 class="{"bad" if verdict.deviations else "good"}">{says}</h1><p>{escape(facts)}</p>',
+        f"<h1 class={'bad' if verdict.deviations else 'good'}>{says}</h1><p>{escape(facts)}</p>",
         _table("What deviates", ("result", "what is wrong"), verdict.deviations),
         _table("What became of the results", ("expected", "sent", "as expected"), verdict.ends),
         *(f"<p>As documented: {escape(note)}.</p>" for note in verdict.notes),
@@ -70,6 +70,7 @@ def _timeline(proof: "Proof") -> str:
             x=span["x1"], y=1, yref="paper", text=name, textangle=-90, xanchor="left", showarrow=False
         )
     figure.update_xaxes(title="seconds", row=len(times))
+    figure.update_yaxes(rangemode="nonnegative")
     return _chart(figure, 480, plotly_js=True)
 
 

@@ -72,7 +72,8 @@ while needed:
         known.add(name)
         needed += [one for one in metadata.requires(name) or () if "extra ==" not in one]
 homes = metadata.packages_distributions()
-for module in {{name.partition(".")[0] for name in sys.modules.keys() - before}} - {{"ops", "sandbox", "flash_call_relay"}}:
+ours = {{"ops", "sandbox", "flash_call_relay"}}
+for module in {{name.partition(".")[0] for name in sys.modules.keys() - before}} - ours:
     found = {{home.lower().replace("_", "-") for home in homes.get(module, ())}}
     if found and not found & known:
         print(module)
