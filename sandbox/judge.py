@@ -162,13 +162,10 @@ def _faults_of_the_run(seen: Seen, lines: Sequence[dict[str, Any]], credentials:
 
 
 def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
-    was_accepted = any(acceptance.status == one.status for acceptance in of_call)
     said = fate.state + (f" ({fate.reason})" if fate.reason else "")
     if one.end not in {ACCEPTED, COPY}:
-        if (fate.state, fate.reason) != ("parked", one.end):
-            return f"{said} instead of parked ({one.end})"
-        return "accepted, and yet parked" if was_accepted else None
-    if not was_accepted:
+        return None if (fate.state, fate.reason) == ("parked", one.end) else f"{said} instead of parked ({one.end})"
+    if not any(acceptance.status == one.status for acceptance in of_call):
         return f"never accepted: {said}"
     return None if fate.state == "confirmed" and not fate.reason else f"accepted, and yet {said}"
 

@@ -46,16 +46,7 @@ def answer(  # noqa: PLR0913 - a request, and what the endpoint knows
     credentials: tuple[str, str],
     knows: Callable[[str], bool],
 ) -> Answer:
-    """Return the documented answer.
-
-    Args:
-        method: as sent.
-        path: as sent, with its query.
-        headers: names and values as sent.
-        body: as sent.
-        credentials: the `x-api-key` and the `x-user-id` that the endpoint accepts.
-        knows: whether the endpoint knows the call with a uuid.
-    """
+    """Return the documented answer to a request; `credentials` are the `x-api-key` and the `x-user-id` it accepts."""
     if path != WEBHOOK_PATH:
         return Answer(404, b"<html><body><h1>404 Not Found</h1></body></html>", (("Content-Type", TYPE_HTML),))
     if method != "POST":

@@ -62,7 +62,7 @@ def _earlier(table: str, uuid: str) -> int:
 def _record(table: str, sent: bytes, said: Answer, request_id: str) -> None:
     result, at = parse(sent), time.time()
     item: dict[str, Any] = {
-        "uuid": {"S": (text(result, "uuid") or "-")[:1024]},
+        "uuid": {"S": (text(result, "uuid") or "-")[:512]},
         "id": {"S": f"{at:.6f} {request_id}"},
         "at": {"N": f"{at:.6f}"},
         "status": {"S": (text(result, "status") or "-")[:64]},

@@ -24,17 +24,12 @@ KEY, USER = "a-made-up-key-of-40-characters", "a-made-up-user"
 HEADERS = {"content-type": "application/json", "x-api-key": KEY, "x-user-id": USER}
 
 
-def answers(uuid: str, times: int) -> list[tuple[int, bool, int]]:
-    """POST a result so often; return status, whether it is accepted, and the pause before each answer."""
+def answers(uuid: str, times: int) -> list[contract.Answer]:
+    """POST a result so often; return the answers."""
     body = json.dumps({"uuid": uuid, "status": "Success"}).encode()
-    said = []
-    for number in range(times):
-        proper = contract.answer(
-            "POST", contract.WEBHOOK_PATH, HEADERS.items(), body, credentials=(KEY, USER), knows=lambda _: True
-        )
-        one = contract.misbehave(proper, {uuid: number}.__getitem__)
-        said.append((one.status, bool(one.accepted), one.wait_s))
-    return said
+    request: Any = ("POST", contract.WEBHOOK_PATH, HEADERS.items(), body)
+    proper = contract.answer(*request, credentials=(KEY, USER), knows=lambda _: True)
+    return [contract.misbehave(proper, {uuid: number}.__getitem__) for number in range(times)]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +51,13 @@ def answers(uuid: str, times: int) -> list[tuple[int, bool, int]]:
 def test_a_uuid_asks_for_an_answer(uuid: str, statuses: list[int], accepted: list[bool]) -> None:
     """A developer's CI would not get the failure that the page promises, or would get it for ever."""
     said = answers(uuid, len(statuses))
-    assert ([one[0] for one in said], [one[1] for one in said]) == (statuses, accepted)
-    assert [one[2] for one in said] == [5 if "slow" in uuid else 0] * len(said)
+    assert ([one.status for one in said], [bool(one.accepted) for one in said]) == (statuses, accepted)
+    assert [one.wait_s for one in said] == [5 if "slow" in uuid else 0] * len(said)
+    assert [one.body.decode().startswith("<html>") for one in said] == [
+        "page" in uuid and not one.accepted for one in said
+    ]
+    assert (b'"Failed"' in said[0].body) is ("other-status" in uuid)
+    assert (("Retry-After", "30") in said[0].headers) is ("-30-" in uuid)
 
 
 def test_the_page_names_each_uuid_that_asks() -> None:
@@ -121,6 +121,11 @@ def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str]) -> None
     log.append(json.dumps(line))
 
 
+def _copy_soon_after(accepted: list[Acceptance], _fates: Any, _log: Any) -> None:
+    accepted.remove(Acceptance(COPIED.uuid, COPIED.status, 101.0))
+    accepted.extend(Acceptance(COPIED.uuid, COPIED.status, at) for at in (199.0, 201.0))
+
+
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
@@ -129,7 +134,7 @@ def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str]) -> None
         (lambda _a, f, _l: f.update({FIRST.result: Fate("confirmed", "other_status")}), "accepted, and yet confirmed"),
         (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("confirmed")}), "confirmed instead of parked (confl"),
         (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("parked", "rejected")}), "parked (rejected) instead of"),
-        (_again(201.0), "accepted 2 times"),
+        (_copy_soon_after, "accepted 2 times"),
         (_again(150.0), "accepted 2 times"),
         (_again(102.0, status="Other"), "accepted 2 times"),
         (_again(102.0, uuid=f"{RUN}-unheard-of"), "accepted, and it was not to be"),
