@@ -140,24 +140,6 @@ def test_a_relay_that_forgets_what_is_confirmed_is_noticed(
     assert len(re.findall(r"^deviates: proof-\w+-\d+: accepted 2 times$", proved.out, re.MULTILINE)) == 4
 
 
-@pytest.mark.parametrize(
-    ("sandbox", "sentence"),
-    [
-        (
-            "elsewhere",
-            "There is no sandbox 'elsewhere' in eu-central-1: it has to be in the relay's account and region",
-        ),
-        ("proved", "proved (eu-central-1) is no sandbox: it has no output WebhookUrl"),
-    ],
-)
-@pytest.mark.usefixtures("stage")
-def test_another_stack_is_no_sandbox(operator: Operator, sandbox: str, sentence: str) -> None:
-    """An operator with a sandbox in another region would read that the relay does not exist."""
-    refused = operator("--stack", "proved", "prove", "--sandbox", sandbox)
-    assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert refused.err.startswith(sentence)
-
-
 @pytest.mark.usefixtures("quick")
 def test_an_interruption_heals_the_sandbox(stage: Stage, operator: Operator) -> None:
     """After Ctrl-C the sandbox would fail for ever, and nobody would know how far the proof was."""
