@@ -173,14 +173,12 @@ def _fault(one: Sent, fate: Fate, of_call: Sequence[Acceptance]) -> str | None:
 def _allowed(of_call: Sequence[Acceptance], sent: Sequence[Sent], lines: Sequence[dict[str, Any]]) -> str | None:
     """Return why a result may have been accepted more than once; None if it may not."""
     uuid, copies = of_call[0].uuid, [one.at for one in sent if one.end == COPY]
+    for first, second in pairwise(of_call):  # a copy is sent once the ledger has the first one
+        if first.status != second.status or any(first.at < at <= second.at for at in copies):
+            return None
     if any(line.get("uuid") == uuid and line.get("reason") in REPLY_LOST for line in lines):
         return "a reply was lost"
-    at_once = all(
-        first.status == second.status
-        and second.at - first.at <= AT_ONCE_S
-        and not any(first.at < at <= second.at for at in copies)
-        for first, second in pairwise(of_call)
-    )
+    at_once = all(second.at - first.at <= AT_ONCE_S for first, second in pairwise(of_call))
     return "copies were in flight at the same moment" if at_once else None
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,8 +115,8 @@ def _again(at: float, **change: Any) -> Any:
     return lambda accepted, _fates, _log: accepted.append(Acceptance(COPIED.uuid, COPIED.status, at)._replace(**change))
 
 
-def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str]) -> None:
-    accepted.append(Acceptance(COPIED.uuid, COPIED.status, 150.0))
+def _lost_reply(accepted: list[Acceptance], _fates: Any, log: list[str], at: float = 150.0) -> None:
+    accepted.append(Acceptance(COPIED.uuid, COPIED.status, at))
     line = {"timestamp": "2026-11-28T12:00:00Z", "message": "result.deferred", "uuid": COPIED.uuid, "reason": "timeout"}
     log.append(json.dumps(line))
 
@@ -134,6 +135,7 @@ def _copy_soon_after(accepted: list[Acceptance], _fates: Any, _log: Any) -> None
         (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("confirmed")}), "confirmed instead of parked (confl"),
         (lambda _a, f, _l: f.update({CONTRADICTED.result: Fate("parked", "rejected")}), "parked (rejected) instead of"),
         (_copy_soon_after, "accepted 2 times"),
+        (partial(_lost_reply, at=201.0), "accepted 2 times"),
         (_again(150.0), "accepted 2 times"),
         (_again(102.0, status="Other"), "accepted 2 times"),
         (_again(102.0, uuid=f"{RUN}-unheard-of"), "accepted, and it was not to be"),
