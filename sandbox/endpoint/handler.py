@@ -6,6 +6,7 @@ Requests with other credentials leave nothing, so that a stranger can't fill the
 """
 
 import base64
+import functools
 import json
 import os
 import time
@@ -26,11 +27,11 @@ def lambda_handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Answer one request, in version 2.0 of the payload."""
     http, body = event["requestContext"]["http"], event.get("body") or ""
     sent = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
-    # Read for each request, so that a drill is in force at once in every execution environment.
+    # Read for each request, so that a drill is in force at once in every execution environment; the secret each second.
     table, now = os.environ["TABLE_NAME"], time.time()
     drill = _dynamodb.get_item(TableName=table, Key=DRILL, ConsistentRead=True).get("Item", {})
     until = {name: float(drill.get(name, {}).get("N", 0)) for name in ("outage_until", "pending_until")}
-    credentials = _credentials("AWSPENDING" if now < until["pending_until"] else "AWSCURRENT")
+    credentials = _credentials("AWSPENDING" if now < until["pending_until"] else "AWSCURRENT", int(now))
     proper = answer(
         http["method"], event["rawPath"], event["headers"].items(), sent, credentials=credentials, knows=lambda _: True
     )
@@ -43,7 +44,8 @@ def lambda_handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     return {"statusCode": said.status, "headers": dict(said.headers), "body": said.body.decode()}
 
 
-def _credentials(stage: str) -> tuple[str, str]:
+@functools.lru_cache(maxsize=2)
+def _credentials(stage: str, _second: int) -> tuple[str, str]:
     secret = _secrets.get_secret_value(SecretId=os.environ["SECRET_ARN"], VersionStage=stage)
     values = json.loads(secret["SecretString"])
     return values["api_key"], values["user_id"]
