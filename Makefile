@@ -57,7 +57,7 @@ setup: $(CHECK_TOOLS) ## Make the virtual environments (other commands make thos
 
 clean: ## Remove all files that the other commands made
 	@rm -rf .venv .local .fuzz build flash_call_relay.egg-info .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find local ops src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find local ops sandbox src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # These two run the function's package, with the function's own version of Python if this machine has it.
 .venv/runtime/ready .venv/bench/ready: VENV_PYTHON = $(or $(shell $(MAKE) --silent --directory=src function-python),$(PYTHON))

@@ -18,6 +18,7 @@ from ops.send import send
 from ops.stack import Stack
 from ops.story import story
 from ops.watch import watch
+from sandbox.prove import prove
 
 PROGRAM, VARIABLE = "flash-call-relay", "FLASH_CALL_RELAY_STACK"
 UNUSABLE, INTERRUPTED = 2, 130
@@ -40,7 +41,7 @@ def relay(context: click.Context, stack: str, region: str | None, profile: str |
     context.obj = Stack(stack, region=region, profile=profile)
 
 
-for _command in (doctor, watch, send, account, story, parked, dead, forget, pause, resume):
+for _command in (doctor, watch, send, account, story, parked, dead, forget, pause, resume, prove):
     relay.add_command(_command)
 
 

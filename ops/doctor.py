@@ -132,6 +132,9 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
     else:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
     settings = Settings.from_environment(function["Environment"]["Variables"])
+    if ".invalid/" in settings.webhook_url:
+        says = f"WebhookUrl is the placeholder of samconfig.toml, which no host answers: {settings.webhook_url}"
+        yield Finding(WRONG, says, "deploy a sandbox and name it as WebhookUrl: docs/proving.md")
     is_capped = settings.maximum_concurrency and stack.parameters.get("EventRoute") != "function"
     if settings.rate_limit_per_second and not is_capped:
         says = "RateLimitPerSecond holds for each execution environment, and nothing limits how many there are"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ def at_of(line: Line) -> float:
 def recent(stack: Stack) -> list[Line]:
     """Return the lines about outcomes of the last 15 minutes, the newest 10,000 at most, oldest first."""
     query = f"fields @message | filter message in {json.dumps(COUNTED)} | sort @timestamp desc"
-    lines = sorted(run_query(stack, query, time.time() - RECENT_S), key=at_of)
+    lines = sorted(parsed(run_query(stack, query, time.time() - RECENT_S)), key=at_of)
     return [line for line in lines if line["message"] in COUNTED]  # the emulator ignores the filter
 
 
@@ -45,11 +45,19 @@ def throttled(lines: list[Line]) -> bool:
 def find(stack: Stack, field: str, value: str, since: float) -> list[Line]:
     """Return the log lines in which a field has a value, since a time in seconds since the epoch, oldest first."""
     query = f"fields @message | filter {field} = {json.dumps(value)} | sort @timestamp asc"
-    return sorted((line for line in run_query(stack, query, since) if line.get(field) == value), key=at_of)
+    return sorted((line for line in parsed(run_query(stack, query, since)) if line.get(field) == value), key=at_of)
 
 
-def run_query(stack: Stack, query: str, since: float) -> Iterator[Line]:
-    """Yield the relay's lines of a query. One that fails, or takes longer than a minute, ends the command."""
+def parsed(messages: Iterable[str]) -> Iterator[Line]:
+    """Yield the relay's lines among messages of the log; the others are those of the Lambda runtime."""
+    for message in messages:
+        with suppress(InvalidJSONError):
+            if isinstance(line := decode_json(message), dict) and {"timestamp", "message"} <= line.keys():
+                yield line
+
+
+def run_query(stack: Stack, query: str, since: float) -> list[str]:
+    """Return the messages of the log that a query finds. One that fails, or takes over a minute, ends the command."""
     client, group = stack.client("logs"), stack.output("LogGroupName")
     span = {"startTime": int(since), "endTime": int(time.time()) + 1}
     query_id = client.start_query(logGroupName=group, queryString=query, limit=MAX_LINES, **span)["queryId"]
@@ -60,7 +68,4 @@ def run_query(stack: Stack, query: str, since: float) -> Iterator[Line]:
         time.sleep(POLL_S)
     if reply["status"] != "Complete":
         raise CommandError(f"The Logs Insights query ended as {reply['status']}: repeat the command.")
-    for message in (cell["value"] for row in reply["results"] for cell in row if cell["field"] == "@message"):
-        with suppress(InvalidJSONError):  # a line of the Lambda runtime
-            if isinstance(line := decode_json(message), dict) and {"timestamp", "message"} <= line.keys():
-                yield line
+    return [cell["value"] for row in reply["results"] for cell in row if cell["field"] == "@message"]

@@ -33,6 +33,10 @@ class Stack:
         self.name, self._region, self._profile = name, region or None, profile or None
         self._clients: dict[tuple[str, Config], Any] = {}
 
+    def beside(self, name: str) -> "Stack":
+        """Return another stack of this account and region."""
+        return Stack(name, region=self._region, profile=self._profile)
+
     @property
     def region(self) -> str:
         """The region of the stack."""

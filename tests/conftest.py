@@ -16,7 +16,7 @@ from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Behaviour
 
 # These files take a minute or longer, so they start first and the workers end together.
-LONGEST = ("test_soak", "test_broken_relays", "test_delivery")
+LONGEST = ("test_soak", "test_prove", "test_broken_relays", "test_delivery")
 
 MAX_NAME = 60  # characters of a case
 

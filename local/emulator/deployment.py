@@ -41,19 +41,24 @@ def sam_build(emulator: Emulator) -> Path:
 
 def sam_deploy(emulator: Emulator, name: str, template: Path, parameters: Mapping[str, str | int]) -> "Deployment":
     """Run `sam deploy`; return the deployed stack, with the permissions that only the emulator asks for."""
-    emulator.say(f"sam deploy {name}")
     # ministack stalls on a concurrency cap from a parameter. It refuses saved queries and alarms on metric math.
-    overrides = {"MaximumConcurrency": 0, "Monitoring": "false", **parameters}
+    deployment = deploy_stack(emulator, name, template, {"MaximumConcurrency": 0, "Monitoring": "false", **parameters})
+    deployment.allow_batch_actions()
+    return deployment
+
+
+def deploy_stack(emulator: Emulator, name: str, template: Path, parameters: Mapping[str, str | int]) -> "Deployment":
+    """Run `sam deploy` with a template; return the stack."""
+    emulator.say(f"sam deploy {name}")
+    overrides = [f"{key}={value}" for key, value in parameters.items()]
     _sam(
         emulator,
         *("deploy", "--template-file", str(template), "--stack-name", name, "--resolve-s3"),
         *("--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
-        *("--parameter-overrides", *(f"{key}={value}" for key, value in overrides.items())),
+        *(("--parameter-overrides", *overrides) if overrides else ()),
     )
-    deployment = Deployment(emulator, name)
-    deployment.allow_batch_actions()
-    return deployment
+    return Deployment(emulator, name)
 
 
 def _sam(emulator: Emulator, *arguments: str) -> None:

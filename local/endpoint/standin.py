@@ -9,7 +9,6 @@ It serves HTTP/1.1 on real sockets from a thread of its own, so synchronous test
         endpoint.wait_until(lambda e: bool(e.accepted), timeout=10, what="a delivery")
 """
 
-import json
 import math
 import ssl
 import threading
@@ -17,16 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Self, cast
+from typing import Self
 
-from local.endpoint.behaviour import TYPE_HTML, TYPE_JSON, Act, Behaviour, Headers, Reply, Step, json_reply
+from local.endpoint.behaviour import Act, Behaviour, Headers, Reply, Step
 from local.endpoint.server import Server
 from local.processes import wait_until
+from sandbox.endpoint import contract
 
-WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
-
-_STATUSES = frozenset({"Success", "Failed"})
+WEBHOOK_PATH = contract.WEBHOOK_PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,60 +168,24 @@ class StandIn:
 
     def _respond(self, method: str, path: str, headers: Headers, body: bytes) -> Iterator[Step]:
         """Decide the answer to a request, and record the request."""
-        result = _parse(body) if method == "POST" and path == WEBHOOK_PATH else None
-        uuid, status = _text(result, "uuid"), _text(result, "status")
+        result = contract.parse(body) if method == "POST" and path == WEBHOOK_PATH else None
+        uuid, status = contract.text(result, "uuid"), contract.text(result, "status")
         with self._lock:
-            proper = self._contract(method, path, headers, result)
+            answer = contract.answer(method, path, headers, body, credentials=self._credentials, knows=self._knows)
+            proper = Reply(answer.status, answer.body, answer.headers)
             behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
             name = behaviour.status or behaviour.name
             self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name))
         for step in behaviour.script(proper, headers):
             if step is not Act.ACCEPT:
                 yield step
-            elif proper.status == HTTPStatus.OK and uuid is not None and status is not None:
+            elif answer.accepted:
                 with self._lock:
-                    self._accepted.append((uuid, status))
+                    self._accepted.append(answer.accepted)
 
-    def _contract(self, method: str, path: str, headers: Headers, result: object) -> Reply:
-        """Return the documented reply."""
-        if path != WEBHOOK_PATH:
-            page = b"<html><body><h1>404 Not Found</h1></body></html>"
-            return Reply(404, page, (("Content-Type", TYPE_HTML),))
-        if method != "POST":
-            return json_reply(405, {"message": "Method Not Allowed"}, (("Allow", "POST"),))
-        sent = {name.lower(): value for name, value in headers}
-        if (sent.get("x-api-key"), sent.get("x-user-id")) != self._credentials:
-            return json_reply(401, {"message": "Unauthorized"})
-        is_json = sent.get("content-type", "").partition(";")[0].strip().lower() == TYPE_JSON
-        exact = isinstance(result, dict) and result.keys() == {"uuid", "status"}
-        uuid = _text(result, "uuid")
-        if not is_json or not exact or uuid is None or _text(result, "status") not in _STATUSES:
-            return json_reply(400, {"message": "Expected application/json, an object of uuid and status"})
-        if not self._every_call_exists and uuid not in self._issued:
-            return json_reply(404, {"message": "The flash call does not exist"})
-        return json_reply(200, {"uuid": uuid, "status": _text(result, "status"), "message": "OK"})
+    def _knows(self, uuid: str) -> bool:
+        return self._every_call_exists or uuid in self._issued
 
 
 def _keep_contract(proper: Reply, _headers: Headers) -> Iterator[Step]:
     return iter((Act.ACCEPT, proper.wire()))
-
-
-def _parse(body: bytes) -> object:
-    """Return the JSON value; None if the body is not JSON."""
-    try:
-        return cast("object", json.loads(body.decode(), object_pairs_hook=_object))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object; refuse one that repeats a key."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is repeated")
-    return value
-
-
-def _text(value: object, key: str) -> str | None:
-    text = value.get(key) if isinstance(value, dict) else None
-    return text if isinstance(text, str) else None

@@ -12,7 +12,7 @@ import pytest
 from flash_call_relay import __version__
 from local import ROOT
 
-SHIPPED = ("src", "ops", "pyproject.toml", "LICENSE")
+SHIPPED = ("src", "ops", "sandbox", "pyproject.toml", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,11 @@ def test_the_installed_command_imports_only_its_requirements(installed: Path) ->
     (metadata,) = installed.glob("*.dist-info/METADATA")
     required = re.findall(r"^Requires-Dist: (.*)$", metadata.read_text(), re.MULTILINE)
     lines = (ROOT / "ops" / "requirements.txt").read_text().splitlines()
+    optional = {line for line in required if "extra ==" in line}
+    required = [line for line in required if line not in optional]
     assert sorted(required) == sorted(line for line in lines if not line.startswith("#"))
+    pinned = (ROOT / "local" / "requirements" / "dev.txt").read_text().splitlines()
+    assert [line.partition(";")[0] in pinned for line in optional] == [True]  # plotly, for `prove --report`
     script = f"""
 import re, sys
 from importlib import metadata
@@ -68,7 +72,8 @@ while needed:
         known.add(name)
         needed += [one for one in metadata.requires(name) or () if "extra ==" not in one]
 homes = metadata.packages_distributions()
-for module in {{name.partition(".")[0] for name in sys.modules.keys() - before}} - {{"ops", "flash_call_relay"}}:
+ours = {{"ops", "sandbox", "flash_call_relay"}}
+for module in {{name.partition(".")[0] for name in sys.modules.keys() - before}} - ours:
     found = {{home.lower().replace("_", "-") for home in homes.get(module, ())}}
     if found and not found & known:
         print(module)

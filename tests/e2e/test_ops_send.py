@@ -71,7 +71,7 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     with pytest.MonkeyPatch.context() as patch:
         for name, value in relay.deployment.emulator.environment.items():
             patch.setenv(name, value)
-        rows = list(logs.run_query(Stack("relay"), "fields @message | sort @timestamp asc", since=0))
+        rows = list(logs.parsed(logs.run_query(Stack("relay"), "fields @message | sort @timestamp asc", since=0)))
     outcomes = [row["outcome"] for row in rows if row.get("uuid") == delivered["uuid"]]
     assert outcomes == ["delivered", "duplicate"]
 

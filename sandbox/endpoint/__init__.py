@@ -1,0 +1,1 @@
+"""The sandbox's function: BetaTel's documented contract, kept on AWS."""
