@@ -82,7 +82,6 @@ def test_more_results_than_the_queue_has_are_unknown(tmp_path: Path) -> None:
     assert ended.status == 1
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [line["state"] for line in lines] == ["unknown", "parked", "unknown"]
-    assert list(lines[0]) == ["uuid", "status", "state", "reason", "confirmed_status", "confirmed_at"]
     assert f"2 results of the file: {LEFT} 1, with 0 " in ended.err
 
 
@@ -101,13 +100,6 @@ def test_all_confirmed_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ended = account(tmp_path, stack)
     assert (ended.status, ended.out.splitlines()[:2]) == (0, ["results  state      reason", "      3  confirmed"])
     assert starts[1] == NOW  # the last line's time
-
-
-def test_an_unknown_state_is_refused(tmp_path: Path) -> None:
-    """A mistyped state would show nothing, and an operator would believe that there are none."""
-    ended = account(tmp_path, busy_stack(), "--only", "lost,parked")
-    expected = "'lost' is not one of confirmed, parked, dead-lettered, waiting, unknown."
-    assert (ended.status, ended.err) == (2, f"Invalid value for '--only': {expected}\n")
 
 
 def test_the_ledger_is_read_in_full() -> None:

@@ -59,9 +59,9 @@ def test_a_piped_table_has_aligned_columns_and_a_line_per_row(
 @pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
 def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
     """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""
-    with terminal("stdout", columns) as read:
+    with terminal("stdout", columns=columns) as screen:
         output.table(COLUMNS, [ROW])
-        lines = re.sub(r"\x1b\[\d*m", "", read()).splitlines()
+        lines = screen.lines
     assert lines[0] == "uuid                        n  detail"
     assert max(map(len, lines)) <= max(columns, len(WHOLE) - 18)
     assert lines[1][:29] == WHOLE[:29]
@@ -90,12 +90,11 @@ def parked(count: int) -> QueueStack:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
-def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
     """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
-    with terminal("stdout", 80, encoding=encoding) as read:
-        monkeypatch.setattr(cli, "Stack", lambda *_, **__: parked(30))
+    with terminal("stdout", parked(30), encoding=encoding) as screen:
         assert cli.main(["parked", "list"]) == 0
-        lines = re.sub(r"\x1b\[\d*m", "", read()).splitlines()
+        lines = screen.lines
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert lines[:3] == [
@@ -131,13 +130,12 @@ def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: 
 
     class Watched(QueueStack):
         def output(self, name: str) -> str:
-            read("reading the .* queue|sent.*0/1")
+            assert re.search("reading the .* queue|sent.*0/1", screen.raw)
             return super().output(name)
 
     (tmp_path / "sent.csv").write_text("uuid,status\na,Success\n")
     file = [] if "parked" in words else ["--file", str(tmp_path / "sent.csv")]
-    with terminal("stderr") as read, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "Stack", lambda *_, **__: Watched(Sqs([])))
+    with terminal("stderr", Watched(Sqs([]))) as screen, pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "find", lambda *_: [])
         assert cli.main([*words.split(), *file]) == (words == "account")
 
@@ -145,8 +143,9 @@ def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
 def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
     """An editor's shell would be full of control characters, or an operator who set NO_COLOR would see colours."""
-    with terminal("stderr", 120, **environment) as read, output.progress("to be replayed", 10) as tell:
-        tell(3)
-        text = read("3/10" if "NO_COLOR" in environment else "\0")
-    assert "TERM" not in environment or text == ""
+    with terminal("stderr", columns=120, **environment) as screen:
+        with output.progress("to be replayed", 10) as tell:
+            tell(3)
+        text = screen.raw
+    assert ("3/10" in text) == ("TERM" not in environment)
     assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)

@@ -130,6 +130,15 @@ def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None
     assert saved == set(names(60))
 
 
+@pytest.mark.parametrize("words", ["list", "replay --yes", "discard --yes"])
+def test_an_empty_queue_is_no_failure(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script would fail on an empty queue."""
+    monkeypatch.chdir(tmp_path)
+    nothing = "No visible messages on the parked queue of a-stack (eu-central-1).\n"
+    assert run(QueueStack(Sqs([])), "parked", *words.split()) == Ended(0, nothing, "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_to_discard_into_is_named_after_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an ARN as --stack, the file would be in a directory that does not exist."""
     monkeypatch.chdir(tmp_path)

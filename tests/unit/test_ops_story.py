@@ -200,7 +200,7 @@ def deferrals(number: int) -> Sequence[dict[str, Any]]:
     return [line(NOON + 60 * n, "result.deferred", **facts, receive_count=n + 1) for n in range(number)]
 
 
-def test_equal_deferrals_are_one_row_of_a_table_for_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_deferrals_are_one_row_of_a_table_for_80_columns() -> None:
     """An outage of hours would push the story off the screen, or break its words."""
     stack = stack_of("delivered Success 9, ledger Success 9", *deferrals(8))
     first, *rows = run(stack, "story", CALL).out.splitlines()
@@ -211,12 +211,11 @@ def test_equal_deferrals_are_one_row_of_a_table_for_80_columns(monkeypatch: pyte
     )
     assert [row.split()[2] for row in rows[1:3]] == ["delivered", "confirmed"]
     assert len(run(stack, "story", CALL, "--json").out.splitlines()) == 10
-    with terminal("stdout", 80) as read:
-        monkeypatch.setattr(cli, "Stack", lambda *_, **__: stack)
+    with terminal("stdout", stack) as screen:
         assert cli.main(["story", CALL]) == 0
-        shown = re.sub(r"\x1b\[[\d;]*m", "", read())
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "Service Unavailable, receive 8" in " ".join(shown.split())
+        lines = screen.lines
+    assert max(map(len, lines)) <= 80
+    assert "Service Unavailable, receive 8" in " ".join(" ".join(lines).split())
 
 
 def test_the_search_goes_back_as_far_as_asked() -> None:
@@ -230,3 +229,12 @@ def test_the_search_goes_back_as_far_as_asked() -> None:
     stack = FakeStack(**{**log(), "start_query": search}, receive_message={})
     assert run(stack, "story", CALL, "--days", "10").status == 1
     assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400)
+
+
+def test_an_unknown_story_has_status_1_and_no_json() -> None:
+    """A script could not distinguish an unknown result from a known one, or would read a sentence as JSON."""
+    stack = FakeStack(**log(), receive_message={})
+    plain, as_json = run(stack, "story", "unknown"), run(stack, "story", "unknown", "--json")
+    assert (plain.status, plain.err, as_json.status, as_json.out) == (1, "", 1, "")
+    for said in (plain.out, as_json.err):
+        assert said.startswith("Nothing is known of unknown in a-stack (eu-central-1) since ")
