@@ -35,6 +35,7 @@ class Sqs:
         premature: how often it may make a message visible too early.
         fails_at: the number of the call that fails; 0: none.
         failure: how it fails.
+        fields: of messages that are not as usual, by message id.
     """
 
     def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
@@ -44,6 +45,7 @@ class Sqs:
         self.refused: Collection[str] = ()
         self.premature = self.fails_at = 0
         self.failure: BaseException = KeyboardInterrupt()
+        self.fields: dict[str, dict[str, Any]] = {}
         self._newest: dict[str, str] = {}
         self._random = random.Random(seed)
         self._calls = 0
@@ -71,8 +73,8 @@ class Sqs:
 
     def _message(self, one: str) -> dict[str, Any]:
         body = json.dumps({"uuid": one, "status": "Success"})
-        attributes = {"SentTimestamp": "1763800000123"}
-        return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
+        usual = {"MessageId": one, "Body": body, "Attributes": {"SentTimestamp": "1763800000123"}}
+        return {**usual, "ReceiptHandle": self._newest[one], **self.fields.get(one, {})}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         """Answer as boto3 does; a body that has the text "silent" is neither taken nor refused."""

@@ -1,15 +1,13 @@
 """Tables, progress, numbers and times for people, on terminals of every kind and in pipes."""
 
-import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from ops import cli, logs, output
 from tests.support.aws import QueueStack, Sqs
-from tests.support.operator import run, terminal
+from tests.support.operator import terminal
 
 COLUMNS = ("uuid", "n", "detail")
 ROW = ("01JV5V54KPYK9GB29265EQRZ4C", 7, "HTTP 404 The flash call does not exist")
@@ -67,61 +65,6 @@ def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
     assert lines[1][:29] == WHOLE[:29]
     assert " ".join(line[31:] for line in lines[1:]) == ROW[2]
     assert columns < 69 or len(lines) == 2
-
-
-def parked(count: int) -> QueueStack:
-    """Return a stack with parked messages of three reasons, with long uuids, and details that are equal or not."""
-
-    class Parked(Sqs):
-        def _message(self, one: str) -> dict[str, object]:
-            number, sent_at = int(one), int(time.time() * 1000) - (9 * 86_400 - 60 * int(one)) * 1000
-            reason = ("rejected", "retries_exhausted", "conflicting_status")[number % 3]
-            detail = f"Failed was confirmed at {number}" if number % 3 == 2 else "HTTP 503 Service unavailable"
-            said = {"reason": reason, "detail": detail, **({"http_status": "503"} if number % 3 else {})}
-            body = {"uuid": f"6e1c1f9e-27ab-4b6e-9c1e-{number:012}" + "x" * (number % 2), "status": "success"}
-            return {
-                **super()._message(one),
-                "Body": json.dumps(body),
-                "Attributes": {"SentTimestamp": str(sent_at)},
-                "MessageAttributes": {key: {"StringValue": value} for key, value in said.items()},
-            }
-
-    return QueueStack(Parked([str(number) for number in range(count)]))
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
-def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
-    """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
-    with terminal("stdout", parked(30), encoding=encoding) as screen:
-        assert cli.main(["parked", "list"]) == 0
-        lines = screen.lines
-    assert len(lines) < 24
-    assert max(map(len, lines)) <= 80
-    assert lines[:3] == [
-        "expires in  uuid                                  status  reason",
-        "! 23 h      6e1c1f9e-27ab-4b6e-9c1e-000000000000          rejected",
-        "! 24 h      6e1c1f9e-27ab-4b6e-9c1e-000000000...          retries_exhausted 503",
-    ]
-    assert lines[9:12] == [
-        "... and 22 more: --json shows each in full.",
-        "",
-        "messages  reason                  newest  expires in  detail",
-    ]
-    assert lines[12] == "      10  rejected                8 d     ! 23 h      HTTP 503 Service"
-    counted = " ".join(line[54:].strip() for line in lines[16:])
-    assert "1 x Failed was confirmed" in counted
-    assert "8 others" in counted
-    assert lines[-2:] == [
-        "30 messages on the parked queue of a-stack (eu-central-1).",
-        "What to do, by reason: docs/runbook.md#parked-queue-not-empty",
-    ]
-
-
-def test_a_piped_list_has_a_line_for_each_message() -> None:
-    """`grep` would not find a parked call."""
-    ended = run(parked(30), "parked", "list")
-    uuids = [f"-{number:012}" + "x" * (number % 2) + " " for number in range(30)]
-    assert [sum(uuid in line for line in ended.out.splitlines()) for uuid in uuids] == [1] * 30
 
 
 @pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])

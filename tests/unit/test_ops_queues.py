@@ -1,7 +1,11 @@
-"""A message is deleted only after it was sent or saved, and all others are visible again, whatever fails."""
+"""Messages are listed and filtered, and one is deleted only after it was sent or saved, whatever fails."""
 
 import json
+import os
 import re
+import signal
+import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,23 +16,27 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops import parked
+from ops import cli, parked
 from ops.queues import MAX_CALL_BYTES, Depth, Message, Queue
 from tests.support.aws import URL, QueueStack, Sqs, counts
-from tests.support.operator import Ended, run
+from tests.support.operator import Ended, run, terminal
 
 DENIED = ClientError({"Error": {"Code": "AccessDenied"}}, "AnyCall")
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def names(number: int) -> list[str]:
-    """Return a number of message ids."""
+    """Return a number of message ids, which are the uuids, too."""
     return [f"m{n:03}" for n in range(number)]
 
 
-def replay(sqs: Sqs, *chosen: str, rate: int = 1000) -> Ended:
-    """Replay the messages with these ids, or all."""
-    options = [word for one in chosen for word in ("--message-id", one)]
-    return run(QueueStack(sqs), "parked", "replay", "--yes", "--rate", str(rate), *options)
+def on_parked(sqs: Sqs, words: str, *more: str, typed: str | None = None) -> Ended:
+    """Run a command on the parked queue."""
+    return run(QueueStack(sqs), "parked", *words.split(), *more, typed=typed)
 
 
 def logged(sqs: Sqs, what: str) -> list[str]:
@@ -39,6 +47,9 @@ def logged(sqs: Sqs, what: str) -> list[str]:
 def look(sqs: Sqs, seen: Callable[[int], object] = lambda _: None) -> list[Message]:
     """Look at the parked queue."""
     return Queue(sqs, URL).look(seen)
+
+
+# ---- replay and discard ----
 
 
 @settings(max_examples=150)
@@ -53,7 +64,7 @@ def test_only_chosen_and_sent_messages_are_deleted(data: st.DataObject) -> None:
     sqs.failure = data.draw(st.sampled_from([KeyboardInterrupt(), DENIED]))
     premature = bool(sqs.premature)
 
-    ended = replay(sqs, *chosen)
+    ended = on_parked(sqs, "replay --yes --rate 1000", *(word for one in chosen for word in ("--message-id", one)))
 
     gone, sent = set(ids) - sqs.left.keys(), logged(sqs, "sent")
     wanted = chosen or set(ids)
@@ -72,6 +83,214 @@ def test_only_chosen_and_sent_messages_are_deleted(data: st.DataObject) -> None:
         assert ended.status == (130 if isinstance(sqs.failure, KeyboardInterrupt) else 2)
 
 
+@pytest.mark.parametrize("rate", [2, 100])
+def test_a_replay_keeps_to_its_rate(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would flood the endpoint."""
+    sqs, slept, now = Sqs(names(30)), list[tuple[int, float]](), 1_763_800_100.0
+    clock = SimpleNamespace(
+        time=lambda: now, monotonic=lambda: now, sleep=lambda s: slept.append((len(logged(sqs, "sent")), s))
+    )
+    monkeypatch.setattr(parked, "time", clock)
+    assert on_parked(sqs, f"replay --yes --rate {rate}").status == 0
+    assert [sent for sent, _ in slept] == list(range(min(10, rate), 31, min(10, rate)))
+    assert sum(seconds for _, seconds in slept) == pytest.approx(30 / rate)
+
+
+def test_messages_that_are_left_are_reported() -> None:
+    """A script would treat a partial replay as complete."""
+    sqs = Sqs(names(4))
+    sqs.refused, sqs.undeletable = ["m001"], ["m002"]
+    ended = on_parked(sqs, "replay --yes")
+    assert (ended.status, ended.out.splitlines()[-1]) == (1, "2 messages replayed.")
+    left = "SQS did not take or delete 2 messages. Repeat the command safely."
+    assert ended.err.splitlines() == ["SQS refused m001: Refused why", left]
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "status", "says"),
+    [
+        ("replay --dry-run", None, 0, "Dry run: nothing was done."),
+        ("replay", None, 2, "No terminal to ask on: add --yes, or --dry-run"),
+        ("replay", "n\n", 0, "Send 3 messages to the result queue of a-stack (eu-central-1)? [y/N]"),
+        ("replay", "", 130, "Interrupted. Nothing is lost."),
+        ("discard --dry-run --to saved", None, 0, "Dry run: nothing was done."),
+        ("discard --to saved", "n\n", 0, "Delete 3 messages permanently, after saving them to saved? [y/N]"),
+        ("discard --to saved", "y\n", 0, "3 messages deleted."),
+    ],
+)
+def test_nothing_is_changed_without_a_yes(
+    words: str, typed: str | None, status: int, says: str, tmp_path: Path
+) -> None:
+    """A script or a typing mistake would delete messages."""
+    sqs, agreed = Sqs(names(3)), typed == "y\n"
+    ended = on_parked(sqs, words, typed=typed)
+    assert ended.status == status
+    assert says in ended.out + ended.err
+    assert sqs.left == ({} if agreed else dict.fromkeys(names(3), True))
+    assert (len(sqs.log), len(list(tmp_path.iterdir()))) == ((3, 1) if agreed else (0, 0))
+
+
+def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would send results that somebody else has corrected during the question."""
+    sqs, times = Sqs(names(3)), iter([0.0, 301.0])
+    monkeypatch.setattr(parked, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: next(times)))
+    ended = on_parked(sqs, "replay --yes")
+    assert (ended.status, sqs.log) == (2, [])
+    assert ended.err == "The messages are visible to others again: repeat the command.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "did"),
+    [
+        ("replay --yes --rate 10", signal.SIGINT, "replayed"),
+        ("replay --yes --rate 10", signal.SIGTERM, "replayed"),
+        ("discard --yes --to saved", signal.SIGINT, "deleted"),
+    ],
+)
+def test_an_interruption_says_how_many_are_done_and_hides_none(
+    words: str, number: signal.Signals, did: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C an operator would not know what is deleted, wait for minutes, or find a message in no file."""
+    sleep = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=lambda _: signal.raise_signal(number))
+    monkeypatch.setattr(parked, "time", sleep)
+    sqs = Sqs(names(60))
+    ended = on_parked(sqs, words)
+    said = [line for line in ended.err.splitlines() if line]
+    assert (ended.status, said) == (130, [f"At least 10 of 60 {did}.", "Interrupted. Nothing is lost."])
+    assert sqs.left == dict.fromkeys(names(60)[10:], True)
+    if did == "deleted":
+        assert [json.loads(line)["message_id"] for line in Path("saved").read_text().splitlines()] == names(60)
+
+
+@pytest.mark.parametrize("words", ["list", "replay --yes", "discard --yes"])
+def test_an_empty_queue_is_no_failure(words: str, tmp_path: Path) -> None:
+    """A script would fail on an empty queue."""
+    nothing = "No visible messages on the parked queue of a-stack (eu-central-1).\n"
+    assert on_parked(Sqs([]), words) == Ended(0, nothing, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_discarded_messages_can_be_corrected_and_sent_again(tmp_path: Path) -> None:
+    """Messages discarded by mistake would be lost, or every user of the machine could read them."""
+    sqs = Sqs(names(2))
+    sqs.fields["m001"] = {"Body": '{"uuid": "m001", "status": "OK"}'}
+    assert on_parked(sqs, "discard --yes").status == 0
+    (file,) = tmp_path.iterdir()
+    assert re.fullmatch(r"parked-a-stack-\d{8}T\d{6}Z\.jsonl", file.name), "the stack's name, not its ARN"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    send = ("send", "--file", str(file))
+    refused = run(QueueStack(sqs), *send)
+    assert (refused.status, refused.err.partition(":")[0], logged(sqs, "sent")) == (2, "line 2", [])
+    file.write_text(file.read_text().replace('"status": null', '"status": "Failed"'))
+    assert run(QueueStack(sqs), *send).status == 0
+    assert [body for what, body in sqs.log if what == "sent"] == [
+        json.dumps({"uuid": one, "status": status}) for one, status in (("m001", "Failed"), ("m000", "Success"))
+    ]
+
+
+@pytest.mark.parametrize("name", ["exists", "none/saved", "x" * 1000, "/dev/full"])
+def test_messages_that_cannot_be_saved_are_not_deleted(name: str, tmp_path: Path) -> None:
+    """Messages would be deleted without a copy, or the only copy of others would be overwritten."""
+    (tmp_path / "exists").write_text("precious")
+    sqs = Sqs(names(3))
+    ended = on_parked(sqs, "discard --yes --to", str(tmp_path / name))
+    assert ended.status == 2
+    assert re.search(r" can't be written: .*\. Nothing was deleted\.\n$", ended.err)
+    assert (sqs.left, sqs.log) == (dict.fromkeys(names(3), True), [])
+    assert (tmp_path / "exists").read_text() == "precious"
+
+
+def test_messages_are_on_the_disk_before_one_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that dies during a discard would lose messages."""
+    sqs, sizes = Sqs(names(3)), list[int]()
+
+    def die(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    assert on_parked(sqs, "discard --yes --to saved").status == 130
+    assert (sqs.log, sizes) == ([], [Path("saved").stat().st_size])
+    assert sizes[0] > 3 * 100
+
+
+# ---- list ----
+
+
+def parked_mix(count: int) -> Sqs:
+    """Return a queue with messages of three reasons, with long uuids, and details that are equal or not."""
+    sqs = Sqs([str(number) for number in range(count)])
+    for number in range(count):
+        reason = ("rejected", "retries_exhausted", "conflicting_status")[number % 3]
+        detail = f"Failed was confirmed at {number}" if number % 3 == 2 else "HTTP 503 Service unavailable"
+        said = {"reason": reason, "detail": detail, **({"http_status": "503"} if number % 3 else {})}
+        body = {"uuid": f"6e1c1f9e-27ab-4b6e-9c1e-{number:012}" + "x" * (number % 2), "status": "success"}
+        sqs.fields[str(number)] = {
+            "Body": json.dumps(body),
+            "Attributes": {"SentTimestamp": str(int(time.time() * 1000) - (9 * 86_400 - 60 * number) * 1000)},
+            "MessageAttributes": {key: {"StringValue": value} for key, value in said.items()},
+        }
+    return sqs
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
+def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
+    """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
+    with terminal("stdout", QueueStack(parked_mix(30)), encoding=encoding) as screen:
+        assert cli.main(["parked", "list"]) == 0
+        lines = screen.lines
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == [
+        "expires in  uuid                                  status  reason",
+        "! 23 h      6e1c1f9e-27ab-4b6e-9c1e-000000000000          rejected",
+        "! 24 h      6e1c1f9e-27ab-4b6e-9c1e-000000000...          retries_exhausted 503",
+    ]
+    assert lines[9:12] == [
+        "... and 22 more: --json shows each in full.",
+        "",
+        "messages  reason                  newest  expires in  detail",
+    ]
+    assert lines[12] == "      10  rejected                8 d     ! 23 h      HTTP 503 Service"
+    counted = " ".join(line[54:].strip() for line in lines[16:])
+    assert "1 x Failed was confirmed" in counted
+    assert "8 others" in counted
+    assert lines[-2:] == [
+        "30 messages on the parked queue of a-stack (eu-central-1).",
+        "What to do, by reason: docs/runbook.md#parked-queue-not-empty",
+    ]
+
+
+def test_a_piped_list_has_a_line_for_each_message() -> None:
+    """`grep` would not find a parked call."""
+    lines = on_parked(parked_mix(30), "list").out.splitlines()
+    assert [sum(f"-{number:012}" in line for line in lines) for number in range(30)] == [1] * 30
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ("", "0 1 2 3 4 5"),
+        ("--reason rejected", "0 3"),
+        ("--reason rejected --reason conflicting_status", "0 2 3 5"),
+        ("--uuid 6e1c1f9e-27ab-4b6e-9c1e-000000000002 --uuid none", "2"),
+        ("--message-id 1 --message-id 3", "1 3"),
+        ("--message-id 1 --message-id 3 --reason rejected", "3"),
+    ],
+)
+def test_a_message_is_chosen_if_it_meets_each_condition(filters: str, ids: str) -> None:
+    """An operator would replay or discard results of another reason, or of another call."""
+    listed = on_parked(parked_mix(6), f"list --json {filters}")
+    assert (listed.status, listed.err) == (0, "")
+    assert [json.loads(line)["message_id"] for line in listed.out.splitlines()] == ids.split()
+    sentence = on_parked(parked_mix(6), f"list {filters}").out
+    assert ("; 1 match." in sentence) == (len(ids) == 1)
+    assert ("No match for none." in sentence) == ("none" in filters)
+
+
+# ---- one queue ----
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 60), st.integers(0, 2**32), st.sampled_from([0, 20, 10_000]))
 def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, premature: int) -> None:
@@ -85,85 +304,18 @@ def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, p
     assert all(sqs.left.values())
 
 
-@pytest.mark.parametrize("rate", [2, 100])
-def test_a_replay_keeps_to_its_rate(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay would flood the endpoint."""
-    sqs, slept, now = Sqs(names(30)), list[tuple[int, float]](), 1_763_800_100.0
-    clock = SimpleNamespace(
-        time=lambda: now, monotonic=lambda: now, sleep=lambda s: slept.append((len(logged(sqs, "sent")), s))
-    )
-    monkeypatch.setattr(parked, "time", clock)
-    assert replay(sqs, rate=rate).status == 0
-    assert [sent for sent, _ in slept] == list(range(min(10, rate), 31, min(10, rate)))
-    assert sum(seconds for _, seconds in slept) == pytest.approx(30 / rate)
+def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator would read about a failed clean-up, and not about the missing permission."""
 
+    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
 
-def test_messages_that_are_left_are_reported() -> None:
-    """A script would treat a partial replay as complete."""
-    sqs = Sqs(names(4))
-    sqs.refused, sqs.undeletable = ["m001"], ["m002"]
-    ended = replay(sqs)
-    assert (ended.status, ended.out.splitlines()[-1]) == (1, "2 messages replayed.")
-    left = "SQS did not take or delete 2 messages. Repeat the command safely."
-    assert ended.err.splitlines() == ["SQS refused m001: Refused why", left]
-
-
-def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay would send results that somebody else has corrected during the question."""
-    sqs, times = Sqs(names(3)), iter([0.0, 301.0])
-    monkeypatch.setattr(parked, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: next(times)))
-    ended = replay(sqs)
-    assert (ended.status, sqs.log) == (2, [])
-    assert ended.err == "The messages are visible to others again: repeat the command.\n"
-
-
-def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know what is deleted, or a deleted message would be in no file."""
-    sqs, path = Sqs(names(60), seed=3), tmp_path / "discarded.jsonl"
-    look(sqs)
-    receives, sqs = sqs._calls, Sqs(names(60), seed=3)
-    sqs.fails_at = receives + 3
-    ended = run(QueueStack(sqs), "parked", "discard", "--yes", "--to", str(path))
-    assert (ended.status, ended.err.split("\n")[0]) == (130, "At least 20 of 60 deleted.")
-    assert sqs.left == dict.fromkeys(names(60)[20:], True)
-    saved = {json.loads(line)["message_id"] for line in path.read_text().splitlines()}
-    assert saved == set(names(60))
-
-
-@pytest.mark.parametrize("words", ["list", "replay --yes", "discard --yes"])
-def test_an_empty_queue_is_no_failure(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script would fail on an empty queue."""
-    monkeypatch.chdir(tmp_path)
-    nothing = "No visible messages on the parked queue of a-stack (eu-central-1).\n"
-    assert run(QueueStack(Sqs([])), "parked", *words.split()) == Ended(0, nothing, "")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_to_discard_into_is_named_after_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an ARN as --stack, the file would be in a directory that does not exist."""
-    monkeypatch.chdir(tmp_path)
-    assert run(QueueStack(Sqs(names(1))), "parked", "discard", "--yes").status == 0
-    (file,) = tmp_path.iterdir()
-    assert re.fullmatch(r"parked-a-stack-\d{8}T\d{6}Z\.jsonl", file.name)
-
-
-# ---- sending ----
-
-
-def send(sqs: Sqs, tmp_path: Path, number: int) -> Ended:
-    """Send a file of results."""
-    path = tmp_path / "results.csv"
-    path.write_text("uuid,status\n" + "".join(f"{one},Failed\n" for one in names(number)))
-    return run(QueueStack(sqs), "send", "--file", str(path))
-
-
-def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know whether to send the file again."""
-    sqs = Sqs([])
-    sqs.fails_at = 4
-    ended = send(sqs, tmp_path, 95)
-    assert (ended.status, ended.out, ended.err.split("\n")[0]) == (130, "", "At least 30 of 95 sent.")
-    assert logged(sqs, "sent") == sorted(logged(sqs, "sent"), key=lambda one: int(one[1:]) // 10)
+    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
+    sqs = Sqs(names(3))
+    sqs.fails_at, sqs.failure = 2, DENIED
+    with pytest.raises(ClientError, match="AnyCall"):
+        look(sqs)
+    assert len(look(Sqs(names(3)))) == 3
 
 
 def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
@@ -187,27 +339,3 @@ def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
         Depth(visible=1, hidden=20, delayed=300, retention_s=864_000, visibility_s=420),
         321,
     )
-
-
-def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator would read about a failed clean-up, and not about the missing permission."""
-
-    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
-
-    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
-    sqs = Sqs(names(3))
-    sqs.fails_at, sqs.failure = 2, DENIED
-    with pytest.raises(ClientError, match="AnyCall"):
-        look(sqs)
-    assert len(look(Sqs(names(3)))) == 3
-
-
-def test_results_that_sqs_refuses_are_named(tmp_path: Path) -> None:
-    """A script would treat a file that was sent in part as complete."""
-    sqs = Sqs([])
-    sqs.refused = ["m012"]
-    ended = send(sqs, tmp_path, 25)
-    assert (ended.status, ended.err) == (1, "SQS refused line 14: Refused why\n")
-    assert ended.out == "24 results sent to the result queue of a-stack (eu-central-1).\n"
-    assert len(set(logged(sqs, "sent"))) == 24

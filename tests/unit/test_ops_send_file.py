@@ -1,10 +1,9 @@
-"""A file of results is read exactly, or refused with its bad lines; messages are written to a new file."""
+"""A file of results is read exactly, or refused with its bad lines; what SQS did not take is told."""
 
 import contextlib
 import csv
 import io
 import json
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash_call_relay.models import FlashCallResult
-from ops import parked, send
+from ops import send
 from ops.errors import CommandError
-from ops.queues import Message
+from tests.support.aws import QueueStack, Sqs
+from tests.support.operator import Ended, run
 
 A, B = FlashCallResult("a", "Success"), FlashCallResult("b", "Failed")
 NOTHING = "Nothing was done: "
@@ -158,30 +158,34 @@ def test_any_content_is_read_or_refused(read: Read, content: str | bytes) -> Non
     assert all(1 <= number <= height for number in results)
 
 
-# ---- messages written to a file ----
+# ---- sending ----
 
 
-def message(name: str, body: str) -> Message:
-    """Return a parked message."""
-    received = {"MessageId": name, "ReceiptHandle": "h", "Body": body, "Attributes": {"SentTimestamp": "1763800000123"}}
-    return Message.of(received, dead=False)
+def sent(sqs: Sqs, path: Path, number: int) -> Ended:
+    """Send a file of results, m0 and so on."""
+    path.write_text("uuid,status\n" + "".join(f"m{one},Failed\n" for one in range(number)))
+    return run(QueueStack(sqs), "send", "--file", str(path))
 
 
-def test_written_messages_can_be_corrected_and_sent_again(tmp_path: Path, read: Read) -> None:
-    """Messages discarded by mistake would be lost, or every user of the machine could read them."""
-    path, bodies = tmp_path / "discarded.jsonl", ['{"uuid": "b", "status": "Failed"}', '{"uuid": "a", "status": "OK"}']
-    parked._save(str(path), [message(body[10], body) for body in bodies])
-    lines = path.read_text()
-    assert [json.loads(line)["body"] for line in lines.splitlines()] == bodies
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read(lines)[1][0].startswith("line 2: status must be ")
-    assert read(lines.replace('"status": null', '"status": "Success"')) == ({1: B, 2: A}, [])
+def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
+    """After Ctrl-C an operator would not know whether to send the file again, or from which line on."""
+    sqs = Sqs([])
+    sqs.fails_at = 4
+    ended = sent(sqs, tmp_path / "results.csv", 95)
+    assert (ended.status, ended.out, ended.err.split("\n")[0]) == (130, "", "At least 30 of 95 sent.")
+    assert {json.loads(body)["uuid"] for _, body in sqs.log} == {f"m{one}" for one in range(30)}
 
 
-@pytest.mark.parametrize("name", ["exists", "none/discarded.jsonl", "x" * 1000, ""])
-def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
-    """Messages would be deleted without a copy, or the only copy of others would be overwritten."""
-    (tmp_path / "exists").write_text("precious")
-    with pytest.raises(CommandError, match=r"can't be written: .*\. Nothing was deleted\."):
-        parked._save(str(tmp_path / name), [message("m", "x")])
-    assert (tmp_path / "exists").read_text() == "precious"
+def test_results_that_sqs_refuses_are_named_by_their_line(tmp_path: Path) -> None:
+    """A script would treat a file that was sent in part as complete."""
+    sqs = Sqs([])
+    sqs.refused = ["m12"]
+    ended = sent(sqs, tmp_path / "results.csv", 25)
+    assert (ended.status, ended.err) == (1, "SQS refused line 14: Refused why\n")
+    assert ended.out == "24 results sent to the result queue of a-stack (eu-central-1).\n"
+
+
+def test_a_dry_run_sends_nothing() -> None:
+    """An operator who checks a result would send it."""
+    words = ("send", "--uuid", "a", "--status", "Success", "--dry-run")
+    assert run(QueueStack(Sqs([])), *words) == Ended(0, "Dry run: 1 result would be sent.\n", "")
