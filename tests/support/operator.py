@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import IO, Any
@@ -47,34 +47,6 @@ class Operator:
     def process(self, *arguments: str, before: str = "", says: str = "") -> Ended:
         """Run a command in a process of its own, after the Python code `before`; `says`: on its standard input."""
         return process(*arguments, before=before, says=says, environment=self.emulator.environment)
-
-    @contextlib.contextmanager
-    def start(
-        self, *arguments: str, before: str = "", stdin: int = subprocess.DEVNULL
-    ) -> Iterator["subprocess.Popen[str]"]:
-        """Run a command in a new process, after the Python code `before`; kill it at the end of the block."""
-        command: Sequence[str] = ["-m", "ops"]
-        if before:
-            command = ["-c", f"{before}\nimport sys\nfrom ops.cli import main\nsys.exit(main())"]
-        own = {"PATH": os.defpath, "HOME": str(self.emulator.state), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-        with subprocess.Popen(
-            [sys.executable, *command, *arguments],
-            env={**own, **self.emulator.environment},
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-
-def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
-    """Write to the standard input of a process, wait for its end, and return its status and output."""
-    out, err = process.communicate(says, timeout=60)
-    return Ended(process.returncode, out, err)
 
 
 def process(
