@@ -161,11 +161,17 @@ class Aws:
 
     def __init__(self, **replies: Any) -> None:
         self.replies = replies
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+
+    def asked(self, call: str) -> list[dict[str, Any]]:
+        """Return the requests of a call so far."""
+        return [request for name, request in self.requests if name == call]
 
     def __getattr__(self, name: str) -> Any:
         reply = self.replies.get(name, REFUSED)
 
         def answer(*_: object, **request: Any) -> Any:
+            self.requests.append((name, request))
             if isinstance(reply, Exception):
                 raise reply
             return reply(**request) if callable(reply) else reply

@@ -88,18 +88,11 @@ def test_more_results_than_the_queue_has_are_unknown(tmp_path: Path) -> None:
 def test_all_confirmed_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script could not see that nothing is left to do, or the log would be read in part."""
     monkeypatch.setattr(logs, "MAX_LINES", 2)
-    starts = list[int]()
-
-    def search(**request: Any) -> dict[str, Any]:
-        starts.append(request["startTime"])
-        stack.aws.replies |= {"get_query_results": delivered(*found.pop(0))["get_query_results"]}
-        return {"queryId": "query"}
-
-    found = [("a", CALL), ("b",)]
-    stack = busy_stack(start_query=search)
+    parts = iter([("a", CALL), ("b",)])
+    stack = busy_stack(get_query_results=lambda **_: delivered(*next(parts))["get_query_results"])
     ended = account(tmp_path, stack)
     assert (ended.status, ended.out.splitlines()[:2]) == (0, ["results  state      reason", "      3  confirmed"])
-    assert starts[1] == NOW  # the last line's time
+    assert stack.aws.asked("start_query")[1]["startTime"] == NOW, "the last line's time"
 
 
 def test_the_ledger_is_read_in_full() -> None:

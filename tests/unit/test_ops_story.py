@@ -218,23 +218,12 @@ def test_equal_deferrals_are_one_row_of_a_table_for_80_columns() -> None:
     assert "Service Unavailable, receive 8" in " ".join(" ".join(lines).split())
 
 
-def test_the_search_goes_back_as_far_as_asked() -> None:
-    """The answer about a result of last week would be that nothing is known."""
-    asked: list[dict[str, Any]] = []
-
-    def search(**request: Any) -> dict[str, Any]:
-        asked.append(request)
-        return {"queryId": "query"}
-
-    stack = FakeStack(**{**log(), "start_query": search}, receive_message={})
-    assert run(stack, "story", CALL, "--days", "10").status == 1
-    assert asked[0]["startTime"] == int(NOON + 600 - 10 * 86_400)
-
-
 def test_an_unknown_story_has_status_1_and_no_json() -> None:
-    """A script could not distinguish an unknown result from a known one, or would read a sentence as JSON."""
+    """A script would take an unknown result for a known one, or the search would not go back as far as asked."""
     stack = FakeStack(**log(), receive_message={})
-    plain, as_json = run(stack, "story", "unknown"), run(stack, "story", "unknown", "--json")
+    plain, as_json = run(stack, "story", "unknown", "--days", "10"), run(stack, "story", "unknown", "--json")
     assert (plain.status, plain.err, as_json.status, as_json.out) == (1, "", 1, "")
+    days = [(NOON + 600 - query["startTime"]) / 86_400 for query in stack.aws.asked("start_query")]
+    assert days == [10, 3]
     for said in (plain.out, as_json.err):
         assert said.startswith("Nothing is known of unknown in a-stack (eu-central-1) since ")
