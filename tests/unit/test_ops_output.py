@@ -16,42 +16,16 @@ WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [
-        (-1, "0 s"),
-        (119.9, "119 s"),
-        (120, "2 min"),
-        (7199, "119 min"),
-        (2 * 86_400 - 1, "47 h"),
-        (2 * 86_400, "2 d"),
-        (14 * 86_400 - 1, "13 d"),
-    ],
+    [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
 )
 def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
     """A message would expire before the time that the table shows."""
     assert output.duration(seconds) == text
 
 
-def test_numbers_and_times_are_written_for_people() -> None:
-    """An operator would misread a million, or a time of another zone."""
-    assert [output.count(number, "result") for number in (0, 1, 1_234_567)] == [
-        *("0 results", "1 result", "1,234,567 results")
-    ]
-    assert output.timestamp(1_763_800_000.999) == "2025-11-22T08:26:40Z"
-
-
-def test_a_piped_table_has_aligned_columns_and_a_line_per_row(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`grep` and `awk` would see parts of rows, or numbers in a column would not line up."""
-    monkeypatch.setenv("COLUMNS", "20")
-    output.table(COLUMNS, [ROW, ("b", "1,234", None)], right=("n",))
-    assert capsys.readouterr().out.splitlines() == [
-        "uuid                            n  detail",
-        "01JV5V54KPYK9GB29265EQRZ4C      7  HTTP 404 The flash call does not exist",
-        "b                           1,234",
-    ]
-    output.table(COLUMNS, [])
-    assert capsys.readouterr().out == "uuid  n  detail\n"
+def test_a_million_is_readable() -> None:
+    """An operator would misread a million."""
+    assert [output.count(number, "result") for number in (1, 1_234_567)] == ["1 result", "1,234,567 results"]
 
 
 @pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
@@ -68,8 +42,10 @@ def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
 
 
 @pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
-def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: Path) -> None:
-    """An operator would look at an empty screen for seconds, and press Ctrl-C."""
+def test_a_command_shows_that_it_works_before_aws_answers(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator would look at an empty screen for seconds, and press Ctrl-C; or an empty queue would be a failure."""
 
     class Watched(QueueStack):
         def output(self, name: str) -> str:
@@ -81,6 +57,8 @@ def test_a_command_shows_that_it_works_before_aws_answers(words: str, tmp_path: 
     with terminal("stderr", Watched(Sqs([]))) as screen, pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "find", lambda *_: [])
         assert cli.main([*words.split(), *file]) == (words == "account")
+    if "parked" in words:
+        assert capsys.readouterr().out == "No visible messages on the parked queue of a-stack (eu-central-1).\n"
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])

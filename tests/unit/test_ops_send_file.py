@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,30 +123,6 @@ def test_a_bad_file_is_refused_with_what_to_correct(read: Read, text: str | byte
     assert not results
 
 
-def test_repeated_lines_are_left_out(read: Read) -> None:
-    """A copied line would make the file bad."""
-    assert read("uuid,status\na,Success\nb,Failed\na,Success\n") == ({2: A, 3: B}, ["1 repeated line left out."])
-
-
-@given(results=st.lists(RESULTS, min_size=1, max_size=20), end=st.sampled_from(["\n", "\r\n"]), as_csv=st.booleans())
-def test_every_file_of_a_program_is_read_exactly(
-    read: Read, results: list[FlashCallResult], end: str, *, as_csv: bool
-) -> None:
-    """A result with a quote or a comma in its uuid would be lost, or reported for another call."""
-    text, wanted = io.StringIO(newline=""), {one.uuid: one.status for one in reversed(results)}
-    rows = [("uuid", "status"), *((one.uuid, one.status) for one in results)]
-    if as_csv:
-        csv.writer(text, lineterminator=end).writerows(rows)
-    else:
-        text.writelines(json.dumps({"uuid": uuid, "status": status}) + end for uuid, status in rows[1:])
-    read_back, said = read(text.getvalue())
-    if any(wanted[one.uuid] != one.status for one in results) or any(send.NO_UUID.fullmatch(one) for one in wanted):
-        assert said[-1].startswith(NOTHING)
-    else:
-        assert {one.uuid: one.status for one in read_back.values()} == wanted
-        assert len(read_back) == len(wanted)
-
-
 @settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=())) | SOUP | SOUP.map("uuid,status\n".__add__) | st.binary())
 def test_any_content_is_read_or_refused(read: Read, content: str | bytes) -> None:
@@ -165,15 +140,6 @@ def sent(sqs: Sqs, path: Path, number: int) -> Ended:
     """Send a file of results, m0 and so on."""
     path.write_text("uuid,status\n" + "".join(f"m{one},Failed\n" for one in range(number)))
     return run(QueueStack(sqs), "send", "--file", str(path))
-
-
-def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know whether to send the file again, or from which line on."""
-    sqs = Sqs([])
-    sqs.fails_at = 4
-    ended = sent(sqs, tmp_path / "results.csv", 95)
-    assert (ended.status, ended.out, ended.err.split("\n")[0]) == (130, "", "At least 30 of 95 sent.")
-    assert {json.loads(body)["uuid"] for _, body in sqs.log} == {f"m{one}" for one in range(30)}
 
 
 def test_results_that_sqs_refuses_are_named_by_their_line(tmp_path: Path) -> None:

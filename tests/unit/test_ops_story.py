@@ -63,20 +63,19 @@ deferred Success timeout 1, settle.failed 1 hide:, deferred Success timeout 8
 deferred Success timeout 1, settle.failed 1 hide:
     Not yet: Success waits on the result queue; its next attempt was due at 12:08 (run `doctor`).
 parked Success rejected 1, parked-queue Success rejected 1
-    It needs a person: the parked queue holds Success (rejected). docs/runbook.md#parked-queue-not-empty says what to
-    do.
+    It needs a person: the parked queue holds Success (rejected). #parked-queue-not-empty says what to do.
 delivered Failed 0, ledger Failed 0, parked Success conflicting_status 1, parked-queue Success conflicting_status 1
-    It needs a person: the parked queue holds Success (conflicting_status). docs/runbook.md#parked-queue-not-empty
-    says what to do. BetaTel got Failed at 12:00.
+    It needs a person: the parked queue holds Success (conflicting_status). #parked-queue-not-empty says what to do.
+    BetaTel got Failed at 12:00.
 deferred Success relay_error 1, dead-letter-queue Success 0
-    It needs a person: the dead-letter queue holds Success (receives_exhausted).
-    docs/runbook.md#dead-letter-queue-not-empty says what to do.
+    It needs a person: the dead-letter queue holds Success (receives_exhausted). #dead-letter-queue-not-empty says what
+    to do.
 parked Success rejected 1, parked-queue Success rejected 1, deferred Failed timeout 2
-    It needs a person: the parked queue holds Success (rejected). docs/runbook.md#parked-queue-not-empty says what to
-    do. Not yet: Failed waits on the result queue; its next attempt is due at 12:22.
+    It needs a person: the parked queue holds Success (rejected). #parked-queue-not-empty says what to do. Not yet:
+    Failed waits on the result queue; its next attempt is due at 12:22.
 parked Success rejected 1, parked-queue Success rejected 1, deferred Success timeout 2
-    It needs a person: the parked queue holds Success (rejected). docs/runbook.md#parked-queue-not-empty says what to
-    do. Not yet: Success waits on the result queue; its next attempt is due at 12:22.
+    It needs a person: the parked queue holds Success (rejected). #parked-queue-not-empty says what to do. Not yet:
+    Success waits on the result queue; its next attempt is due at 12:22.
 parked Success rejected 1
     Success was parked at 12:01 (rejected) and is on neither queue: it was discarded, or replayed and waits.
 parked Success rejected 1, deferred Success timeout 2
@@ -89,32 +88,27 @@ delivered Failed 0, ledger Failed 0, parked Success conflicting_status 1
 delivered Failed 0, parked Success conflicting_status 0, delivered Success 1, ledger Success 1
     It is confirmed: BetaTel got Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0
-    The ledger has no entry of it (forgotten, or never written): the relay sends its next result. BetaTel got Failed
-    at 12:00.
+    The ledger has no entry of it (forgotten, or never written): the relay sends its next result. BetaTel got Failed at
+    12:00.
 delivered Success 0, deferred Success timeout 1, delivered Success 2, ledger Success 2
     It is confirmed: BetaTel got Success at 12:00, then Success at 12:02; its last word is Success.
 ledger Success 8, delivered Success 0
     It is confirmed: BetaTel got Success at 12:00, then Success at 12:08; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Failed 0
-    It needs a person: both statuses were confirmed, and the ledger has Failed:
-    docs/runbook.md#both-statuses-confirmed. BetaTel got Failed at 12:00, then Success at 12:01; its last word is
-    Success.
+    It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
+    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Success 1
-    It needs a person: both statuses were confirmed, and the ledger has Success:
-    docs/runbook.md#both-statuses-confirmed. BetaTel got Failed at 12:00, then Success at 12:01; its last word is
-    Success.
+    It needs a person: both statuses were confirmed, and the ledger has Success: #both-statuses-confirmed. BetaTel got
+    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Failed 0, duplicate Failed 2
-    It needs a person: both statuses were confirmed, and the ledger has Failed:
-    docs/runbook.md#both-statuses-confirmed. BetaTel got Failed at 12:00, then Success at 12:01; its last word is
-    Success.
+    It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
+    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1
-    It needs a person: both statuses were confirmed, and the ledger has no entry:
-    docs/runbook.md#both-statuses-confirmed. BetaTel got Failed at 12:00, then Success at 12:01; its last word is
-    Success.
+    It needs a person: both statuses were confirmed, and the ledger has no entry: #both-statuses-confirmed. BetaTel got
+    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger Failed 0
-    It needs a person: both statuses were confirmed, and the ledger has Failed:
-    docs/runbook.md#both-statuses-confirmed. BetaTel got Failed at 12:00, then Success at 12:01; its last word is
-    Success.
+    It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
+    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, deferred Success timeout 2
     Not yet: Success waits on the result queue; its next attempt is due at 12:22. BetaTel got Failed at 12:00, then
     Success at 12:01; its last word is Success.
@@ -190,7 +184,7 @@ def test_the_last_line_is_true(history: str, says: str) -> None:
         group for group in ("parked", "dead") if f"{group}-queue " in history or f"{group}-letter-queue " in history
     ]
     assert commands == [f"-> flash-call-relay --stack a-stack {group} list --uuid {CALL}" for group in groups]
-    assert re.sub(r"2026-11-24T(\d\d:\d\d):00Z", r"\1", answer) == says
+    assert re.sub(r"2026-11-24T(\d\d:\d\d):00Z|docs/runbook.md(?=#)", r"\1", answer) == says
 
 
 def deferrals(number: int) -> Sequence[dict[str, Any]]:
