@@ -72,20 +72,14 @@ def process(
     return Ended(done.returncode, done.stdout or "", done.stderr)
 
 
-class Keyboard(io.StringIO):
-    """A terminal's standard input, with what a person types; then Ctrl-D."""
-
-    def isatty(self) -> bool:
-        """Return that a person is there to be asked."""
-        return True
-
-
 def run(stack: Any, *arguments: str, typed: str | None = None) -> Ended:
     """Run a command in this process, on a stack in memory; without a text that is typed, there is no terminal."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "Stack", lambda *_, **__: stack)
         if typed is not None:
-            patch.setattr(sys, "stdin", Keyboard(typed))
+            keyboard = io.StringIO(typed)  # ends with Ctrl-D
+            patch.setattr(keyboard, "isatty", lambda: True)
+            patch.setattr(sys, "stdin", keyboard)
         return in_this_process(*arguments)
 
 
