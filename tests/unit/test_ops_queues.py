@@ -335,8 +335,6 @@ OF_LAMBDA = {"RequestID": "1f2e", "ErrorCode": "200", "ErrorMessage": "Task time
 OF_EVENTBRIDGE = {"RULE_ARN": "arn:rule", "TARGET_ARN": "arn:t", "ERROR_CODE": "NO_PERMISSIONS", "ERROR_MESSAGE": "no"}
 
 UUIDS = st.sampled_from("abc") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
-STATUSES = st.sampled_from(["Success", "Failed", "success", None])
-PADDING = st.sampled_from([0, 0, 1, LIMIT - 90, LIMIT, 2 * LIMIT])
 
 
 def body_of(uuid: object, status: object, padding: int = 0, *, envelope: bool = False) -> str:
@@ -393,8 +391,8 @@ def test_a_binary_attribute_is_ignored() -> None:
 
 @given(
     uuid=UUIDS | st.none(),
-    status=STATUSES,
-    padding=PADDING,
+    status=st.sampled_from(["Success", "Failed", "success", None]),
+    padding=st.sampled_from([0, 0, 1, LIMIT - 90, LIMIT, 2 * LIMIT]),
     new=st.sampled_from([None, "Success", "Failed"]),
     envelope=st.booleans(),
 )
