@@ -109,9 +109,6 @@ def test_an_error_says_what_to_do(error: Exception, wanted: str) -> None:
     assert "signed-token" not in said
 
 
-# ---- a machine and its configuration ----
-
-
 @pytest.fixture
 def failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Failure:
     """Return a function that runs a command with these settings, and returns the sentence of its failure.

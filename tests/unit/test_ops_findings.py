@@ -250,9 +250,9 @@ def test_what_sqs_did_not_do_and_contradictions_have_a_line() -> None:
     assert step == "docs/runbook.md#both-statuses-confirmed flash-call-relay --stack a-stack story 'a call'"
 
 
-def alarms(actions: list[str], *subscriptions: str) -> FakeStack:
+def alarms(actions: list[str], *subscriptions: str, state: str = "OK") -> FakeStack:
     """Return a stack with an alarm, an address and its subscriptions, beside a stack whose name begins alike."""
-    facts = {"StateValue": "OK", "AlarmActions": actions}
+    facts = {"StateValue": state, "StateReason": "5 > 0", "AlarmActions": actions}
     mine = {"AlarmName": "a-stack-one", "AlarmDescription": "First: --stack a-stack doctor", **facts}
     other = {"AlarmName": "a-stack-2-one", "AlarmDescription": "First: --stack a-stack-2 doctor", "StateValue": "ALARM"}
     return FakeStack(
@@ -270,6 +270,7 @@ def alarms(actions: list[str], *subscriptions: str) -> FakeStack:
         (alarms([]), ["none of 1", "the alarms notify nobody"]),
         (alarms(["a topic", "a company's topic"], "Deleted", "arn:aws:sns:x"), ["none of 1"]),
         (alarms(["a company's topic"]), ["none of 1"]),
+        (alarms(["a company's topic"], state="ALARM"), ["a-stack-one is in ALARM: 5 > 0"]),
         (FakeStack({"Monitoring": "false"}), ["the stack has none (Monitoring is false)"]),
     ],
 )

@@ -42,9 +42,6 @@ LINES = (
 )
 
 
-# ---- the view ----
-
-
 def stack(*depths: Any, state: str = "Enabled") -> FakeStack:
     """Return a stack with these depths of the result queue, one for each refresh."""
     results = iter(depths)
@@ -117,9 +114,6 @@ def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: Si
     monkeypatch.setattr(clock, "sleep", interrupt)
     ended = run(stack(), "watch")
     assert (ended.status, ended.err, ended.out.count("\n")) == (0, "", 1)
-
-
-# ---- the log ----
 
 
 def test_the_lines_of_one_value_are_found() -> None:
