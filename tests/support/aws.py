@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -201,6 +202,11 @@ class FakeStack(Stack):
     def client(self, _service: str, _config: Config | None = None) -> Any:
         """Return the client of every service."""
         return self.aws
+
+
+def line(at: float, message: str, **fields: Any) -> dict[str, Any]:
+    """Return a line of the function's log, at a time in seconds since the epoch."""
+    return {"timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "message": message, **fields}
 
 
 def log(*lines: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from flash_call_relay.models import FlashCallResult
 from ops import logs
 from ops.account import Fate, judge
 from ops.ledger import Entry, Ledger
-from ops.output import timestamp
-from tests.support.aws import CALL, FakeStack, busy_stack, counts, log
+from tests.support.aws import CALL, FakeStack, busy_stack, counts, line, log
 from tests.support.operator import Ended, run
 
 AT = ("1763800000", "2025-11-22T08:26:40Z")
@@ -42,8 +41,7 @@ def test_the_facts_decide(entry: Entry | None, held: tuple[str, str] | None, fat
 
 def delivered(*uuids: str) -> dict[str, Any]:
     """Return the log's answers to a search: these results were delivered now."""
-    at = timestamp(NOW)
-    return log(*({"timestamp": at, "message": "result.delivered", "uuid": one, "status": "Success"} for one in uuids))
+    return log(*(line(NOW, "result.delivered", uuid=uuid, status="Success") for uuid in uuids))
 
 
 def account(tmp_path: Path, stack: FakeStack, *words: str) -> Ended:
@@ -80,8 +78,7 @@ def test_more_results_than_the_queue_has_are_unknown(tmp_path: Path) -> None:
     stack = busy_stack(**log(), get_queue_attributes=counts(visible=1))
     ended = account(tmp_path, stack, "--json")
     assert ended.status == 1
-    lines = [json.loads(line) for line in ended.out.splitlines()]
-    assert [line["state"] for line in lines] == ["unknown", "parked", "unknown"]
+    assert [json.loads(line)["state"] for line in ended.out.splitlines()] == ["unknown", "parked", "unknown"]
     assert f"2 results of the file: {LEFT} 1, with 0 " in ended.err
 
 

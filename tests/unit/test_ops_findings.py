@@ -5,6 +5,7 @@ import json
 import re
 import time
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from ops import cli, pause
 from ops.stack import Stack
-from tests.support.aws import FakeStack, busy_stack, counts, log
+from tests.support.aws import FakeStack, busy_stack, counts, line, log
 from tests.support.operator import run, terminal
 
 FILL = (
@@ -91,14 +92,12 @@ def failed(**error: str) -> FakeStack:
     return FakeStack(**probe(error, FunctionError="Unhandled"))
 
 
-def api(status: int, message: str = "") -> dict[str, Any]:
-    """Return the function's report of a JSON object as an answer."""
-    return probe({"http_status": status, "is_json_object": True, "message": message})
+def api(status: int, message: str = "", *, is_object: bool = True) -> dict[str, Any]:
+    """Return the function's report of an answer of the endpoint."""
+    return probe({"http_status": status, "is_json_object": is_object, "message": message})
 
 
-def page(status: int, message: str = "") -> dict[str, Any]:
-    """Return the function's report of another answer."""
-    return probe({"http_status": status, "is_json_object": False, "message": message})
+page = partial(api, is_object=False)  # of a proxy
 
 
 @pytest.mark.parametrize(
@@ -183,9 +182,9 @@ def test_a_pause_waits_for_another_change_of_the_mapping(monkeypatch: pytest.Mon
         {"RetryHorizonSeconds": "86400"},
         get_event_source_mapping=lambda **_: {"State": next(states)},
         update_event_source_mapping=update,
-        get_queue_attributes=counts(visible=3),
+        get_queue_attributes=counts(visible=3000),
     )
-    assert run(stack, "pause").out.startswith("a-stack is paused; 3 results waiting.")
+    assert run(stack, "pause").out.startswith("a-stack is paused; 3,000 results waiting.")
     assert next(states, None) is None
 
 
@@ -227,8 +226,7 @@ def test_the_cause_of_deferrals_that_is_named_first_is_the_present_one(lines: st
     now, events = time.time(), []
     for word, age_s in (one.split() for one in lines.split(", ") if one):
         message = "result.delivered" if word == "delivered" else "result.deferred"
-        at = datetime.fromtimestamp(now - int(age_s), UTC).isoformat()
-        events.append({"message": message, "reason": word, "uuid": f"{word} {age_s}", "timestamp": at})
+        events.append(line(now - int(age_s), message, reason=word, uuid=f"{word} {age_s}"))
     found = finding(FakeStack(**log(*events)), "deferred")
     said = re.sub(r"\(the latest (.*?) ago\)", r"[\1]", found[1])
     assert (found[0], said) == (level, f"in the last 15 minutes: {says}")
@@ -238,15 +236,16 @@ def test_the_cause_of_deferrals_that_is_named_first_is_the_present_one(lines: st
 
 def test_what_sqs_did_not_do_and_contradictions_have_a_line() -> None:
     """An operator would not see why a result comes back late, or that BetaTel has two statuses of a call."""
-    at = datetime.now(UTC).isoformat()
-    lines = [{"message": "settle.failed", "timestamp": at, "message_id": "m", "detail": "hide: x"}] * 2
-    lines += [{"message": "ledger.conflict", "timestamp": at, "uuid": "a call"}]
-    stack = FakeStack(**log(*lines))
+    failure, conflict = line(time.time(), "settle.failed"), line(time.time(), "ledger.conflict", uuid="a call")
+    stack = FakeStack(**log(failure, failure, conflict))
     (level, says, _), _ = findings(stack, "deferred")
     assert level == "note"
     assert says.startswith("SQS did not hide or park 2 messages (settle.failed, the latest 0 s ago)")
     level, says, step = finding(stack, "confirmed twice")
-    assert (level, says) == ("note", f"both statuses of 1 call in the last 24 hours, the latest at {at}")
+    assert (level, says) == (
+        "note",
+        f"both statuses of 1 call in the last 24 hours, the latest at {conflict['timestamp']}",
+    )
     assert step == "docs/runbook.md#both-statuses-confirmed flash-call-relay --stack a-stack story 'a call'"
 
 

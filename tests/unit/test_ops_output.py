@@ -23,11 +23,6 @@ def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> No
     assert output.duration(seconds) == text
 
 
-def test_a_million_is_readable() -> None:
-    """An operator would misread a million."""
-    assert [output.count(number, "result") for number in (1, 1_234_567)] == ["1 result", "1,234,567 results"]
-
-
 @pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
 def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
     """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""

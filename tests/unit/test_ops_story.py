@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops import cli, story
-from tests.support.aws import CALL, FakeStack, counts, log
+from tests.support.aws import CALL, FakeStack, counts, line, log
 from tests.support.operator import run, terminal
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
@@ -167,11 +167,6 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
     if ledger:
         stack.outputs["LedgerTableName"] = "ledger"
     return stack
-
-
-def line(at: float, message: str, **fields: object) -> dict[str, Any]:
-    """Return a log line."""
-    return {"timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "message": message, **fields}
 
 
 @pytest.mark.parametrize(("history", "says"), PAIRS, ids=[history for history, _ in PAIRS])
