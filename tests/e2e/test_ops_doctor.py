@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -100,39 +98,31 @@ def test_a_paused_relay_receives_no_result_and_loses_none(
     assert findings(operator, name)["intake"].startswith("ok")
 
 
-@contextmanager
-def a_version_that_does_not_start(relay: DeployedRelay) -> Iterator[None]:
-    """Run a version of the function that fails to import, in new execution environments."""
-    client, function = relay.deployment.emulator.client("lambda"), relay.deployment.outputs["FunctionName"]
-    handler = client.get_function_configuration(FunctionName=function)["Handler"]
-    client.update_function_configuration(FunctionName=function, Handler="flash_call_relay.missing.lambda_handler")
-    try:
-        yield
-    finally:
-        client.update_function_configuration(FunctionName=function, Handler=handler)
-
-
 def test_results_wait_for_the_next_version_if_one_does_not_start(relay: DeployedRelay, operator: Operator) -> None:
     """A bad deployment would lose results, or the operator's one result would not show it during a pause."""
     relay.settled()
     waiting, one = result(), result()
     relay.endpoint.issue(waiting["uuid"], one["uuid"])
     event = {**payload("eventbridge"), "detail": one}
+    client, function = relay.deployment.emulator.client("lambda"), relay.deployment.outputs["FunctionName"]
+    handler = client.get_function_configuration(FunctionName=function)["Handler"]
     relay.deployment.shorten_visibility(3)
     try:
         operator("--stack", "relay", "pause")
         relay.send(waiting)
-        with a_version_that_does_not_start(relay):
-            assert relay.deployment.invoke(event)["FunctionError"]
-            assert relay.visible("ResultQueueUrl") == 1
-            operator("--stack", "relay", "resume")
-            wait_for(lambda: relay.visible("ResultQueueUrl") == 0, "the bad version to receive the result")
-            relay.deployment.shorten_visibility(VISIBILITY_S)
+        client.update_function_configuration(FunctionName=function, Handler="flash_call_relay.missing.lambda_handler")
+        assert relay.deployment.invoke(event)["FunctionError"]
+        assert relay.visible("ResultQueueUrl") == 1
+        operator("--stack", "relay", "resume")
+        wait_for(lambda: relay.visible("ResultQueueUrl") == 0, "the bad version to receive the result")
+        relay.deployment.shorten_visibility(VISIBILITY_S)
+        client.update_function_configuration(FunctionName=function, Handler=handler)
         assert relay.accepted(waiting) == pairs(waiting)
         relay.settled()
         assert relay.deployment.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
         assert relay.accepted(one) == pairs(one)
         assert int(str(relay.story(waiting["uuid"], 1)[-1]["receive_count"])) > 1
     finally:
+        client.update_function_configuration(FunctionName=function, Handler=handler)
         operator("--stack", "relay", "resume")
         relay.deployment.shorten_visibility(VISIBILITY_S)

@@ -1,4 +1,4 @@
-"""The command line: its sentences and exit statuses, its JSON, and the docs that show it."""
+"""The command line: the docs that show it, its sentences, exit statuses and JSON, in pipes and on terminals."""
 
 import json
 import os
@@ -12,18 +12,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local import ROOT
+from ops import cli, logs, output
 from ops.cli import relay
-from tests.support.aws import CALL, FakeStack, busy_stack
-from tests.support.operator import Ended, process, run
+from tests.support.aws import CALL, FakeStack, QueueStack, Sqs, busy_stack
+from tests.support.operator import Ended, process, run, terminal
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
-
-
-def commands(group: click.Group = relay) -> Iterator[click.Command]:
-    """Yield all commands."""
-    for command in group.commands.values():
-        yield from commands(command) if isinstance(command, click.Group) else [command]
 
 
 def shown(text: str) -> Iterator[list[str]]:
@@ -37,11 +32,10 @@ def shown(text: str) -> Iterator[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Parse a command without running it; an unknown option or command is an error."""
+    """Parse a command without running it; an unknown command, option or value is an error."""
     with pytest.MonkeyPatch.context() as patch:
-        for command in (relay, *commands()):
-            patch.setattr(command, "callback", lambda **_: None)
-        assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
+        patch.setattr(click.Command, "invoke", lambda *_: None)
+        relay.main(words, "flash-call-relay", standalone_mode=False)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
@@ -55,8 +49,9 @@ def test_the_docs_show_the_commands() -> None:
     """The test above would pass without reading any command."""
     mentioned = {word for path in DOCS for words in shown(path.read_text()) for word in words}
     assert {"doctor", "watch", "send", "parked", "story", "--probe"} <= mentioned
-    with pytest.raises(click.UsageError):
-        parse(["parked", "lst"])
+    for words in (["parked", "lst"], ["doctor", "--prob"], ["parked", "list", "--reason", "lost"]):
+        with pytest.raises(click.UsageError):
+            parse(words)
 
 
 def failure(ended: Ended) -> str:
@@ -163,3 +158,61 @@ def test_a_full_disk_is_named() -> None:
     with Path("/dev/full").open("w") as full:
         ended = process("--help", stdout=full)
     assert ended == Ended(2, "", "The output can't be written: No space left on device.\n")
+
+
+COLUMNS = ("uuid", "n", "detail")
+ROW = ("01JV5V54KPYK9GB29265EQRZ4C", 7, "HTTP 404 The flash call does not exist")
+WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
+)
+def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
+    """A message would expire before the time that the table shows."""
+    assert output.duration(seconds) == text
+
+
+@pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
+def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
+    """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""
+    with terminal("stdout", columns=columns) as screen:
+        output.table(COLUMNS, [ROW])
+        lines = screen.lines
+    assert lines[0] == "uuid                        n  detail"
+    assert max(map(len, lines)) <= max(columns, len(WHOLE) - 18)
+    assert lines[1][:29] == WHOLE[:29]
+    assert " ".join(line[31:] for line in lines[1:]) == ROW[2]
+    assert columns < 69 or len(lines) == 2
+
+
+@pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
+def test_a_command_shows_that_it_works_before_aws_answers(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator would look at an empty screen for seconds, and press Ctrl-C; or an empty queue would be a failure."""
+
+    class Watched(QueueStack):
+        def output(self, name: str) -> str:
+            assert re.search("reading the .* queue|sent.*0/1", screen.raw)
+            return super().output(name)
+
+    (tmp_path / "sent.csv").write_text("uuid,status\na,Success\n")
+    file = [] if "parked" in words else ["--file", str(tmp_path / "sent.csv")]
+    with terminal("stderr", Watched(Sqs([]))) as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "find", lambda *_: [])
+        assert cli.main([*words.split(), *file]) == (words == "account")
+    if "parked" in words:
+        assert capsys.readouterr().out == "No visible messages on the parked queue of a-stack (eu-central-1).\n"
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
+    """An editor's shell would be full of control characters, or an operator who set NO_COLOR would see colours."""
+    with terminal("stderr", columns=120, **environment) as screen:
+        with output.progress("to be replayed", 10) as tell:
+            tell(3)
+        text = screen.raw
+    assert ("3/10" in text) == ("TERM" not in environment)
+    assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)
