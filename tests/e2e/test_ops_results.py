@@ -12,7 +12,7 @@ import pytest
 from local.endpoint.behaviour import answer, error
 from ops import ledger
 from tests.support.deployed import DeployedRelay, wait_for
-from tests.support.operator import Operator
+from tests.support.operator import Operator, process
 from tests.support.payloads import pairs, payload, result
 
 PARKED, DEAD = ("--stack", "relay", "parked"), ("--stack", "relay", "dead")
@@ -56,7 +56,10 @@ def test_a_killed_replay_can_be_repeated_without_losing_or_repeating_a_result(
     assert listed(operator, PARKED) == before, "the list has hidden or changed messages"
 
     replay = (*PARKED, "replay", "--yes", "--rate", "1000")
-    assert operator.process(*replay, before=KILLED_BEFORE_DELETING).status == -signal.SIGKILL
+    assert (
+        process(*replay, before=KILLED_BEFORE_DELETING, environment=operator.emulator.environment).status
+        == -signal.SIGKILL
+    )
     assert swept.deployment.depth("ParkedQueueUrl") >= len(before), "something was deleted"
     swept.settled()
     wait_for(lambda: swept.visible("ParkedQueueUrl") >= len(before), "the messages that it held")
@@ -124,7 +127,8 @@ def test_results_from_a_pipe_arrive_once_each(relay: DeployedRelay, operator: Op
     """An operator could not report a day's results later, or some would be lost or doubled."""
     results = results_of(relay, 95)
     lines = ["uuid,status", *(f"{one['uuid']},{one['status']}" for one in [*results, results[0]])]
-    sent = operator.process("--stack", "relay", "send", "--file", "-", says="\r\n".join(lines))
+    words = ("--stack", "relay", "send", "--file", "-")
+    sent = process(*words, says="\r\n".join(lines), environment=operator.emulator.environment)
     assert (sent.status, sent.err) == (0, "1 repeated line left out.\n")
     assert sent.out == "95 results sent to the result queue of relay (eu-central-1).\n"
     assert relay.accepted(*results) == pairs(*results)
@@ -136,10 +140,10 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     relay.endpoint.misbehave(parked["uuid"], answer(422, {"message": "not like this"}))
     relay.endpoint.always(deferred["uuid"], error(503))
     relay.send_known(delivered, deferred, parked)
-    relay.accepted(delivered)
+    for one in (delivered, deferred, parked):
+        relay.story(one["uuid"], 1)
     relay.send(delivered)
-    for one, times in ((delivered, 2), (deferred, 1), (parked, 1)):
-        relay.story(one["uuid"], times)
+    relay.story(delivered["uuid"], 2)
     relay.endpoint.heal()
 
     def told(one: dict[str, str]) -> str:

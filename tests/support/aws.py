@@ -25,6 +25,17 @@ OUTPUTS = (
 REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
 
 
+def received(body: str, attributes: Mapping[str, str], sent_at: float = 1_763_800_000.123) -> dict[str, Any]:
+    """Return a message with these attributes as boto3 does."""
+    return {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": body,
+        "Attributes": {"SentTimestamp": str(round(sent_at * 1000))},
+        "MessageAttributes": {name: {"StringValue": text, "DataType": "String"} for name, text in attributes.items()},
+    }
+
+
 class Sqs:
     """A standard queue in memory, and a result queue that takes bodies.
 
@@ -73,9 +84,8 @@ class Sqs:
         return {"Messages": [self._message(one) for one in taken]} if taken else {}
 
     def _message(self, one: str) -> dict[str, Any]:
-        body = json.dumps({"uuid": one, "status": "Success"})
-        usual = {"MessageId": one, "Body": body, "Attributes": {"SentTimestamp": "1763800000123"}}
-        return {**usual, "ReceiptHandle": self._newest[one], **self.fields.get(one, {})}
+        usual = received(json.dumps({"uuid": one, "status": "Success"}), {})
+        return {**usual, **self.fields.get(one, {}), "MessageId": one, "ReceiptHandle": self._newest[one]}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         """Answer as boto3 does; a body that has the text "silent" is neither taken nor refused."""
@@ -217,13 +227,7 @@ def log(*lines: Mapping[str, Any]) -> dict[str, Any]:
 
 def busy_stack(**replies: Any) -> FakeStack:
     """Return a stack with a deferred result in its log, and a message on each queue."""
-    message = {
-        "MessageId": "m",
-        "ReceiptHandle": "r",
-        "Body": json.dumps({"uuid": CALL, "status": "Success"}),
-        "Attributes": {"SentTimestamp": "1763800000123"},
-        "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
-    }
+    message = received(json.dumps({"uuid": CALL, "status": "Success"}), {"reason": "rejected"})
     usual: dict[str, Any] = {
         **log(*({"timestamp": "2026-11-24T12:00:00Z", **line} for line in LINES)),
         "get_queue_attributes": counts(visible=1),

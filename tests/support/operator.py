@@ -44,10 +44,6 @@ class Operator:
                 patch.setenv(name, value)
             return in_this_process(*arguments)
 
-    def process(self, *arguments: str, before: str = "", says: str = "") -> Ended:
-        """Run a command in a process of its own, after the Python code `before`; `says`: on its standard input."""
-        return process(*arguments, before=before, says=says, environment=self.emulator.environment)
-
 
 def process(
     *arguments: str,

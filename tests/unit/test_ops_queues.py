@@ -21,7 +21,7 @@ from flash_call_relay.events import parse_body, read
 from flash_call_relay.models import FlashCallResult, Status
 from ops import cli, parked
 from ops.queues import MAX_CALL_BYTES, DeadReason, Message, Queue
-from tests.support.aws import URL, QueueStack, Sqs
+from tests.support.aws import URL, QueueStack, Sqs, received
 from tests.support.operator import Ended, run, terminal
 from tests.support.payloads import payload
 
@@ -212,11 +212,8 @@ def parked_mix(count: int) -> Sqs:
         detail = f"Failed was confirmed at {number}" if number % 3 == 2 else "HTTP 503 Service unavailable"
         said = {"reason": reason, "detail": detail, **({"http_status": "503"} if number % 3 else {})}
         body = {"uuid": f"6e1c1f9e-27ab-4b6e-9c1e-{number:012}" + "x" * (number % 2), "status": "success"}
-        sqs.fields[str(number)] = {
-            "Body": json.dumps(body),
-            "Attributes": {"SentTimestamp": str(int(time.time() * 1000) - (9 * 86_400 - 60 * number) * 1000)},
-            "MessageAttributes": {key: {"StringValue": value} for key, value in said.items()},
-        }
+        sent_at = time.time() - 9 * 86_400 + 60 * number
+        sqs.fields[str(number)] = received(json.dumps(body), said, sent_at)
     return sqs
 
 
@@ -330,11 +327,9 @@ def body_of(uuid: object, status: object, padding: int = 0, *, envelope: bool = 
     return json.dumps({"detail-type": "any", "detail": said} if envelope else said, ensure_ascii=False)
 
 
-def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool = False, name: str = "m") -> Message:
+def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool = False) -> Message:
     """Return a message as read from SQS."""
-    said = {key: {"DataType": "String", "StringValue": value} for key, value in (attributes or {}).items()}
-    received = {"MessageId": name, "ReceiptHandle": "handle", "Body": body, "MessageAttributes": said}
-    return Message.of({**received, "Attributes": {"SentTimestamp": "1763800000123"}}, dead=dead)
+    return Message.of(received(body, attributes or {}), dead=dead)
 
 
 @pytest.mark.parametrize(
@@ -371,9 +366,8 @@ def test_texts_are_safe_to_print_on_a_terminal(key: str) -> None:
 
 def test_a_binary_attribute_is_ignored() -> None:
     """A message with a binary attribute would end the command with a traceback."""
-    received = {"MessageId": "m", "ReceiptHandle": "h", "Body": "", "Attributes": {"SentTimestamp": "1"}}
-    attributes = {"reason": {"DataType": "Binary", "BinaryValue": b"\xff"}}
-    assert not Message.of({**received, "MessageAttributes": attributes}, dead=False).reason.strip("-")
+    binary = {"MessageAttributes": {"reason": {"DataType": "Binary", "BinaryValue": b"\xff"}}}
+    assert not Message.of({**received("x", {}), **binary}, dead=False).reason.strip("-")
 
 
 @given(

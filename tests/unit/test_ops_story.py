@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from ops import cli, story
-from tests.support.aws import CALL, FakeStack, counts, line, log
+from tests.support.aws import CALL, FakeStack, counts, line, log, received
 from tests.support.operator import run, terminal
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
@@ -141,13 +140,9 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
         elif what == "deduplication-off":
             ledger = False
         elif what.endswith("-queue"):
-            queues["ParkedQueueUrl" if what == "parked-queue" else "DeadLetterQueueUrl"] = {
-                "MessageId": "held",
-                "ReceiptHandle": "r",
-                "Body": json.dumps({"uuid": CALL, "status": status}),
-                "Attributes": {"SentTimestamp": str(int(at * 1000))},
-                "MessageAttributes": {"reason": {"StringValue": reason}} if reason else {},
-            }
+            body, attributes = json.dumps({"uuid": CALL, "status": status}), {"reason": reason} if reason else {}
+            url = "ParkedQueueUrl" if what == "parked-queue" else "DeadLetterQueueUrl"
+            queues[url] = received(body, attributes, at)
         elif what == "settle.failed":
             lines.append(line(at, what, message_id="message", detail=f"{extra} AccessDenied"))
         elif what in ("ledger.conflict", "attempt.ended"):
@@ -182,16 +177,12 @@ def test_the_last_line_is_true(history: str, says: str) -> None:
     assert re.sub(r"2026-11-24T(\d\d:\d\d):00Z|docs/runbook.md(?=#)", r"\1", answer) == says
 
 
-def deferrals(number: int) -> Sequence[dict[str, Any]]:
-    """Return log lines of deferrals with the same cause, a minute apart."""
-    facts = {"uuid": CALL, "status": "Success", "outcome": "deferred", "message_id": "m", "http_status": 503}
-    facts |= {"reason": "endpoint_error", "detail": "HTTP 503 Service Unavailable", "retry_in_s": 60}
-    return [line(NOON + 60 * n, "result.deferred", **facts, receive_count=n + 1) for n in range(number)]
-
-
 def test_equal_deferrals_are_one_row_of_a_table_for_80_columns() -> None:
     """An outage of hours would push the story off the screen, or break its words."""
-    stack = stack_of("delivered Success 9, ledger Success 9", *deferrals(8))
+    facts = {"uuid": CALL, "status": "Success", "outcome": "deferred", "message_id": "m", "http_status": 503}
+    facts |= {"reason": "endpoint_error", "detail": "HTTP 503 Service Unavailable", "retry_in_s": 60}
+    deferrals = [line(NOON + 60 * n, "result.deferred", **facts, receive_count=n + 1) for n in range(8)]
+    stack = stack_of("delivered Success 9, ledger Success 9", *deferrals)
     first, *rows = run(stack, "story", CALL).out.splitlines()
     assert first == "when                  where   what"
     assert rows[0] == (
