@@ -199,8 +199,8 @@ def test_after_a_good_probe_the_next_attempts_are_promised(state: str, wanted: b
         ("delivered 20", "ok", "none; delivered 1 [20 s]"),
         ("", "ok", "none; delivered none"),
         (
-            "timeout 30, timeout 20, endpoint_failing 10, endpoint_failing 5, endpoint_failing 1",
-            *("note", "timeout 2 [20 s], endpoint_failing 3 [1 s]; delivered none"),
+            "endpoint_error 35, timeout 30, timeout 20, endpoint_failing 9, endpoint_failing 5, endpoint_failing 1",
+            *("note", "timeout 2 [20 s], endpoint_error 1 [35 s], endpoint_failing 3 [1 s]; delivered none"),
         ),
         (
             "credentials_rejected 690, credentials_rejected 680, endpoint_error 20, delivered 9",
