@@ -25,6 +25,12 @@ from tests.support.aws import URL, QueueStack, Sqs, received
 from tests.support.operator import Ended, run, terminal
 from tests.support.payloads import payload
 
+LIMIT = 256 * 1024  # of a body, in bytes
+# The attributes that each service adds to its dead letters
+OF_LAMBDA = {"RequestID": "1f2e", "ErrorCode": "200", "ErrorMessage": "Task timed out"}
+OF_EVENTBRIDGE = {"RULE_ARN": "arn:rule", "TARGET_ARN": "arn:t", "ERROR_CODE": "NO_PERMISSIONS", "ERROR_MESSAGE": "no"}
+
+UUIDS = st.sampled_from("abc") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
 DENIED = ClientError({"Error": {"Code": "AccessDenied"}}, "AnyCall")
 
 
@@ -51,9 +57,6 @@ def logged(sqs: Sqs, what: str) -> list[str]:
 def look(sqs: Sqs, seen: Callable[[int], object] = lambda _: None) -> list[Message]:
     """Look at the parked queue."""
     return Queue(sqs, URL).look(seen)
-
-
-# ---- replay and discard ----
 
 
 @settings(max_examples=150)
@@ -201,9 +204,6 @@ def test_messages_that_cannot_be_saved_are_not_deleted(name: str, monkeypatch: p
     assert Path("exists").read_text() == "precious"
 
 
-# ---- list ----
-
-
 def parked_mix(count: int) -> Sqs:
     """Return a queue with messages of three reasons, with long uuids, and details that are equal or not."""
     sqs = Sqs([str(number) for number in range(count)])
@@ -267,9 +267,6 @@ def test_a_message_is_chosen_if_it_meets_each_condition(filters: str, ids: str) 
     assert ("No match for none." in text) == ("none" in filters)
 
 
-# ---- one queue ----
-
-
 @settings(max_examples=50)
 @given(st.integers(0, 60), st.integers(0, 2**32), st.sampled_from([0, 20, 10_000]))
 def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, premature: int) -> None:
@@ -309,16 +306,6 @@ def test_a_call_has_at_most_one_mebibyte() -> None:
     sqs, bodies = Sqs([]), {str(number): "\u20ac" * (MAX_CALL_BYTES // 12 + 1) for number in range(4)}
     Queue(sqs, "ResultQueueUrl").send(bodies)
     assert (len(sqs.log), sqs._calls) == (4, 4)
-
-
-# ---- one message ----
-
-LIMIT = 256 * 1024  # of a body, in bytes
-# The attributes that each service adds to its dead letters
-OF_LAMBDA = {"RequestID": "1f2e", "ErrorCode": "200", "ErrorMessage": "Task timed out"}
-OF_EVENTBRIDGE = {"RULE_ARN": "arn:rule", "TARGET_ARN": "arn:t", "ERROR_CODE": "NO_PERMISSIONS", "ERROR_MESSAGE": "no"}
-
-UUIDS = st.sampled_from("abc") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
 
 
 def body_of(uuid: object, status: object, padding: int = 0, *, envelope: bool = False) -> str:

@@ -16,20 +16,17 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 EVENT = re.compile(
     r"(?P<what>\S+)(?: (?P<status>Success|Failed))?(?: (?P<reason>[a-z_]+))? (?P<minute>\d+)(?: (?P<id>\S+))?"
 )
-# The events of a call, each with its minute after 12:00, and below them what `story` says. A deferral asks for a delay
-# of 20 minutes, SQS's visibility timeout is 7 minutes, and it is 12:10.
+# Histories, each a line with the events of a call and their minutes after 12:00, and below them what `story` says. A
+# deferral asks for a delay of 20 minutes, SQS's visibility timeout is 7 minutes, and it is 12:10.
 HISTORIES = """
 delivered Failed 0, ledger Failed 0
-    It is confirmed: BetaTel got Failed at 12:00.
 ledger Failed 0
-    It is confirmed: BetaTel got Failed at 12:00.
 delivered Failed 0, ledger Failed 0, duplicate Failed 1
+delivered Failed 0, deduplication-off 0
     It is confirmed: BetaTel got Failed at 12:00.
 duplicate Failed 1
     The ledger has no entry of it (forgotten, or never written): the relay sends its next result. BetaTel got Failed
     before 12:01.
-delivered Failed 0, deduplication-off 0
-    It is confirmed: BetaTel got Failed at 12:00.
 deferred Failed timeout 0, delivered Failed 1, ledger Failed 1
     It is confirmed: BetaTel got Failed at 12:01.
 deferred Success timeout 1
@@ -44,15 +41,12 @@ delivered Failed 0, ledger Failed 0, deferred Success endpoint_failing 1
     Success waits on the result queue; its next attempt is due at 12:21: the relay then parks it (conflicting_status),
     because Failed is confirmed. BetaTel got Failed at 12:00.
 delivered Success 0, ledger Success 0, deferred Success endpoint_failing 1
-    It is confirmed: BetaTel got Success at 12:00.
 delivered Success 0, deferred Success timeout 1, deduplication-off 0
     It is confirmed: BetaTel got Success at 12:00.
 deferred Success timeout 0 other, delivered Success 1, ledger Success 1
     It is confirmed: BetaTel got Success at 12:01.
 deferred Success timeout 5, settle.failed 5 hide:
-    Not yet: Success waits on the result queue; its next attempt is due at 12:12.
 deferred Success relay_error 5
-    Not yet: Success waits on the result queue; its next attempt is due at 12:12.
 parked Success rejected 5, settle.failed 5 park:
     Not yet: Success waits on the result queue; its next attempt is due at 12:12.
 deferred Success timeout 5, settle.failed 5 requeue:
@@ -94,19 +88,15 @@ delivered Success 0, deferred Success timeout 1, delivered Success 2, ledger Suc
 ledger Success 8, delivered Success 0
     It is confirmed: BetaTel got Success at 12:00, then Success at 12:08; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Failed 0
+delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Failed 0, duplicate Failed 2
+delivered Failed 0, delivered Success 1, ledger Failed 0
     It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
     Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Success 1
     It needs a person: both statuses were confirmed, and the ledger has Success: #both-statuses-confirmed. BetaTel got
     Failed at 12:00, then Success at 12:01; its last word is Success.
-delivered Failed 0, delivered Success 1, ledger.conflict 1, ledger Failed 0, duplicate Failed 2
-    It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
-    Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1
     It needs a person: both statuses were confirmed, and the ledger has no entry: #both-statuses-confirmed. BetaTel got
-    Failed at 12:00, then Success at 12:01; its last word is Success.
-delivered Failed 0, delivered Success 1, ledger Failed 0
-    It needs a person: both statuses were confirmed, and the ledger has Failed: #both-statuses-confirmed. BetaTel got
     Failed at 12:00, then Success at 12:01; its last word is Success.
 delivered Failed 0, delivered Success 1, ledger.conflict 1, deferred Success timeout 2
     Not yet: Success waits on the result queue; its next attempt is due at 12:22. BetaTel got Failed at 12:00, then
@@ -118,8 +108,9 @@ attempt.ended 0
     It was received, and its outcome is not in the log yet.
 """
 PAIRS = [
-    (" ".join(history.split()), " ".join(says.split()))
-    for history, says in re.findall(r"((?:^\S.*\n)+)((?:^ .*\n)+)", HISTORIES, re.MULTILINE)
+    (history, " ".join(says.split()))
+    for histories, says in re.findall(r"((?:^\S.*\n)+)((?:^ .*\n)+)", HISTORIES, re.MULTILINE)
+    for history in histories.splitlines()
 ]
 
 
