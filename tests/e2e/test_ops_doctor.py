@@ -1,11 +1,9 @@
-"""`doctor`, `watch`, `pause` and `resume` on the deployed stack."""
+"""`doctor`, `pause` and `resume` on the deployed stack."""
 
-import json
 import re
 
 import pytest
 
-from local.endpoint.behaviour import error
 from tests.support.deployed import VISIBILITY_S, DeployedRelay, wait_for
 from tests.support.operator import Operator
 from tests.support.payloads import pairs, payload, result
@@ -31,31 +29,6 @@ def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
     assert re.search(rf" {probe.uuid} \(HTTP 404: ", found["probe"])
     (line,) = [line for line in swept.deployment.log() if line.get("probe") == probe.uuid]
     assert line["answer"]["http_status"] == probe.answer == 404, "the function sent it, and not this machine"
-
-
-def test_during_an_outage_the_waiting_results_and_their_cause_are_shown(
-    swept: DeployedRelay, operator: Operator
-) -> None:
-    """During an outage the first command of the runbook would find nothing wrong, or POST, or `watch` show zeros."""
-    delivered, waiting = result(), result()
-    swept.endpoint.always(waiting["uuid"], error(503))
-    swept.send_known(delivered, waiting)
-    swept.accepted(delivered)
-    wait_for(lambda: any(line["age_s"] for line in swept.story(waiting["uuid"])), "a deferral at a later age")
-    swept.put("ParkedQueueUrl", ("no JSON", {"reason": "invalid_event"}))
-    swept.put("DeadLetterQueueUrl", ("{}", {}), ("{}", {}))
-    posted = len(swept.endpoint.requests)
-    cause = r"note in the last 15 minutes: .*endpoint_error \d+ \(the latest \d+ s ago\)"
-    assert re.match(cause, findings(operator, "relay")["deferred"])
-    assert {one.uuid for one in swept.endpoint.requests[posted:]} <= {waiting["uuid"]}, "it POSTs nothing itself"
-    watch = ("--stack", "relay", "watch", "--every", "1")
-    found = operator(*watch, "--count", "1", "--json")
-    assert (found.status, found.err) == (0, "")
-    queues, recent = json.loads(found.out)["queues"], json.loads(found.out)["recent"]
-    assert (queues["parked"], queues["dead_lettered"], queues["waiting"] + queues["in_flight"]) == (1, 2, 1)
-    assert min(recent["delivered"], recent["deferred_by_reason"]["endpoint_error"], recent["oldest_s"]) > 0
-    swept.endpoint.heal()
-    assert operator(*watch, "--until-empty", "--count", "60").status == 0
 
 
 def target(relay: DeployedRelay) -> str:

@@ -1,4 +1,4 @@
-"""Results on the deployed stack: sent, parked, replayed also after a kill, accounted for, corrected, forgotten."""
+"""Results on the deployed stack: sent, parked, replayed also after a kill, accounted for, corrected, told."""
 
 import json
 import re
@@ -134,17 +134,27 @@ def test_results_from_a_pipe_arrive_once_each(relay: DeployedRelay, operator: Op
     assert relay.accepted(*results) == pairs(*results)
 
 
-def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Operator) -> None:
-    """An operator would have to search the logs, the queues and the ledger for one call."""
+def test_an_outage_and_the_story_of_each_result_are_shown(swept: DeployedRelay, operator: Operator) -> None:
+    """The first commands of the runbook would find nothing wrong, or POST, or not know what became of a call."""
     delivered, deferred, parked = result(), result(status="Failed"), result()
-    relay.endpoint.misbehave(parked["uuid"], answer(422, {"message": "not like this"}))
-    relay.endpoint.always(deferred["uuid"], error(503))
-    relay.send_known(delivered, deferred, parked)
-    for one in (delivered, deferred, parked):
-        relay.story(one["uuid"], 1)
-    relay.send(delivered)
-    relay.story(delivered["uuid"], 2)
-    relay.endpoint.heal()
+    swept.endpoint.misbehave(parked["uuid"], answer(422, {"message": "not like this"}))
+    swept.endpoint.always(deferred["uuid"], error(503))
+    swept.send_known(delivered, deferred, parked)
+    for one in (delivered, parked):
+        swept.story(one["uuid"], 1)
+    wait_for(lambda: any(line["age_s"] for line in swept.story(deferred["uuid"])), "a deferral at a later age")
+    posted = len(swept.endpoint.requests)
+    found = operator("--stack", "relay", "doctor")
+    cause = r"^note   deferred: in the last 15 minutes: .*endpoint_error \d+ \(the latest \d+ s ago\)"
+    assert re.search(cause, found.out, re.MULTILINE)
+    assert {one.uuid for one in swept.endpoint.requests[posted:]} <= {deferred["uuid"]}, "it POSTs nothing itself"
+    found = operator("--stack", "relay", "watch", "--count", "1", "--json")
+    queues, recent = json.loads(found.out)["queues"], json.loads(found.out)["recent"]
+    assert (queues["parked"], queues["dead_lettered"], queues["waiting"] + queues["in_flight"]) == (1, 0, 1)
+    assert min(recent["delivered"], recent["deferred_by_reason"]["endpoint_error"], recent["oldest_s"]) > 0
+    swept.endpoint.heal()
+    swept.send(delivered)
+    swept.story(delivered["uuid"], 2)
 
     def told(one: dict[str, str]) -> str:
         story = operator("--stack", "relay", "story", one["uuid"])
@@ -158,9 +168,7 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     assert " log     parked Success: rejected, HTTP 422 not like this, receive 1\n" in text
     assert re.search(r" parked +holds Success: rejected HTTP 422 not like this\n", text)
     assert "\nIt needs a person: the parked queue holds Success (rejected). " in text
-    relay.settled()
     assert " log     deferred Failed: endpoint_error, HTTP 503" in told(deferred)
-    relay.deployment.take_all("ParkedQueueUrl")
 
 
 def test_a_forgotten_confirmation_is_sent_again(
