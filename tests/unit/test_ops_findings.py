@@ -269,6 +269,7 @@ def alarms(actions: list[str], *subscriptions: str, state: str = "OK") -> FakeSt
         (alarms(["a company's topic"], state="ALARM"), ["a-stack-one is in ALARM: 5 > 0"]),
         (FakeStack({"Monitoring": "false"}), ["the stack has none (Monitoring is false)"]),
     ],
+    ids=["pending", "no subscription", "no topic", "confirmed", "another topic", "ringing", "no alarms"],
 )
 def test_alarms_that_nobody_gets_are_told(stack: FakeStack, says: list[str]) -> None:
     """All alarms would be silent, and `doctor` would call them good, or show those of another stack."""

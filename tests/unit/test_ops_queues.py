@@ -145,6 +145,7 @@ def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.Monke
         ("replay --yes --rate 10", signal.SIGTERM, "replayed"),
         ("discard --yes --to saved", signal.SIGINT, "deleted"),
     ],
+    ids=["Ctrl-C of a replay", "SIGTERM to a replay", "Ctrl-C of a discard"],
 )
 def test_an_interruption_says_how_many_are_done_and_hides_none(
     words: str, number: signal.Signals, did: str, monkeypatch: pytest.MonkeyPatch
@@ -318,6 +319,7 @@ def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool =
         (OF_LAMBDA, DeadReason.FUNCTION_FAILED, "Task timed out"),
         (OF_EVENTBRIDGE, DeadReason.EVENT_UNDELIVERED, "no"),
     ],
+    ids=["of SQS", "of Lambda", "of EventBridge"],
 )
 @pytest.mark.parametrize("event", ["sqs-success", "sqs-eventbridge", "eventbridge"])
 def test_a_dead_letter_has_its_result(attributes: dict[str, str], reason: DeadReason, detail: str, event: str) -> None:
