@@ -1,8 +1,11 @@
 """`prove` against the relay and the sandbox, both deployed into the emulator, and the sandbox over its HTTP API."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +20,7 @@ from local.endpoint.standin import StandIn
 from sandbox import prove
 from sandbox.judge import HEALTH
 from tests.support.deployed import VISIBILITY_S, DeployedRelay, wait_for
-from tests.support.operator import Ended, Operator, ended
+from tests.support.operator import Operator
 
 SHORT: dict[str, str | int] = {"RetryBaseSeconds": 1, "RetryCapSeconds": 3, "UnknownCallGraceSeconds": 60}
 PROVE = ("--stack", "proved", "prove", "--sandbox", "sandbox", "--results", "40")
@@ -143,12 +146,16 @@ def test_a_relay_that_forgets_what_is_confirmed_is_noticed(
 @pytest.mark.usefixtures("quick")
 def test_an_interruption_heals_the_sandbox(stage: Stage, operator: Operator) -> None:
     """After Ctrl-C the sandbox would fail for ever, and nobody would know how far the proof was."""
-    with operator.start(*PROVE, "--outage", "600") as process:
+    command = [sys.executable, "-m", "ops", *PROVE, "--outage", "600"]
+    own = {"PATH": os.defpath, "HOME": os.devnull, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    with subprocess.Popen(
+        command, env={**own, **operator.emulator.environment}, stderr=subprocess.PIPE, text=True
+    ) as process:
         wait_for(lambda: stage.drill().get("outage_until"), "the outage")
         process.send_signal(signal.SIGINT)
-        stopped: Ended = ended(process)
-    assert stopped.status == 130
-    assert re.search(r"^Stopped in outage, after \d+ results of 40\.\n.* keeps its contract again", stopped.err)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"^Stopped in outage, after \d+ results of 40\.\n.* keeps its contract again", said)
     assert set(stage.drill().values()) == {0}
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,17 @@ OUTPUTS = (
 REFUSED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "AnyCall")
 
 
+def received(body: str, attributes: Mapping[str, str], sent_at: float = 1_763_800_000.123) -> dict[str, Any]:
+    """Return a message with these attributes as boto3 does."""
+    return {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": body,
+        "Attributes": {"SentTimestamp": str(round(sent_at * 1000))},
+        "MessageAttributes": {name: {"StringValue": text, "DataType": "String"} for name, text in attributes.items()},
+    }
+
+
 class Sqs:
     """A standard queue in memory, and a result queue that takes bodies.
 
@@ -35,6 +47,7 @@ class Sqs:
         premature: how often it may make a message visible too early.
         fails_at: the number of the call that fails; 0: none.
         failure: how it fails.
+        fields: of messages that are not as usual, by message id.
     """
 
     def __init__(self, ids: Collection[str], *, seed: int = 0) -> None:
@@ -44,6 +57,7 @@ class Sqs:
         self.refused: Collection[str] = ()
         self.premature = self.fails_at = 0
         self.failure: BaseException = KeyboardInterrupt()
+        self.fields: dict[str, dict[str, Any]] = {}
         self._newest: dict[str, str] = {}
         self._random = random.Random(seed)
         self._calls = 0
@@ -70,9 +84,8 @@ class Sqs:
         return {"Messages": [self._message(one) for one in taken]} if taken else {}
 
     def _message(self, one: str) -> dict[str, Any]:
-        body = json.dumps({"uuid": one, "status": "Success"})
-        attributes = {"SentTimestamp": "1763800000123"}
-        return {"MessageId": one, "ReceiptHandle": self._newest[one], "Body": body, "Attributes": attributes}
+        usual = received(json.dumps({"uuid": one, "status": "Success"}), {})
+        return {**usual, **self.fields.get(one, {}), "MessageId": one, "ReceiptHandle": self._newest[one]}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         """Answer as boto3 does; a body that has the text "silent" is neither taken nor refused."""
@@ -164,11 +177,17 @@ class Aws:
 
     def __init__(self, **replies: Any) -> None:
         self.replies = replies
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+
+    def asked(self, call: str) -> list[dict[str, Any]]:
+        """Return the requests of a call so far."""
+        return [request for name, request in self.requests if name == call]
 
     def __getattr__(self, name: str) -> Any:
         reply = self.replies.get(name, REFUSED)
 
         def answer(*_: object, **request: Any) -> Any:
+            self.requests.append((name, request))
             if isinstance(reply, Exception):
                 raise reply
             return reply(**request) if callable(reply) else reply
@@ -192,6 +211,11 @@ class FakeStack(Stack):
         return self.aws
 
 
+def line(at: float, message: str, **fields: Any) -> dict[str, Any]:
+    """Return a line of the function's log, at a time in seconds since the epoch."""
+    return {"timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "message": message, **fields}
+
+
 def log(*lines: Mapping[str, Any]) -> dict[str, Any]:
     """Return the replies of CloudWatch Logs Insights with these lines."""
     rows = [[{"field": "@message", "value": json.dumps(line)}] for line in lines]
@@ -200,13 +224,7 @@ def log(*lines: Mapping[str, Any]) -> dict[str, Any]:
 
 def busy_stack(**replies: Any) -> FakeStack:
     """Return a stack with a deferred result in its log, and a message on each queue."""
-    message = {
-        "MessageId": "m",
-        "ReceiptHandle": "r",
-        "Body": json.dumps({"uuid": CALL, "status": "Success"}),
-        "Attributes": {"SentTimestamp": "1763800000123"},
-        "MessageAttributes": {"reason": {"StringValue": "rejected", "DataType": "String"}},
-    }
+    message = received(json.dumps({"uuid": CALL, "status": "Success"}), {"reason": "rejected"})
     usual: dict[str, Any] = {
         **log(*({"timestamp": "2026-11-24T12:00:00Z", **line} for line in LINES)),
         "get_queue_attributes": counts(visible=1),

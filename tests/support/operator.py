@@ -3,16 +3,14 @@
 import contextlib
 import io
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
 import pytest
 
@@ -21,7 +19,6 @@ from local.emulator.emulator import Emulator
 from ops import cli, queues
 
 PATIENCE_S = 60  # only a failing test waits this long
-END = "\0"
 
 
 @dataclass(frozen=True)
@@ -39,93 +36,93 @@ class Operator:
 
     emulator: Emulator
 
-    def __call__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> Ended:
-        """Run a command in this process; a variable that is None is not set."""
-        out, err = io.StringIO(), io.StringIO()
-        on_end = signal.getsignal(signal.SIGTERM)
+    def __call__(self, *arguments: str) -> Ended:
+        """Run a command in this process."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(queues, "LONG_POLL_S", 0)  # a short poll of the emulator misses no message
-            for name in [name for name in os.environ if name.startswith(("AWS_", "FLASH_CALL_RELAY_"))]:
-                patch.delenv(name)
-            for name, value in {**self.emulator.environment, **(environment or {})}.items():
-                if value is not None:
-                    patch.setenv(name, value)
-            try:
-                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                    status = cli.main(list(arguments))
-            finally:
-                signal.signal(signal.SIGTERM, on_end)
-        return Ended(status, out.getvalue(), err.getvalue())
-
-    @contextlib.contextmanager
-    def start(
-        self, *arguments: str, before: str = "", stdin: int = subprocess.DEVNULL
-    ) -> Iterator["subprocess.Popen[str]"]:
-        """Run a command in a new process, after the Python code `before`; kill it at the end of the block."""
-        command: Sequence[str] = ["-m", "ops"]
-        if before:
-            command = ["-c", f"{before}\nimport sys\nfrom ops.cli import main\nsys.exit(main())"]
-        own = {"PATH": os.defpath, "HOME": str(self.emulator.state), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-        with subprocess.Popen(
-            [sys.executable, *command, *arguments],
-            env={**own, **self.emulator.environment},
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+            for name, value in self.emulator.environment.items():
+                patch.setenv(name, value)
+            return in_this_process(*arguments)
 
 
-def ended(process: "subprocess.Popen[str]", says: str | None = None) -> Ended:
-    """Write to the standard input of a process, wait for its end, and return its status and output."""
-    out, err = process.communicate(says, timeout=60)
-    return Ended(process.returncode, out, err)
+def process(
+    *arguments: str,
+    before: str = "",
+    says: str = "",
+    stdout: int | IO[str] = subprocess.PIPE,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Ended:
+    """Run a command in a process of its own, after the Python code `before`; `says`: on its standard input."""
+    code = f"{before}\nimport sys\nfrom ops.cli import main\nsys.exit(main())"
+    own = {"PATH": os.defpath, "HOME": os.devnull, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**own, **environment},
+        input=says,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout or "", done.stderr)
 
 
-def run(stack: Any, *arguments: str) -> Ended:
-    """Run a command in this process, on a stack in memory."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+def run(stack: Any, *arguments: str, typed: str | None = None) -> Ended:
+    """Run a command in this process, on a stack in memory; without a text that is typed, there is no terminal."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "Stack", lambda *_, **__: stack)
-        status = cli.main(list(arguments))
+        if typed is not None:
+            keyboard = io.StringIO(typed)  # ends with Ctrl-D
+            patch.setattr(keyboard, "isatty", lambda: True)
+            patch.setattr(sys, "stdin", keyboard)
+        return in_this_process(*arguments)
+
+
+def in_this_process(*arguments: str) -> Ended:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    on_end = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = cli.main(list(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, on_end)
     return Ended(status, out.getvalue(), err.getvalue())
+
+
+class Screen(io.TextIOWrapper):
+    """A terminal's standard output or error."""
+
+    def __init__(self, encoding: str) -> None:
+        self._written = io.BytesIO()
+        super().__init__(self._written, encoding, newline="", write_through=True)
+
+    def isatty(self) -> bool:
+        """Return that a person looks at it."""
+        return True
+
+    @property
+    def raw(self) -> str:
+        """All that was written, with the sequences that move and colour."""
+        return self._written.getvalue().decode(self.encoding)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that were written, without colours."""
+        return re.sub(r"\x1b\[[\d;]*m", "", self.raw).splitlines()
 
 
 @contextlib.contextmanager
 def terminal(
-    stream: str, columns: int = 80, encoding: str = "utf-8", **environment: str
-) -> Iterator[Callable[..., str]]:
-    """Make a standard stream a terminal; yield a function that returns the text on it.
-
-    The function returns all text so far, or waits until the text has a pattern.
-    """
-    ours, theirs = pty.openpty()
-    seen = b""
-
-    def read(until: str = END) -> str:
-        nonlocal seen
-        if until == END:  # the system passes text on with a delay
-            file.write(END)
-            file.flush()
-        deadline = time.monotonic() + PATIENCE_S
-        while not re.search(until, text := seen.decode(errors="replace")):
-            assert time.monotonic() < deadline, f"no {until!r} in {text!r}"
-            if select.select([ours], [], [], 1)[0]:
-                seen += os.read(ours, 65_536)
-        seen = seen.replace(END.encode(), b"")
-        return text.replace(END, "")
-
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding=encoding) as file:
+    stream: str, stack: Any = None, columns: int = 80, encoding: str = "utf-8", **environment: str
+) -> Iterator[Screen]:
+    """Make a standard stream a terminal; the command works on a stack in memory."""
+    with pytest.MonkeyPatch.context() as patch, Screen(encoding) as screen:
         for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patch.delenv(name, raising=False)
         for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
             patch.setenv(name, value)
-        patch.setattr(sys, stream, file)
-        try:
-            yield read
-        finally:
-            os.close(ours)
+        patch.setattr(sys, stream, screen)
+        patch.setattr(cli, "Stack", lambda *_, **__: stack)
+        yield screen

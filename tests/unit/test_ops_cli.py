@@ -1,63 +1,24 @@
-"""The command line: its help, its sentences and exit statuses, and the docs that show it."""
+"""The command line: the docs that show it, its sentences, exit statuses and JSON, in pipes and on terminals."""
 
+import json
 import os
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from botocore.exceptions import ClientError
 
 from local import ROOT
-from ops.cli import main, relay
+from ops import cli, logs, output
+from ops.cli import relay
+from tests.support.aws import CALL, FakeStack, QueueStack, Sqs, busy_stack
+from tests.support.operator import Ended, process, run, terminal
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-Sentence = Callable[..., str]
-
 PROMPTS = ("flash-call-relay ", "$ flash-call-relay ")
-
-
-@pytest.fixture(autouse=True)
-def _with_an_access_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Give the operator an access key, and hide the other places where boto3 looks for one."""
-    environment = {
-        "AWS_CONFIG_FILE": str(tmp_path / "config"),
-        "BOTO_CONFIG": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "hunter2",
-        "no_proxy": "*",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
-    """Return a function that runs a command, and returns the one sentence of its failure; exit status 2."""
-
-    def run(*words: str) -> str:
-        assert main(list(words)) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.count("\n") == 1
-        assert "hunter2" not in captured.err
-        return captured.err
-
-    return run
-
-
-def commands(group: click.Group = relay, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield all commands and groups, each with its words."""
-    yield path, group
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), command
 
 
 def shown(text: str) -> Iterator[list[str]]:
@@ -71,11 +32,10 @@ def shown(text: str) -> Iterator[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Parse a command without running it; an unknown option or command is an error."""
+    """Parse a command without running it; an unknown command, option or value is an error."""
     with pytest.MonkeyPatch.context() as patch:
-        for _, command in commands():
-            patch.setattr(command, "callback", lambda **_: None)
-        assert relay.main(words, "flash-call-relay", standalone_mode=False) in (None, 0)  # 0: of --help
+        patch.setattr(click.Command, "invoke", lambda *_: None)
+        relay.main(words, "flash-call-relay", standalone_mode=False)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
@@ -86,70 +46,173 @@ def test_every_command_in_the_docs_exists(path: Path) -> None:
 
 
 def test_the_docs_show_the_commands() -> None:
-    """The test above would pass without reading any command, or misread its options."""
+    """The test above would pass without reading any command."""
     mentioned = {word for path in DOCS for words in shown(path.read_text()) for word in words}
-    assert {"doctor", "watch", "send", "parked", "story"} <= mentioned
-    text = (
-        "flash-call-relay no\n```sh\nflash-call-relay a \\\n  --b 'c d' # e\n```\n\n"
-        "```console\n$ flash-call-relay f | jq\nflash-call-relay-local g\n$ flash-call-relay h > i\n```\n"
-    )
-    assert list(shown(text)) == [["a", "--b", "c d"], ["f"], ["h"]]
-    with pytest.raises(click.UsageError):
-        parse(["parked", "lst"])
+    assert {"doctor", "watch", "send", "parked", "story", "--probe"} <= mentioned
+    for words in (["parked", "lst"], ["doctor", "--prob"], ["parked", "list", "--reason", "lost"]):
+        with pytest.raises(click.UsageError):
+            parse(words)
+
+
+def failure(ended: Ended) -> str:
+    """Return the one sentence of a command that can't run."""
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    return ended.err
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "says"),
+    ("words", "says"),
     [
-        ("doctor", {}, "You must specify a region: check the AWS configuration, --region and --profile."),
-        ("parked list", {"AWS_REGION": "r", "AWS_ACCESS_KEY_ID": ""}, "Unable to locate credentials: log in again"),
-        ("--region 'eu west' pause", {}, "check the AWS configuration, --region"),
-        ("pause", {"AWS_REGION": "eu west"}, "check the AWS configuration, --region"),
-        ("--profile none doctor", {}, "The config profile (none) could not be found: check the AWS"),
-        ("doctor", {"AWS_CONFIG_FILE": "README.md"}, "Unable to parse config file: "),
-        ("doctor", {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "nonsense"}, "is not a URL: check AWS_ENDPOINT_URL"),
-        (
-            "doctor",
-            {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:1"},
-            "Can't reach AWS: check the",
-        ),
-        ("--stack \udcff parked list", {"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://x"}, "is not valid text"),
         # A mistyped command: click's own sentence.
-        ("parkd list", {}, "No such command 'parkd'. Did you mean 'parked'?"),
-        ("doctor --prob", {}, "No such option '--prob'. Did you mean '--probe'?"),
+        ("parkd list", "No such command 'parkd'. Did you mean 'parked'?"),
         # `throttled` is a reason that defers.
-        ("parked list --reason throttled", {}, "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
-        ("parked replay --set-status Failed --yes", {}, "choose the results with --uuid or --reason"),
+        ("parked list --reason throttled", "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
+        ("parked replay --set-status Failed --yes", "choose the results with --uuid or --reason"),
+        ("account --file a --only lost,parked", "'lost' is not one of confirmed, parked, dead-lettered, waiting, unkn"),
         # A wrong result, or file of results.
-        ("send --uuid a --status success", {}, "Invalid value for '--status': 'success' is not one of 'Success', "),
-        ("send --uuid a", {}, "Say what to send: --uuid and --status, or --file"),
-        ("send --uuid 'a b' --status Success", {}, "visible ASCII characters"),
-        ("send --file .", {}, " directory"),
-        ("send --file none", {}, "none can't be read"),
+        ("send --uuid a --status success", "Invalid value for '--status': 'success' is not one of 'Success', "),
+        ("send --uuid a", "Say what to send: --uuid and --status, or --file"),
+        ("send --uuid a --status Failed --file b", "Say what to send: --uuid and --status, or --file"),
+        ("send --uuid 'a b' --status Success", "visible ASCII characters"),
+        ("send --file .", ". can't be read: Is a directory."),
+        ("send --file none", "none can't be read: No such file or directory."),
+        # A stack of another application, or without a ledger.
+        ("parked list", "'a-stack' (CREATE_COMPLETE) has no output ParkedQueueUrl: is it a relay stack"),
+        ("forget --uuid a", "a-stack (eu-central-1) has no ledger (Deduplication is false)"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    sentence: Sentence, monkeypatch: pytest.MonkeyPatch, words: str, environment: dict[str, str], says: str
-) -> None:
-    """A mistyped command would do something else, or an operator would read a traceback or a password."""
-    monkeypatch.chdir(ROOT)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert says in sentence(*shlex.split(words))
+def test_a_mistake_is_one_sentence(words: str, says: str) -> None:
+    """A mistyped command would do something else, or an operator would read a traceback."""
+    stack = FakeStack()
+    stack.outputs.clear()
+    assert says in failure(run(stack, *shlex.split(words)))
 
 
-def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_stack_is_named() -> None:
+    """An operator who mistypes a stack, or names the wrong region, would not see the mistake."""
+    stack = FakeStack()
+    stack.aws.replies["describe_stacks"] = ClientError({"Error": {"Code": "ValidationError"}}, "DescribeStacks")
+    said = failure(run(stack, "parked", "list"))
+    assert said.startswith("There is no stack 'a-stack' in eu-central-1: name another --stack")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("parked list", "dead list --json", "parked replay --yes", "parked discard --yes"),
+        *("send --uuid a --status Success", "account --file none", "story a", "watch --count 1", "pause", "resume"),
+    ],
+)
+def test_a_missing_permission_is_named(words: str) -> None:
+    """An operator without a permission could not tell an administrator what to allow."""
+    said = failure(run(FakeStack(), *words.split()))
+    assert said == "Not allowed to call AnyCall: ask for the permissions in docs/operating.md. AWS says: no\n"
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
     """An operator who tries `parked` would not learn its commands, or a script would treat it as done."""
-    assert main(["parked"]) == 2
-    assert "  replay " in capsys.readouterr().err
+    ended = run(FakeStack(), "parked")
+    assert (ended.status, "  replay " in ended.err) == (2, True)
+
+
+def documented(command: str) -> str:
+    """Return what the table of docs/operating.md says of a command's fields."""
+    section = (ROOT / "docs" / "operating.md").read_text().partition("## JSON\n")[2].partition("\n## ")[0]
+    (cells,) = re.findall(rf"^\| .*`{command} --json`.* \| (.*) \|$", section, re.MULTILINE)
+    return str(cells)
+
+
+@pytest.mark.parametrize("command", ["doctor", "watch", "account", "story", "parked list", "dead list"])
+def test_json_has_the_documented_fields(command: str, tmp_path: Path) -> None:
+    """A script would break with a renamed field."""
+    (tmp_path / "sent").write_text(json.dumps({"uuid": CALL, "status": "Success"}))
+    more = {"watch": ["--count", "1"], "story": [CALL], "account": ["--file", str(tmp_path / "sent")]}
+    ended = run(busy_stack(), *command.split(), "--json", *more.get(command, ()))
+    assert ended.status == (command == "account")
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    fields, inner = re.sub(r"\(.*?\)", "", documented(command)), " ".join(re.findall(r"\(.*?\)", documented(command)))
+    assert {tuple(line) for line in lines} == {tuple(re.findall(r"`(\w+)`", fields))}
+    if command == "watch":
+        assert [*lines[0]["queues"], *lines[0]["recent"]] == re.findall(r"`(\w+)`", inner)
+    if command == "doctor":
+        assert {line["level"] for line in lines} == set(re.findall(r"`(\w+)`", inner)) - {"wrong"}
+        assert {type(line["next_step"]) for line in lines} == {str, type(None)}
+
+
+ON_A_BUSY_STACK = (
+    "from ops import cli\nfrom tests.support.aws import busy_stack\ncli.Stack = lambda *_, **__: busy_stack()"
+)
+
+
+@pytest.mark.parametrize("words", ["doctor --json", "parked list", f"story {CALL}", "watch"])
+def test_a_closed_pipe_ends_a_command_quietly(words: str) -> None:
+    """`flash-call-relay doctor | head -1` would end in a traceback."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        assert process(*words.split(), before=ON_A_BUSY_STACK, stdout=closed) == Ended(1, "", "")
 
 
 def test_a_full_disk_is_named() -> None:
     """An operator would check the AWS configuration because of a full disk."""
-    command = [sys.executable, "-m", "ops", "--help"]
-    environment = {"PATH": os.defpath, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-        )
-    assert (ended.returncode, ended.stderr) == (2, "The output can't be written: No space left on device.\n")
+        ended = process("--help", stdout=full)
+    assert ended == Ended(2, "", "The output can't be written: No space left on device.\n")
+
+
+COLUMNS = ("uuid", "n", "detail")
+ROW = ("01JV5V54KPYK9GB29265EQRZ4C", 7, "HTTP 404 The flash call does not exist")
+WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
+)
+def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
+    """A message would expire before the time that the table shows."""
+    assert output.duration(seconds) == text
+
+
+@pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
+def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
+    """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""
+    with terminal("stdout", columns=columns) as screen:
+        output.table(COLUMNS, [ROW])
+        lines = screen.lines
+    assert lines[0] == "uuid                        n  detail"
+    assert max(map(len, lines)) <= max(columns, len(WHOLE) - 18)
+    assert lines[1][:29] == WHOLE[:29]
+    assert " ".join(line[31:] for line in lines[1:]) == ROW[2]
+    assert columns < 69 or len(lines) == 2
+
+
+@pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
+def test_a_command_shows_that_it_works_before_aws_answers(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator would look at an empty screen for seconds, and press Ctrl-C; or an empty queue would be a failure."""
+
+    class Watched(QueueStack):
+        def output(self, name: str) -> str:
+            assert re.search("reading the .* queue|sent.*0/1", screen.raw)
+            return super().output(name)
+
+    (tmp_path / "sent.csv").write_text("uuid,status\na,Success\n")
+    file = [] if "parked" in words else ["--file", str(tmp_path / "sent.csv")]
+    with terminal("stderr", Watched(Sqs([]))) as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "find", lambda *_: [])
+        assert cli.main([*words.split(), *file]) == (words == "account")
+    if "parked" in words:
+        assert capsys.readouterr().out == "No visible messages on the parked queue of a-stack (eu-central-1).\n"
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
+    """An editor's shell would be full of control characters, or an operator who set NO_COLOR would see colours."""
+    with terminal("stderr", columns=120, **environment) as screen:
+        with output.progress("to be replayed", 10) as tell:
+            tell(3)
+        text = screen.raw
+    assert "3/10" in text if "NO_COLOR" in environment else text == ""
+    assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)

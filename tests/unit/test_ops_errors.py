@@ -1,15 +1,10 @@
 """Errors of AWS and boto3 become one line that names the cause, and shows no credential."""
 
 import base64
-import configparser
-import itertools
 import json
-import os
+import shlex
 import string
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +13,11 @@ from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from ops.cli import main
+from local import ROOT
 from ops.errors import explain
+from tests.support.operator import in_this_process
+
+Failure = Callable[..., str]
 
 # A message of botocore can hold an address with a password, and line breaks.
 VALUE = "https://operator:hunter2@proxy.example:8080/path\n  and {more}"
@@ -62,203 +60,143 @@ def test_every_error_of_botocore_becomes_one_line_without_a_password(kind: type[
     assert len(said_of(one_of(kind))) > 10
 
 
+def refusal(code: str, message: str = "", call: str = "ReceiveMessage") -> ClientError:
+    """Return a refusal of AWS."""
+    return ClientError({"Error": {"Code": code, "Message": message}}, call)
+
+
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
         (one_of(aws.UnauthorizedSSOTokenError), "log in again"),
         (one_of(aws.LoginRefreshRequired), "log in again"),
-        (one_of(aws.NoCredentialsError), "log in again"),
-        (
-            one_of(aws.CredentialRetrievalError, provider="custom-process", error_msg="own words"),
-            "own words: check the AWS configuration",
-        ),
-        (
-            one_of(aws.CredentialRetrievalError, provider="iam-role", error_msg="hunter2"),
-            "The AWS credentials can't be read: check the AWS configuration",
-        ),
-        (one_of(aws.PartialCredentialsError, cred_var="aws_secret_access_key"), "missing: aws_secret_access_key"),
-        (one_of(aws.ProfileNotFound, profile="mine"), "(mine) could not be found: check"),
-        (one_of(aws.InvalidConfigError, error_msg="The source_profile x does not exist."), "x does not exist: check"),
-        (one_of(aws.NoRegionError), "--region"),
+        (one_of(aws.CredentialRetrievalError, provider="iam-role", error_msg="hunter2"), "credentials can't be read: "),
         (one_of(aws.SSLError), "AWS_CA_BUNDLE. proxy.example: "),
-        (one_of(aws.EndpointConnectionError), "check the network, the region and AWS_ENDPOINT_URL. proxy.example: "),
         (one_of(aws.HTTPClientError, error=ValueError("Invalid header value b'hunter2'")), "check the credentials"),
         (ResponseParserError("invalid XML:\n<html>hunter2</html>"), "did not come from AWS: check AWS_ENDPOINT_URL."),
         (LookupError("hunter2"), "Unexpected LookupError: "),
         (OSError(2, "No such file", "/hunter2"), "Unexpected FileNotFoundError: "),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
-)
-def test_an_error_of_botocore_says_what_to_do(error: Exception, wanted: str) -> None:
-    """An operator would look for the wrong cause, or not find the right one in a message."""
-    assert wanted in said_of(error)
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "wanted"),
-    [
         # A wrong clock.
-        ("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2", "The clock of this machine is wrong"),
-        ("InvalidSignatureException", "Signature not yet current: 2", "The clock of this machine is wrong: set it."),
-        ("RequestExpired", "", "The clock of this machine is wrong, or the AWS session has expired"),
+        (
+            refusal("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"),
+            "The clock of this machine is",
+        ),
+        (
+            refusal("InvalidSignatureException", "Signature not yet current: 2"),
+            "The clock of this machine is wrong: set",
+        ),
+        (refusal("RequestExpired"), "The clock of this machine is wrong, or the AWS session has expired"),
         # Credentials.
-        ("ExpiredToken", "", "The AWS session has expired: log in again"),
-        ("InvalidClientTokenId", "The token is invalid", "enable the region for the account. AWS says: The token is"),
-        ("UnrecognizedClientException", "", "AWS doesn't know these credentials in this region: log in again"),
-        ("SignatureDoesNotMatch", CANONICAL, "check the secret access key and the proxy. AWS says: does not match."),
+        (refusal("ExpiredToken"), "The AWS session has expired: log in again"),
+        (refusal("InvalidClientTokenId", "The token is"), "enable the region for the account. AWS says: The token is"),
+        (refusal("UnrecognizedClientException"), "AWS doesn't know these credentials in this region: log in again"),
+        (refusal("SignatureDoesNotMatch", CANONICAL), "secret access key and the proxy. AWS says: does not match."),
+        (refusal("ExpiredToken", "hunter2", "GetRoleCredentials"), "AWS says: (not shown"),
         # Anything else.
         (
-            "AccessDenied",
-            "arn:u may not",
-            "call ReceiveMessage: ask for the permissions in docs/operating.md.",
+            refusal("AccessDenied", "arn:u may not"),
+            "call ReceiveMessage: ask for the permissions in docs/op",
         ),
-        ("AWS.SimpleQueueService.NonExistentQueue", "", "AWS refused ReceiveMessage: NonExistentQueue."),
-        ("KMS.DisabledException", "two\nlines", "refused ReceiveMessage: KMS.DisabledException. AWS says: two lines"),
+        (refusal("AWS.SimpleQueueService.NonExistentQueue"), "AWS refused ReceiveMessage: NonExistentQueue."),
+        (refusal("KMS.DisabledException", "two\nlines"), "ReceiveMessage: KMS.DisabledException. AWS says: two lines"),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_a_refusal_of_aws_says_what_to_do(code: str, message: str, wanted: str) -> None:
-    """An operator would set the wrong thing right, or read an error code without advice."""
-    said = said_of(ClientError({"Error": {"Code": code, "Message": message}}, "ReceiveMessage"))
+def test_an_error_says_what_to_do(error: Exception, wanted: str) -> None:
+    """An operator would look for the wrong cause, or set the wrong thing right."""
+    said = said_of(error)
     assert wanted in said
     assert "signed-token" not in said
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A machine without AWS configuration, whose endpoint of AWS is a closed port."""
-
-    home: Path
-    patch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-    caplog: pytest.LogCaptureFixture
-
-    def write_profile(self, file: str, **values: str) -> None:
-        """Write the default profile to a file."""
-        profiles = configparser.RawConfigParser()
-        profiles["default"] = values
-        with (self.home / file).open("w") as text:
-            profiles.write(text)
-
-    def failure(self, *words: str) -> str:
-        """Return the sentence with which a command fails; none of its output has 8 characters of a credential."""
-        status = main(list(words))
-        out, err = self.capsys.readouterr()
-        secret = {key for value in KEYS.values() for key in (value, base64.b64encode(value.encode()).decode())}
-        parts = {key[at : at + 8] for key in secret for at in range(len(key) - 7)}
-        assert not [part for part in parts if part in out + err + self.caplog.text], (words, out, err)
-        assert (status, out, err.count("\n")) == (2, "", 1), (words, err)
-        return err
-
-
 @pytest.fixture
-def machine(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Machine:
-    """Return a machine without AWS configuration."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
+def failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Failure:
+    """Return a function that runs a command with these settings, and returns the sentence of its failure.
+
+    Settings in lower case stand in the AWS profile, others in the environment. AWS's endpoint is a closed port.
+    """
+    usual = {
         "AWS_CONFIG_FILE": str(tmp_path / "config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-        "AWS_MAX_ATTEMPTS": "1",
         "AWS_REGION": "eu-west-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    return Machine(tmp_path, monkeypatch, capsys, caplog)
+    }
 
+    def run(settings: Mapping[str, str], *words: str) -> str:
+        profile = [f"{name} = {value}\n" for name, value in settings.items() if name.islower()]
+        (tmp_path / "config").write_text("".join(["[default]\n", *profile]))
+        with monkeypatch.context() as patch:
+            for name, value in {**usual, **settings}.items():
+                if name.isupper():
+                    patch.setenv(name, value)
+            ended = in_this_process(*words or ("doctor",))
+        secret = {key for value in KEYS.values() for key in (value, base64.b64encode(value.encode()).decode())}
+        parts = {key[at : at + 8] for key in secret for at in range(len(key) - 7)} | {"hunter2"}
+        assert not [part for part in parts if part in ended.out + ended.err + caplog.text], settings
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), settings
+        return ended.err
 
-Keys = Mapping[str, str]  # of the environment
-
-
-def in_environment(machine: Machine, keys: Keys) -> None:
-    """Put credentials into the environment."""
-    for name, value in keys.items():
-        machine.patch.setenv(name, value)
-
-
-def from_process(machine: Machine, keys: Keys) -> None:
-    """Let a program print credentials."""
-    names = "AccessKeyId", "SecretAccessKey", "SessionToken"
-    document = {"Version": 1, **dict(zip(names, keys.values(), strict=True))}
-    (machine.home / "printed").write_text(json.dumps(document))
-    machine.write_profile("config", credential_process=f"cat {machine.home / 'printed'}")
+    return run
 
 
 @pytest.mark.parametrize(
-    ("put", "bad"),
+    ("settings", "words", "says"),
     [
-        (in_environment, ("{}\n{}", "{}{}\r", "{}\xe9{}", "{}\udcff{}")),
-        (from_process, ("{}\n{}", "{}\0{}", "{}\u20ac{}")),
+        ({"AWS_REGION": ""}, "doctor", "You must specify a region: check the AWS configuration, --region and"),
+        ({}, "--region 'eu west' pause", "check the AWS configuration, --region"),
+        ({"AWS_REGION": "eu west"}, "pause", "check the AWS configuration, --region"),
+        ({}, "--profile none doctor", "The config profile (none) could not be found: check the AWS"),
+        ({"AWS_CONFIG_FILE": str(ROOT / "README.md")}, "doctor", "Unable to parse config file: "),
+        ({}, "--stack \udcff parked list", "is not valid text"),
+        ({"AWS_ENDPOINT_URL": "operator:hunter2@127.0.0.1"}, "doctor", "is not a URL: check AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "http://a:hunter2@[::1"}, "doctor", "is not a URL: check AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "http://a:hunter2/3@127.0.0.1:1"}, "doctor", "check AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:hunter2"}, "doctor", "check AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:1/hunter2?hunter2"}, "doctor", "Can't reach AWS: check the"),
     ],
 )
-def test_credentials_that_no_request_can_hold_are_not_shown(
-    machine: Machine, put: Callable[[Machine, Keys], None], bad: tuple[str, ...]
-) -> None:
-    """A line break in a session token would print the token, on a screen or in the log of a job."""
-    for one, name in itertools.product(bad, KEYS):
-        put(machine, {**KEYS, name: one.format(KEYS[name][:12], KEYS[name][12:])})
-        assert machine.failure("doctor")  # after a check that it shows none
+def test_a_wrong_setting_is_named(failure: Failure, settings: dict[str, str], words: str, says: str) -> None:
+    """An operator would read a traceback, or a password of the endpoint would be in the log of a terminal."""
+    assert says in failure({**KEYS, **settings}, *shlex.split(words))
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("settings", "says"),
     [
-        "operator:hunter2@127.0.0.1",
-        "http://operator:hunter2@[::1",
-        "http://operator:hunter2/3@127.0.0.1:1",
-        "http://operator:hunter2@127.0.0.1:hunter2",
-        "http://operator:hunter2@127.0.0.1:1/hunter2?hunter2",
-    ],
-)
-def test_an_endpoint_does_not_show_its_password(machine: Machine, url: str) -> None:
-    """A password in AWS_ENDPOINT_URL would end up in the log of a terminal."""
-    in_environment(machine, {**KEYS, "AWS_ENDPOINT_URL": url})
-    said = machine.failure("doctor")
-    assert "AWS_ENDPOINT_URL" in said
-    assert "hunter2" not in said
-
-
-@pytest.mark.parametrize(
-    ("profile", "environment", "says"),
-    [
-        ({}, {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token"}, "(No such file or directory: /nowhere/token)"),
-        ({}, {"AWS_WEB_IDENTITY_TOKEN_FILE": "/"}, "(Is a directory: /)"),
-        ({"credential_process": "/nowhere/program"}, {}, "(No such file or directory: /nowhere/program)"),
-        ({"credential_process": "echo hello"}, {}, "(JSONDecodeError): check"),
-        ({"credential_process": "sh -c 'echo my own words >&2; exit 3'"}, {}, "custom-process: my own words: check"),
-        ({"role_arn": ROLE, "source_profile": "gone"}, {}, 'The source_profile "gone" referenced in the profile'),
+        ({}, "Unable to locate credentials: log in again"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token"}, "(No such file or directory: /nowhere/token)"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/"}, "(Is a directory: /)"),
+        ({"credential_process": "/nowhere/program"}, "(No such file or directory: /nowhere/program)"),
+        ({"credential_process": "echo hello"}, "(JSONDecodeError): check"),
+        ({"credential_process": "sh -c 'echo my own words >&2; exit 3'"}, "custom-process: my own words: check"),
+        ({"role_arn": ROLE, "source_profile": "gone"}, 'The source_profile "gone" referenced in the profile'),
     ],
 )
 def test_credentials_that_cannot_be_read_have_their_own_cause(
-    machine: Machine, profile: dict[str, str], environment: dict[str, str], says: str
+    failure: Failure, settings: dict[str, str], says: str
 ) -> None:
     """An operator would log in again, or check the output or the URL, because of a mistyped file name."""
-    machine.write_profile("config", **profile)
-    in_environment(machine, {**environment, "AWS_ROLE_ARN": ROLE} if environment else {})
-    assert says in machine.failure("doctor")
+    assert says in failure({**settings, "AWS_ROLE_ARN": ROLE})
 
 
-@pytest.mark.parametrize("header", ["Authorization", "X-Amz-Security-Token"])
-def test_a_refusal_that_quotes_the_request_is_not_shown(machine: Machine, header: str) -> None:
+@pytest.mark.parametrize("bad", ["{}\n{}", "{}{}\r", "{}\xe9{}", "{}\udcff{}", "{}\u20ac{}"])
+@pytest.mark.parametrize("name", KEYS)
+def test_credentials_that_no_request_can_hold_are_not_shown(
+    failure: Failure, tmp_path: Path, name: str, bad: str
+) -> None:
+    """A line break in a session token would print the token, on a screen or in the log of a job."""
+    keys = {**KEYS, name: bad.format(KEYS[name][:12], KEYS[name][12:])}
+    assert failure(keys)  # after a check that it shows none
+    names = "AccessKeyId", "SecretAccessKey", "SessionToken"
+    printed = json.dumps({"Version": 1, **dict(zip(names, keys.values(), strict=True))})
+    (tmp_path / "printed").write_text(printed)
+    assert failure({"credential_process": f"cat {tmp_path / 'printed'}"})
+
+
+def test_a_refusal_that_quotes_the_request_is_not_shown(failure: Failure) -> None:
     """An answer that repeats a header would print the key id and the signature, or the session token."""
-
-    class Quoting(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(403)
-            self.end_headers()
-            message = f"<Message>not valid: {self.headers[header]}</Message>"
-            self.wfile.write(f"<R><Error><Code>Odd</Code>{message}</Error></R>".encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Quoting) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        in_environment(machine, {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"})
-        said = machine.failure("doctor")
-    assert said.startswith("AWS refused DescribeStacks: Odd. AWS says: (not shown")
+    failure(KEYS)  # which reads the credentials
+    signature = "AWS4-HMAC-SHA256 Credential=AKIA/20261124/eu-west-1, Signature=1f2e3d"
+    for quoted in (*KEYS.values(), signature, signature.partition(", ")[0], signature.partition(", ")[2]):
+        said = said_of(refusal("Odd", f"not valid: {quoted}"))
+        assert said == "AWS refused ReceiveMessage: Odd. AWS says: (not shown, since it may hold credentials)"

@@ -1,7 +1,13 @@
-"""A message is deleted only after it was sent or saved, and all others are visible again, whatever fails."""
+"""Messages are listed and filtered, and one is deleted only after it was sent or saved, whatever fails."""
 
+import errno
+import itertools
 import json
+import os
 import re
+import signal
+import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,23 +18,36 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops import parked
-from ops.queues import MAX_CALL_BYTES, Depth, Message, Queue
-from tests.support.aws import URL, QueueStack, Sqs, counts
-from tests.support.operator import Ended, run
+from flash_call_relay.events import parse_body, read
+from flash_call_relay.models import FlashCallResult, Status
+from ops import cli, parked
+from ops.queues import MAX_CALL_BYTES, DeadReason, Message, Queue
+from tests.support.aws import URL, QueueStack, Sqs, received
+from tests.support.operator import Ended, run, terminal
+from tests.support.payloads import payload
 
+LIMIT = 256 * 1024  # of a body, in bytes
+# The attributes that each service adds to its dead letters
+OF_LAMBDA = {"RequestID": "1f2e", "ErrorCode": "200", "ErrorMessage": "Task timed out"}
+OF_EVENTBRIDGE = {"RULE_ARN": "arn:rule", "TARGET_ARN": "arn:t", "ERROR_CODE": "NO_PERMISSIONS", "ERROR_MESSAGE": "no"}
+
+UUIDS = st.sampled_from("abc") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
 DENIED = ClientError({"Error": {"Code": "AccessDenied"}}, "AnyCall")
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def names(number: int) -> list[str]:
-    """Return a number of message ids."""
+    """Return a number of message ids, which are the uuids, too."""
     return [f"m{n:03}" for n in range(number)]
 
 
-def replay(sqs: Sqs, *chosen: str, rate: int = 1000) -> Ended:
-    """Replay the messages with these ids, or all."""
-    options = [word for one in chosen for word in ("--message-id", one)]
-    return run(QueueStack(sqs), "parked", "replay", "--yes", "--rate", str(rate), *options)
+def on_parked(sqs: Sqs, words: str, *more: str, typed: str | None = None) -> Ended:
+    """Run a command on the parked queue."""
+    return run(QueueStack(sqs), "parked", *words.split(), *more, typed=typed)
 
 
 def logged(sqs: Sqs, what: str) -> list[str]:
@@ -53,7 +72,7 @@ def test_only_chosen_and_sent_messages_are_deleted(data: st.DataObject) -> None:
     sqs.failure = data.draw(st.sampled_from([KeyboardInterrupt(), DENIED]))
     premature = bool(sqs.premature)
 
-    ended = replay(sqs, *chosen)
+    ended = on_parked(sqs, "replay --yes --rate 1000", *(word for one in chosen for word in ("--message-id", one)))
 
     gone, sent = set(ids) - sqs.left.keys(), logged(sqs, "sent")
     wanted = chosen or set(ids)
@@ -64,12 +83,188 @@ def test_only_chosen_and_sent_messages_are_deleted(data: st.DataObject) -> None:
     assert sum(not visible for visible in sqs.left.values()) <= 10, "only those of a receive without an answer"
     if ended.status in (0, 1):
         assert all(sqs.left.values())
-        assert f"{len(gone)} message" in ended.out
+        assert re.search(rf"\b{len(gone)} messages? replayed\.\n$", ended.out) or not gone
         assert (ended.status == 0) == (gone == wanted)
+        left = f"take or delete {len(wanted - gone)} message"
+        assert (left in ended.err) == (ended.status == 1), "a script would treat a partial replay as complete"
         if not premature:
             assert gone == wanted - set(sqs.refused) - undeletable
     else:
         assert ended.status == (130 if isinstance(sqs.failure, KeyboardInterrupt) else 2)
+
+
+@pytest.mark.parametrize("rate", [2, 100])
+def test_a_replay_keeps_to_its_rate(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would flood the endpoint."""
+    sqs, slept, now = Sqs(names(30)), list[tuple[int, float]](), 1_763_800_100.0
+    clock = SimpleNamespace(
+        time=lambda: now, monotonic=lambda: now, sleep=lambda s: slept.append((len(logged(sqs, "sent")), s))
+    )
+    monkeypatch.setattr(parked, "time", clock)
+    assert on_parked(sqs, f"replay --yes --rate {rate}").status == 0
+    assert [sent for sent, _ in slept] == list(range(min(10, rate), 31, min(10, rate)))
+    assert sum(seconds for _, seconds in slept) == pytest.approx(30 / rate)
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "status", "says"),
+    [
+        ("replay --dry-run", None, 0, "Dry run: nothing was done."),
+        ("replay", None, 2, "No terminal to ask on: add --yes, or --dry-run"),
+        ("replay", "n\n", 0, "3 messages. Send them to the result queue of a-stack (eu-central-1)? [y/N]"),
+        ("replay", "", 130, "Interrupted. Nothing is lost."),
+        ("discard --dry-run --to saved", None, 0, "Dry run: nothing was done."),
+        ("discard --to saved", "n\n", 0, "3 messages. Delete them, after saving them to saved? [y/N]"),
+        ("discard --to saved", "y\n", 0, "3 messages deleted."),
+    ],
+)
+def test_nothing_is_changed_without_a_yes(
+    words: str, typed: str | None, status: int, says: str, tmp_path: Path
+) -> None:
+    """A script or a typing mistake would delete messages."""
+    sqs, agreed = Sqs(names(3)), typed == "y\n"
+    ended = on_parked(sqs, words, typed=typed)
+    assert ended.status == status
+    assert says in ended.out + ended.err
+    assert sqs.left == ({} if agreed else dict.fromkeys(names(3), True))
+    assert (len(sqs.log), len(list(tmp_path.iterdir()))) == ((3, 1) if agreed else (0, 0))
+
+
+def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would send results that somebody else has corrected during the question."""
+    sqs, times = Sqs(names(3)), iter([0.0, 301.0])
+    monkeypatch.setattr(parked, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: next(times)))
+    ended = on_parked(sqs, "replay --yes")
+    assert (ended.status, sqs.log) == (2, [])
+    assert ended.err == "The messages are visible to others again: repeat the command.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "did"),
+    [
+        ("replay --yes --rate 1000", signal.SIGINT, "replayed"),
+        ("replay --yes --rate 1000", signal.SIGTERM, "replayed"),
+        ("discard --yes --to saved", signal.SIGINT, "deleted"),
+    ],
+    ids=["Ctrl-C of a replay", "SIGTERM to a replay", "Ctrl-C of a discard"],
+)
+def test_an_interruption_says_how_many_are_done_and_hides_none(
+    words: str, number: signal.Signals, did: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C an operator would not know what is deleted, wait for minutes, or find a message in no file."""
+    sqs, calls = Sqs(names(60)), itertools.count(1)
+    delete = sqs.delete_message_batch
+
+    def interrupted(**request: Any) -> Any:
+        if next(calls) == 2:
+            signal.raise_signal(number)
+        return delete(**request)
+
+    monkeypatch.setattr(sqs, "delete_message_batch", interrupted)
+    ended = on_parked(sqs, words)
+    said = [line for line in ended.err.splitlines() if line]
+    assert (ended.status, said) == (130, [f"At least 10 of 60 {did}.", "Interrupted. Nothing is lost."])
+    assert sqs.left == dict.fromkeys(names(60)[10:], True)
+    if did == "deleted":
+        assert [json.loads(line)["message_id"] for line in Path("saved").read_text().splitlines()] == names(60)
+
+
+def test_discarded_messages_can_be_corrected_and_sent_again(tmp_path: Path) -> None:
+    """Messages discarded by mistake would be lost, or every user of the machine could read them."""
+    sqs = Sqs(names(2))
+    sqs.fields["m001"] = {"Body": '{"uuid": "m001", "status": "OK"}'}
+    assert on_parked(sqs, "discard --yes").status == 0
+    (file,) = tmp_path.iterdir()
+    assert re.fullmatch(r"parked-a-stack-\d{8}T\d{6}Z\.jsonl", file.name), "the stack's name, not its ARN"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    send = ("send", "--file", str(file))
+    refused = run(QueueStack(sqs), *send)
+    assert (refused.status, refused.err.partition(":")[0], logged(sqs, "sent")) == (2, "line 2", [])
+    file.write_text(file.read_text().replace('"status": null', '"status": "Failed"'))
+    assert run(QueueStack(sqs), *send).status == 0
+    assert [body for what, body in sqs.log if what == "sent"] == [
+        json.dumps({"uuid": one, "status": status}) for one, status in (("m001", "Failed"), ("m000", "Success"))
+    ]
+
+
+@pytest.mark.parametrize("name", ["exists", "none/saved", "x" * 1000, "on a full disk"])
+def test_messages_that_cannot_be_saved_are_not_deleted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages would be deleted without a copy on the disk, or the only copy of others would be overwritten."""
+
+    def refuse(descriptor: int) -> None:
+        assert os.fstat(descriptor).st_size > 300, "all was written"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    Path("exists").write_text("precious")
+    sqs = Sqs(names(3))
+    ended = on_parked(sqs, "discard --yes --to", name)
+    assert re.fullmatch(r".* can't be written: .*\. Nothing was deleted\.\n", ended.err)
+    assert (ended.status, sqs.left, sqs.log) == (2, dict.fromkeys(names(3), True), [])
+    assert Path("exists").read_text() == "precious"
+
+
+def parked_mix(count: int) -> Sqs:
+    """Return a queue with messages of three reasons, with long uuids, and details that are equal or not."""
+    sqs = Sqs([str(number) for number in range(count)])
+    for number in range(count):
+        reason = ("rejected", "retries_exhausted", "conflicting_status")[number % 3]
+        detail = f"Failed was confirmed at {number}" if number % 3 == 2 else "HTTP 503 Service unavailable"
+        said = {"reason": reason, "detail": detail, **({"http_status": "503"} if number % 3 else {})}
+        body = {"uuid": f"6e1c1f9e-27ab-4b6e-9c1e-{number:012}" + "x" * (number % 2), "status": "success"}
+        sent_at = time.time() - 9 * 86_400 + 60 * number
+        sqs.fields[str(number)] = received(json.dumps(body), said, sent_at)
+    return sqs
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
+def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
+    """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
+    with terminal("stdout", QueueStack(parked_mix(30)), encoding=encoding) as screen:
+        assert cli.main(["parked", "list"]) == 0
+        lines = screen.lines
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == [
+        "expires in  uuid                                  status  reason",
+        "! 23 h      6e1c1f9e-27ab-4b6e-9c1e-000000000000          rejected",
+        "! 24 h      6e1c1f9e-27ab-4b6e-9c1e-000000000...          retries_exhausted 503",
+    ]
+    assert lines[9:12] == [
+        "... and 22 more: --json shows each in full.",
+        "",
+        "messages  reason                  newest  expires in  detail",
+    ]
+    assert lines[12] == "      10  rejected                8 d     ! 23 h      HTTP 503 Service"
+    counted = " ".join(line[54:].strip() for line in lines[16:])
+    assert "1 x Failed was confirmed" in counted
+    assert "8 others" in counted
+    assert lines[-2:] == [
+        "30 messages on the parked queue of a-stack (eu-central-1).",
+        "What to do, by reason: docs/runbook.md#parked-queue-not-empty",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ("", "0 1 2 3 4 5"),
+        ("--reason rejected", "0 3"),
+        ("--reason rejected --reason conflicting_status", "0 2 3 5"),
+        ("--uuid 6e1c1f9e-27ab-4b6e-9c1e-000000000002 --uuid none", "2"),
+        ("--message-id 1 --message-id 3", "1 3"),
+        ("--message-id 1 --message-id 3 --reason rejected", "3"),
+    ],
+)
+def test_a_message_is_chosen_if_it_meets_each_condition(filters: str, ids: str) -> None:
+    """An operator would replay or discard results of another reason or call, or `grep` would not find one in a pipe."""
+    listed = on_parked(parked_mix(6), f"list --json {filters}")
+    assert (listed.status, listed.err) == (0, "")
+    assert [json.loads(line)["message_id"] for line in listed.out.splitlines()] == ids.split()
+    text = on_parked(parked_mix(6), f"list {filters}").out
+    assert re.findall(r"9c1e-0+(\d)x? .* \w+", text) == ids.split(), "a line for each message"
+    assert ("; 1 match." in text) == (len(ids) == 1)
+    assert ("No match for none." in text) == ("none" in filters)
 
 
 @settings(max_examples=50)
@@ -83,102 +278,6 @@ def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, p
     assert set(got) <= set(names(number))
     assert premature or got == names(number)
     assert all(sqs.left.values())
-
-
-@pytest.mark.parametrize("rate", [2, 100])
-def test_a_replay_keeps_to_its_rate(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay would flood the endpoint."""
-    sqs, slept, now = Sqs(names(30)), list[tuple[int, float]](), 1_763_800_100.0
-    clock = SimpleNamespace(
-        time=lambda: now, monotonic=lambda: now, sleep=lambda s: slept.append((len(logged(sqs, "sent")), s))
-    )
-    monkeypatch.setattr(parked, "time", clock)
-    assert replay(sqs, rate=rate).status == 0
-    assert [sent for sent, _ in slept] == list(range(min(10, rate), 31, min(10, rate)))
-    assert sum(seconds for _, seconds in slept) == pytest.approx(30 / rate)
-
-
-def test_messages_that_are_left_are_reported() -> None:
-    """A script would treat a partial replay as complete."""
-    sqs = Sqs(names(4))
-    sqs.refused, sqs.undeletable = ["m001"], ["m002"]
-    ended = replay(sqs)
-    assert (ended.status, ended.out.splitlines()[-1]) == (1, "2 messages replayed.")
-    left = "SQS did not take or delete 2 messages. Repeat the command safely."
-    undeleted = "SQS refused m002: ReceiptHandleIsInvalid"
-    assert ended.err.splitlines() == ["SQS refused m001: Refused why", undeleted, left]
-
-
-def test_a_slow_answer_to_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay would send results that somebody else has corrected during the question."""
-    sqs, times = Sqs(names(3)), iter([0.0, 301.0])
-    monkeypatch.setattr(parked, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: next(times)))
-    ended = replay(sqs)
-    assert (ended.status, sqs.log) == (2, [])
-    assert ended.err == "The messages are visible to others again: repeat the command.\n"
-
-
-def test_an_interrupted_discard_says_how_many_it_deleted(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know what is deleted, or a deleted message would be in no file."""
-    sqs, path = Sqs(names(60), seed=3), tmp_path / "discarded.jsonl"
-    look(sqs)
-    receives, sqs = sqs._calls, Sqs(names(60), seed=3)
-    sqs.fails_at = receives + 3
-    ended = run(QueueStack(sqs), "parked", "discard", "--yes", "--to", str(path))
-    assert (ended.status, ended.err.split("\n")[0]) == (130, "At least 20 of 60 deleted.")
-    assert sqs.left == dict.fromkeys(names(60)[20:], True)
-    saved = {json.loads(line)["message_id"] for line in path.read_text().splitlines()}
-    assert saved == set(names(60))
-
-
-def test_a_file_to_discard_into_is_named_after_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an ARN as --stack, the file would be in a directory that does not exist."""
-    monkeypatch.chdir(tmp_path)
-    assert run(QueueStack(Sqs(names(1))), "parked", "discard", "--yes").status == 0
-    (file,) = tmp_path.iterdir()
-    assert re.fullmatch(r"parked-a-stack-\d{8}T\d{6}Z\.jsonl", file.name)
-
-
-# ---- sending ----
-
-
-def send(sqs: Sqs, tmp_path: Path, number: int) -> Ended:
-    """Send a file of results."""
-    path = tmp_path / "results.csv"
-    path.write_text("uuid,status\n" + "".join(f"{one},Failed\n" for one in names(number)))
-    return run(QueueStack(sqs), "send", "--file", str(path))
-
-
-def test_an_interrupted_file_says_how_many_results_were_sent(tmp_path: Path) -> None:
-    """After Ctrl-C an operator would not know whether to send the file again."""
-    sqs = Sqs([])
-    sqs.fails_at = 4
-    ended = send(sqs, tmp_path, 95)
-    assert (ended.status, ended.out, ended.err.split("\n")[0]) == (130, "", "At least 30 of 95 sent.")
-    assert logged(sqs, "sent") == sorted(logged(sqs, "sent"), key=lambda one: int(one[1:]) // 10)
-
-
-def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
-    """A replay would delete a result that SQS never took."""
-    bodies = {"a": '{"uuid": "silent"}', "b": '{"uuid": "b"}'}
-    assert Queue(Sqs([]), "ResultQueueUrl").send(bodies) == {"a": "not acknowledged"}
-
-
-def test_a_call_has_at_most_one_mebibyte() -> None:
-    """SQS would refuse a call with ten large bodies."""
-    sqs, bodies = Sqs([]), {str(number): "\u20ac" * (MAX_CALL_BYTES // 12 + 1) for number in range(4)}
-    Queue(sqs, "ResultQueueUrl").send(bodies)
-    assert (len(sqs.log), sqs._calls) == (4, 4)
-
-
-def test_a_depth_has_each_of_the_numbers_of_sqs() -> None:
-    """`doctor` and `pause` would miss deferred or delayed results."""
-    sqs = SimpleNamespace(get_queue_attributes=lambda **_: counts(visible=1, hidden=20, delayed=300))
-    depth = Queue(sqs, URL).depth()
-    assert (depth, depth.total) == (
-        Depth(visible=1, in_flight=320, retention_s=864_000),
-        321,
-    )
 
 
 def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +294,121 @@ def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.Monk
     assert len(look(Sqs(names(3)))) == 3
 
 
-def test_results_that_sqs_refuses_are_named(tmp_path: Path) -> None:
-    """A script would treat a file that was sent in part as complete."""
-    sqs = Sqs([])
-    sqs.refused = ["m012"]
-    ended = send(sqs, tmp_path, 25)
-    assert (ended.status, ended.err) == (1, "SQS refused line 14: Refused why\n")
-    assert ended.out == "24 results sent to the result queue of a-stack (eu-central-1).\n"
-    assert len(set(logged(sqs, "sent"))) == 24
+def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
+    """A replay would delete a result that SQS never took."""
+    bodies, told = {"a": '{"uuid": "silent"}', "b": '{"uuid": "b"}'}, list[int]()
+    assert Queue(Sqs([]), "ResultQueueUrl").send(bodies, told.append) == {"a": "not acknowledged"}
+    assert told == [1]
+
+
+def test_a_call_has_at_most_one_mebibyte() -> None:
+    """SQS would refuse a call with ten large bodies."""
+    sqs, bodies = Sqs([]), {str(number): "\u20ac" * (MAX_CALL_BYTES // 12 + 1) for number in range(4)}
+    Queue(sqs, "ResultQueueUrl").send(bodies)
+    assert (len(sqs.log), sqs._calls) == (4, 4)
+
+
+def body_of(uuid: object, status: object, padding: int = 0, *, envelope: bool = False) -> str:
+    """Return a body, longer by a number of bytes."""
+    said: dict[str, Any] = {"uuid": uuid, "status": status, "more": "\u20ac" * (padding // 3)}
+    return json.dumps({"detail-type": "any", "detail": said} if envelope else said, ensure_ascii=False)
+
+
+def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool = False) -> Message:
+    """Return a message as read from SQS."""
+    return Message.of(received(body, attributes or {}), dead=dead)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason", "detail"),
+    [
+        ({}, DeadReason.RECEIVES_EXHAUSTED, ""),
+        (OF_LAMBDA, DeadReason.FUNCTION_FAILED, "Task timed out"),
+        (OF_EVENTBRIDGE, DeadReason.EVENT_UNDELIVERED, "no"),
+    ],
+    ids=["of SQS", "of Lambda", "of EventBridge"],
+)
+@pytest.mark.parametrize("event", ["sqs-success", "sqs-eventbridge", "eventbridge"])
+def test_a_dead_letter_has_its_result(attributes: dict[str, str], reason: DeadReason, detail: str, event: str) -> None:
+    """An operator could not replay a result that the relay failed on, or an event that never reached it."""
+    ((record, *_),) = (payload(event).get("Records", [{"body": json.dumps(payload(event))}]),)
+    found = message(record["body"], attributes, dead=True)
+    assert (found.reason, found.detail) == (reason, detail)
+    assert [FlashCallResult(found.uuid or "", found.status or "Failed")] == [
+        one.content for one in read(payload(event), now=0)
+    ]
+    assert found.to_replay(None) == record["body"]
+
+
+@pytest.mark.parametrize("key", ["detail", "ErrorMessage", "ERROR_MESSAGE", "reason"])
+def test_texts_are_safe_to_print_on_a_terminal(key: str) -> None:
+    """A line break would break the table, and an escape sequence could rewrite the screen."""
+    found = message("x", {key: "a\nb\x1b[2J\u202e" + "x" * 5000})
+    said = found.reason if key == "reason" else found.detail
+    assert said.startswith("a b [2J\\u202e")
+    assert said.isascii()
+    assert said.isprintable()
+    assert len(said) <= 256
+    line = json.loads(found.as_json())
+    assert line["attributes"] == dict(found.attributes)  # in full
+    assert line["sent_at"] == "2025-11-22T08:26:40.123+00:00"
+
+
+def test_a_binary_attribute_is_ignored() -> None:
+    """A message with a binary attribute would end the command with a traceback."""
+    binary = {"MessageAttributes": {"reason": {"DataType": "Binary", "BinaryValue": b"\xff"}}}
+    assert not Message.of({**received("x", {}), **binary}, dead=False).reason.strip("-")
+
+
+@given(
+    uuid=UUIDS | st.none(),
+    status=st.sampled_from(["Success", "Failed", "success", None]),
+    padding=st.sampled_from([0, 0, 1, LIMIT - 90, LIMIT, 2 * LIMIT]),
+    new=st.sampled_from([None, "Success", "Failed"]),
+    envelope=st.booleans(),
+)
+def test_a_replay_keeps_the_call_and_sets_the_status(
+    *, uuid: str | None, status: str | None, padding: int, new: Status | None, envelope: bool
+) -> None:
+    """A replay would report another call or status, be refused by SQS, or not repair thousands of wrong statuses."""
+    found = message(body_of(uuid, status, padding, envelope=envelope))
+    again, good = found.to_replay(new), status in ("Success", "Failed")
+    assert (found.uuid, found.status) == (uuid, status if good and uuid else None)
+    if uuid and (new or good):
+        assert parse_body(again) == FlashCallResult(uuid, new or found.status or "Failed")
+        assert len(again.encode()) <= LIMIT  # of SQS
+    if not uuid or (not new and (not good or len(found.body.encode()) <= LIMIT)):
+        assert again == found.body
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", "[]", "null", '"a"', "[" * 100_000, '{"uuid": 1}', '{"uuid": "a b"}', '{"uuid":"a","uuid":"a"}']
+)
+def test_a_body_without_a_valid_uuid_keeps_its_text(body: str) -> None:
+    """One odd message would end the command with a traceback, or a replay would report a call that it guessed."""
+    found = message(body)
+    assert (found.uuid, found.status, found.to_replay("Success")) == (None, None, body)
+    assert json.loads(found.as_json())["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ('{"uuid": "a", "state": "Success"}', True),
+        ('{"uuid": "a", "uuid": "b"}', True),
+        ('{"Message": "{\\"uuid\\": \\"a\\"}"}', True),
+        ('{"uuid": "abc", "state": "Success"}', False),
+        ("a", False),
+        ('{"uuid": "b", "status": "Success", "note": "a"}', False),
+    ],
+)
+def test_an_invalid_message_is_found_by_the_uuid_in_its_text(body: str, *, found: bool) -> None:
+    """An operator would believe that the backend never sent a result that is parked as invalid."""
+    assert ("a" in message(body).calls) == found
+
+
+@pytest.mark.parametrize("value", ["", "-1", "4e2", "\u00b2", "\u0664\u0660\u0664", "9" * 5000, "40", "4040", "404\n"])
+def test_an_odd_http_status_is_ignored(value: str) -> None:
+    """One odd message would prevent the listing of all others."""
+    assert message("x", {"http_status": value}).http_status is None
+    assert message("x", {"http_status": "404"}).http_status == 404

@@ -1,4 +1,4 @@
-"""`watch` shows what SQS and the log say, continues after a failure, and ends by itself."""
+"""`watch` shows what SQS and the log say, and ends by itself; the log is read by CloudWatch Logs Insights."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,25 +7,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ops import logs, watch
-from tests.support.aws import FakeStack, counts, log
+from ops.errors import CommandError
+from tests.support.aws import FakeStack, counts, line, log
 from tests.support.operator import run
 
-THROTTLED = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")
 AT = 1_764_000_000.0  # 2025-11-24T16:00:00Z
-LINES: list[dict[str, Any]] = [
-    {"message": "result.delivered"},
-    {"message": "result.delivered"},
-    {"message": "result.deferred", "reason": "timeout", "age_s": 84.2},
-    {"message": "result.deferred", "reason": "endpoint_failing", "age_s": 12},
-    {"message": "result.deferred", "reason": "endpoint_failing", "age_s": 12},
-    {"message": "result.deferred", "reason": "unknown_call", "age_s": 700},
-    {"message": "endpoint.throttling"},
-]
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Return a clock that moves only while `watch` sleeps."""
+    """Return a clock that moves only during a sleep."""
     times = [AT]
     clock = SimpleNamespace(time=lambda: times[-1], sleep=lambda seconds: times.append(times[-1] + seconds))
     clock.monotonic = clock.time
@@ -34,14 +25,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def stack(depths: list[Any] | None = None, state: str = "Enabled", asked: list[object] | None = None) -> FakeStack:
-    """Return a stack with these depths of the result queue, one for each refresh."""
-    results = iter(depths or [])
+LINES = (
+    line(AT - 60, "result.delivered"),
+    line(AT - 60, "result.delivered"),
+    line(AT - 60, "result.deferred", reason="timeout", age_s=84.2),
+    line(AT - 60, "result.deferred", reason="endpoint_failing", age_s=12),
+    line(AT - 60, "result.deferred", reason="endpoint_failing", age_s=12),
+    line(AT - 60, "result.deferred", reason="unknown_call", age_s=700),
+    line(AT - 60, "endpoint.throttling"),
+)
 
-    def search(**request: object) -> dict[str, Any]:
-        if asked is not None:
-            asked.append(request)
-        return {"queryId": "query"}
+
+def stack(*depths: Any, state: str = "Enabled") -> FakeStack:
+    """Return a stack with these depths of the result queue, one for each refresh."""
+    results = iter(depths)
 
     def depth(QueueUrl: str, **_: Any) -> Any:  # noqa: N803
         if QueueUrl != "ResultQueueUrl":
@@ -51,9 +48,7 @@ def stack(depths: list[Any] | None = None, state: str = "Enabled", asked: list[o
             raise reply
         return reply
 
-    replies = log(*({"timestamp": "2025-11-24T15:59:00Z", **one} for one in LINES))
-    mapping = {"State": state}
-    return FakeStack(**{**replies, "start_query": search}, get_queue_attributes=depth, get_event_source_mapping=mapping)
+    return FakeStack(**log(*LINES), get_queue_attributes=depth, get_event_source_mapping={"State": state})
 
 
 @pytest.mark.parametrize(("state", "start"), [("Enabled", ""), ("Disabled", "PAUSED "), ("Disabling", "PAUSED ")])
@@ -66,16 +61,11 @@ def test_each_refresh_is_one_line(state: str, start: str) -> None:
     assert ended.out.splitlines() == [f"2025-11-24T16:00:0{second}Z  {says}" for second in (0, 5)]
 
 
-def test_an_empty_queue_has_no_oldest_result() -> None:
-    """After an outage an operator would believe that a result still waits."""
-    assert run(stack([counts()]), "watch", "--count", "1").out.endswith(", unknown_call 1); throttled\n")
-
-
 def test_the_log_is_read_every_15_s() -> None:
     """A view left open would cost money with each refresh."""
-    asked: list[object] = []
-    run(stack(asked=asked), "watch", "--every", "5", "--count", "13")
-    assert len(asked) == 5
+    watched = stack()
+    run(watched, "watch", "--every", "5", "--count", "13")
+    assert len(watched.aws.asked("start_query")) == 5
 
 
 @pytest.mark.parametrize(
@@ -85,27 +75,24 @@ def test_the_log_is_read_every_15_s() -> None:
         ([counts(hidden=1), counts(), counts(delayed=1), counts(), counts()], 9, 5, 0),
         ([counts(), counts(visible=1)], 2, 2, 1),
     ],
+    ids=["empty", "empty for a moment", "not empty in time"],
 )
 def test_until_empty_ends_when_two_refreshes_see_nothing(
     depths: list[Any], count: int, lines: int, status: int
 ) -> None:
     """A script would wait forever, or go on because SQS's approximate count was 0 for a moment."""
-    ended = run(stack(depths), "watch", "--until-empty", "--count", str(count))
+    ended = run(stack(*depths), "watch", "--until-empty", "--count", str(count))
     assert (ended.status, len(ended.out.splitlines())) == (status, lines)
+    assert ("the oldest" in ended.out.splitlines()[-1]) == (status == 1), "an empty queue has no oldest result"
 
 
 def test_a_later_failure_does_not_end_the_view() -> None:
     """A short failure of the network would end the view at night."""
-    ended = run(stack([counts(visible=1), THROTTLED, counts(visible=2)]), "watch", "--count", "3")
+    refused = ClientError({"Error": {"Code": "Throttling"}}, "GetQueueAttributes")
+    ended = run(stack(counts(visible=1), refused, counts(visible=2)), "watch", "--count", "3")
     assert ended.status == 0
     assert [line.split()[2] for line in ended.out.splitlines()] == ["1,", "2,"]
     assert ended.err.startswith("2025-11-24T16:00:05Z  AWS refused GetQueueAttributes: Throttling")
-
-
-def test_a_first_failure_ends_the_command() -> None:
-    """An operator without permission would watch nothing."""
-    ended = run(stack([THROTTLED]), "watch")
-    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
 
 
 def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
@@ -117,3 +104,55 @@ def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: Si
     monkeypatch.setattr(clock, "sleep", interrupt)
     ended = run(stack(), "watch")
     assert (ended.status, ended.err, ended.out.count("\n")) == (0, "", 1)
+
+
+def test_the_lines_of_one_value_are_found() -> None:
+    """An operator would read the story of another call, or search another time."""
+    states = iter(["Scheduled", "Running", "Complete"])
+    about = [line(AT - 0, "m", uuid='a "call"', number=number) for number in (0, 1)]
+    replies = log(*about, line(AT - 0, "m", uuid="another"), {"uuid": 'a "call"'})
+    rows = [*replies["get_query_results"]["results"], [{"field": "@message", "value": "no JSON"}]]
+    stack = FakeStack(**replies | {"get_query_results": lambda **_: {"status": next(states), "results": rows}})
+    assert logs.find(stack, "uuid", 'a "call"', 1_000.0) == about
+    (query,) = stack.aws.asked("start_query")
+    assert (query["startTime"], query["limit"], query["logGroupName"]) == (1_000, 10_000, "LogGroupName")
+    assert 'filter uuid = "a \\"call\\""' in query["queryString"]
+
+
+@pytest.mark.parametrize(("status", "says"), [("Failed", "ended as Failed"), ("Running", "did not finish within 60 s")])
+def test_a_query_without_rows_ends_the_command(status: str, says: str) -> None:
+    """An operator would believe that nothing happened to the result, or wait forever."""
+    with pytest.raises(CommandError, match=says):
+        logs.find(FakeStack(**{**log(), "get_query_results": {"status": status}}), "uuid", "a", 0)
+
+
+def test_recent_outcomes_are_found_oldest_first() -> None:
+    """An operator would look at a cause that is over, or at results that are no recent outcomes."""
+    held = line(AT - 20, "result.deferred", reason="timeout", uuid="held")
+    tried = line(AT - 40, "result.deferred", reason="timeout", uuid="tried", duration_ms=1.5, age_s=12)
+    old = line(AT - 50, "result.deferred", reason="timeout", uuid="old", duration_ms=1.5, age_s=84.2)
+    others = line(AT - 30, "result.delivered", uuid="c"), line(AT - 30, "result.parked", reason="rejected", uuid="d")
+    found = logs.recent(FakeStack(**log(held, tried, old, *others)))
+    assert [one["uuid"] for one in found] == ["old", "tried", "c", "held"]
+
+
+STARTED, LATER = (line(AT - ago_s, "endpoint.throttling") for ago_s in (3, 1))
+ENDED = line(AT - 2, "endpoint.throttling_ended")
+HELD, TIMEOUT = (line(AT - 3, "result.deferred", reason=reason) for reason in ("throttled", "timeout"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "throttled"),
+    [
+        ([STARTED], True),
+        ([STARTED, ENDED], False),
+        ([ENDED, LATER], True),
+        ([HELD], True),
+        ([HELD, ENDED], False),
+        ([TIMEOUT], False),
+    ],
+    ids=["started", "ended", "started again", "held", "held, then ended", "another reason"],
+)
+def test_throttling_is_told_until_it_ends(lines: list[dict[str, Any]], *, throttled: bool) -> None:
+    """An operator would take a queue that drains at BetaTel's limit for one that does not drain."""
+    assert logs.throttled(logs.recent(FakeStack(**log(*lines)))) == throttled
