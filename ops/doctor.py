@@ -29,6 +29,7 @@ BY_A_PERSON = {"User action", "USER_INITIATED"}  # Lambda's API returns the firs
 SETTLED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # The command restores the terminal's echo when it ends or is interrupted. The secret is in no file and no history.
 FILL = "(trap 'stty echo' EXIT INT; stty -echo; {put} --secret-string file:///dev/stdin)"
+GOOD_STEP = "unless it is paused, the relay tries waiting results within 2 minutes, those older than an hour within 20"
 FILL_STEP = (
     'restore the previous ones (docs/runbook.md#credentials-refused), or paste {"api_key": "...", "user_id": "..."}, '
     "Enter and Ctrl-D into this command, which shows nothing of it:"
@@ -60,15 +61,15 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
     404 with a JSON object means that route, path and credentials are good.
     """
     _ = stack.description  # fails if there is no stack to check
-    levels: dict[str, str] = {}
-    for name, check in _checks(levels, probe=probe):
+    levels = set[str]()
+    for name, check in _checks(probe=probe):
         for finding in _findings(check, stack):
-            levels[name] = max(levels.get(name, OK), finding.level, key=(OK, NOTE, WRONG).index)
+            levels.add(finding.level)
             _print(name, finding, as_json=as_json)
-    return 1 if WRONG in levels.values() else 0
+    return 1 if WRONG in levels else 0
 
 
-def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check]]:
+def _checks(*, probe: bool) -> Iterator[tuple[str, Check]]:
     yield "stack", _check_stack
     yield "function", _check_function
     yield "intake", _check_intake
@@ -82,8 +83,6 @@ def _checks(levels: dict[str, str], *, probe: bool) -> Iterator[tuple[str, Check
     yield "alarms", _check_alarms
     if probe:
         yield "probe", _check_probe
-        if levels.get("probe") == levels.get("intake") == OK:
-            yield "next", _check_next
 
 
 def _print(check: str, finding: Finding, *, as_json: bool) -> None:
@@ -313,7 +312,7 @@ def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: boo
     match status, is_object:
         case 404, True:
             says = f"route, path and credentials of the function are good: the endpoint does not know the call {call}"
-            return Finding(OK, f"{says} ({said})")
+            return Finding(OK, f"{says} ({said})", GOOD_STEP)
         case 404, _:
             says, step = "the API is not at this path", "check the path of WebhookUrl"
         case 403, False:
@@ -332,9 +331,3 @@ def _judge(stack: Stack, call: str, status: int, message: str, *, is_object: boo
                     return Finding(NOTE, f"{says} ({said})")
                 step = "something other than the API answers, such as a proxy: docs/runbook.md#replies-doubtful"
     return Finding(WRONG, f"{says} ({said})", step)
-
-
-def _check_next(stack: Stack) -> Iterator[Finding]:
-    if total := RESULTS.of(stack).depth().total:
-        left = count(total, "result")
-        yield Finding(OK, f"{left} left: the relay tries them within 2 minutes, those older than an hour within 20")

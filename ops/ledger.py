@@ -9,7 +9,7 @@ import click
 
 from flash_call_relay.models import Confirmed
 from ops.errors import CommandError
-from ops.output import Tell, confirmed, dry_run_option, timestamp, yes_option
+from ops.output import Tell, confirmed, timestamp, yes_option
 from ops.stack import Stack
 
 MAX_KEYS = 100  # of DynamoDB in one call
@@ -55,10 +55,9 @@ class Ledger:
 
 @click.command()
 @click.option("--uuid", required=True, help="The call, as BetaTel named it.")
-@dry_run_option
 @yes_option
 @click.pass_obj
-def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
+def forget(stack: Stack, *, uuid: str, yes: bool) -> int:
     """Forget that a result is confirmed, so that it can be sent again.
 
     For a confirmation that was none. The command removes the call's entry from the ledger, and sends nothing itself.
@@ -72,7 +71,7 @@ def forget(stack: Stack, *, uuid: str, dry_run: bool, yes: bool) -> int:
         click.echo(f"The ledger of {stack.label} has no entry of {uuid}: the relay sends a result of it.", err=True)
         return 1
     click.echo(f"The ledger of {stack.label} has {uuid}: {entry.status}, confirmed at {timestamp(entry.at)}.")
-    if not confirmed("Remove this entry?", dry_run=dry_run, yes=yes):
+    if not confirmed("Remove this entry?", yes=yes):
         return 0
     same, at = "#status = :status AND confirmed_at = :at", str(int(entry.at))
     if not ledger.remove(uuid, same, status={"S": entry.status}, at={"N": at}):

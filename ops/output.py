@@ -90,14 +90,11 @@ def duration(seconds: float) -> str:
 
 # ---- the question before a change ----
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
-def confirmed(question: str, *, dry_run: bool, yes: bool) -> bool:
-    """Return whether to make a change; ask unless --dry-run or --yes is given."""
-    if dry_run:
-        click.echo("Dry run: nothing was done.")
-    elif not yes and not sys.stdin.isatty():
-        raise CommandError("No terminal to ask on: add --yes, or --dry-run to see what the command would do.")
-    return not dry_run and (yes or click.confirm(question))
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Return whether to make a change; ask unless --yes is given."""
+    if not yes and not sys.stdin.isatty():
+        raise CommandError("No terminal to ask on: look with `list` first, then add --yes.")
+    return yes or click.confirm(question)

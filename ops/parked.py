@@ -17,7 +17,7 @@ from flash_call_relay.models import Status
 from flash_call_relay.text import printable
 from ops.errors import CommandError
 from ops.ledger import Ledger
-from ops.output import DAY_S, Tell, complain, confirmed, count, dry_run_option, duration, progress, table, yes_option
+from ops.output import DAY_S, Tell, complain, confirmed, count, duration, progress, table, yes_option
 from ops.queues import DEAD, HOLD_S, MAX_ENTRIES, PARKED, RESULTS, Depth, Message, Queue, QueueKind
 from ops.stack import Stack
 
@@ -59,7 +59,6 @@ def _group(kind: QueueKind, title: str, why: str) -> click.Group:
     @click.command("replay", short_help="Send messages to the result queue again.", params=[*filters])
     @click.option("--rate", type=click.IntRange(1, 1000), default=100, help="Messages per second.")
     @click.option("--set-status", type=click.Choice(get_args(Status)), help="Report this status instead.")
-    @dry_run_option
     @yes_option
     @click.pass_obj
     def replay(stack: Stack, /, *, rate: int, set_status: Status | None, **options: Any) -> int:
@@ -76,7 +75,6 @@ def _group(kind: QueueKind, title: str, why: str) -> click.Group:
 
     @click.command("discard", params=[*filters])
     @click.option("--to", "path", help="A new file for the messages.  [default: named after queue, stack and time]")
-    @dry_run_option
     @yes_option
     @click.pass_obj
     def discard(stack: Stack, /, *, path: str | None, **options: Any) -> int:
@@ -101,17 +99,15 @@ parked = _group(PARKED, "parked results", "A person has to decide about them; ea
 dead = _group(DEAD, "dead letters", "The relay failed on them, or EventBridge could not deliver them.")
 
 
-def _take(
-    stack: Stack, kind: QueueKind, asks: str, act: Act, *, did: str, dry_run: bool, yes: bool, **filters: Any
-) -> int:
+def _take(stack: Stack, kind: QueueKind, asks: str, act: Act, *, did: str, yes: bool, **filters: Any) -> int:
     """Ask, and act on the chosen messages, which others can't see meanwhile; return the exit status."""
     with ExitStack() as hidden:
         with progress(f"reading the {kind.title}", None) as tell:
             queue = kind.of(stack)
             found = hidden.enter_context(queue.hidden(tell))
         read_at, where = time.monotonic(), f"{kind.title} of {stack.label}"
-        chosen = _show(where, queue.depth(), found, filters, rows=dry_run)
-        if not chosen or not confirmed(f"{count(len(chosen), 'message')}. {asks}", dry_run=dry_run, yes=yes):
+        chosen = _show(where, queue.depth(), found, filters, rows=False)
+        if not chosen or not confirmed(f"{count(len(chosen), 'message')}. {asks}", yes=yes):
             return 0
         if time.monotonic() > read_at + HOLD_S:
             raise CommandError("The messages are visible to others again: repeat the command.")

@@ -109,11 +109,9 @@ def test_a_replay_keeps_to_its_rate(rate: int, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("words", "typed", "status", "says"),
     [
-        ("replay --dry-run", None, 0, "Dry run: nothing was done."),
-        ("replay", None, 2, "No terminal to ask on: add --yes, or --dry-run"),
+        ("replay", None, 2, "No terminal to ask on: look with `list` first"),
         ("replay", "n\n", 0, "3 messages. Send them to the result queue of a-stack (eu-central-1)? [y/N]"),
         ("replay", "", 130, "Interrupted. Nothing is lost."),
-        ("discard --dry-run --to saved", None, 0, "Dry run: nothing was done."),
         ("discard --to saved", "n\n", 0, "3 messages. Delete them, after saving them to saved? [y/N]"),
         ("discard --to saved", "y\n", 0, "3 messages deleted."),
     ],
