@@ -184,7 +184,11 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
     wanted = stack.output("FunctionArn" if route == "function" else "ResultQueueArn")
     if described["State"] != "ENABLED":
         command = stack.aws_command("events enable-rule", name=rule, event_bus_name=bus)
-        yield Finding(WRONG, f"the rule {rule} is {described['State']}: events are dropped", "", command)
+        says, step = (
+            f"the rule {rule} is {described['State']}: events are dropped",
+            "then send those of that time again:",
+        )
+        yield Finding(WRONG, says, step, command)
     elif wanted in arns:
         takes = f"events of source {source}, detail-type {kind}, on bus {bus}"
         yield Finding(OK, f"the rule takes {takes}, and sends them to the {route}; EventBridge drops any other")

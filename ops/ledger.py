@@ -78,5 +78,5 @@ def forget(stack: Stack, *, uuid: str, yes: bool) -> int:
         click.echo("The entry has changed meanwhile, so nothing was removed: repeat the command.", err=True)
         return 1
     again = stack.command(f"send --uuid {shlex.quote(uuid)} --status {entry.status}")
-    click.echo(f"Removed. To send the result again: {again}")
+    click.echo(f"Removed. To send the result again, with the other status if that is the true one: {again}")
     return 0
