@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import ledger, outcome_bus
 from flash_call_relay.settings import Settings
 from local import ROOT, TOOLS
-from tests.support.template import defaults, environment, monitoring, pasted_policy, stack, template, texts
+from tests.support.template import defaults, environment, pasted_policy, stack, template, texts
 
 RESOURCES = template()["Resources"]
 PARAMETERS = template()["Parameters"]
@@ -65,16 +65,8 @@ def test_each_place_keeps_a_message_longer_than_the_one_before() -> None:
         assert queue["MessageRetentionPeriod"] == 14 * 86_400
         assert queue["MaximumMessageSize"] > result["MaximumMessageSize"], "parking adds attributes"
     assert result["MessageRetentionPeriod"] + others[0]["MessageRetentionPeriod"] < ledger.KEPT_S
-
-
-def test_what_is_kept_for_long_costs_little() -> None:
-    """The ledger would grow and cost for ever, or the story of one result would scan all logs, at a price per GB."""
-    table = properties("LedgerTable")
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
-    assert table["BillingMode"] == "PAY_PER_REQUEST"
-    assert "PointInTimeRecoverySpecification" not in table
-    assert properties("RelayLogGroup")["FieldIndexPolicies"] == [{"Fields": ["uuid"]}]
-    assert '| filter uuid = "UUID"' in monitoring("AWS::Logs::QueryDefinition")["StoryQuery"]["QueryString"]
+    kept_until = {"AttributeName": "expires_at", "Enabled": True}
+    assert properties("LedgerTable")["TimeToLiveSpecification"] == kept_until, "it would grow and cost for ever"
 
 
 # ---- who may send ----
@@ -265,12 +257,6 @@ def test_the_visibility_timeout_is_6_function_timeouts_and_the_window() -> None:
     """SQS would give a batch to a second invocation while the first still works on it."""
     longest_s = 6 * properties("RelayFunction")["Timeout"] + PARAMETERS["BatchWindowSeconds"]["MaxValue"]
     assert properties("ResultQueue")["VisibilityTimeout"] >= longest_s
-
-
-def test_the_event_source_mapping_takes_partial_failures() -> None:
-    """Lambda would delete each deferred result, because its batch has succeeded."""
-    mapping = properties("RelayFunction")["Events"]["Results"]["Properties"]
-    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_no_log_level_hides_a_metric() -> None:
