@@ -80,14 +80,17 @@ SENDERS = {
 
 
 def senders(queue: str, **parameters: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Return who may send to a queue, and on which condition."""
-    allowed = [one for one in statements(f"{queue}Policy", **parameters) if one["Effect"] == "Allow"]
-    assert all((one["Action"], one["Resource"]) == ("sqs:SendMessage", f"{queue}.Arn") for one in allowed)
+    """Return who may send to a queue, over TLS, and on which condition."""
+    refusal, *allowed = statements(f"{queue}Policy", **parameters)
+    assert (refusal["Effect"], refusal["Principal"], refusal["Action"]) == ("Deny", "*", "sqs:*")
+    assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert {one["Resource"] for one in (refusal, *allowed)} == {f"{queue}.Arn"}
+    assert {(one["Effect"], one["Action"]) for one in allowed} <= {("Allow", "sqs:SendMessage")}
     return [(one["Principal"], one.get("Condition")) for one in allowed]
 
 
 def test_only_the_rule_and_the_named_senders_may_send() -> None:
-    """Anybody could send results, or SQS would refuse the senders' own without a trace."""
+    """Anybody could send results, or send them unencrypted, or SQS would refuse the senders' own without a trace."""
     assert {queue: senders(queue) for queue in QUEUES} == {
         "ResultQueue": [(EVENTBRIDGE, OWN_RULES)],
         "ParkedQueue": [],
@@ -152,14 +155,6 @@ def test_sqs_takes_the_policy_with_all_senders() -> None:
     keys = [key for one in written for operator in one.get("Condition", {}).values() for key in operator.values()]
     assert sum(len(texts(key)) for key in keys) <= 10
     assert len(json.dumps({"Version": "2012-10-17", "Statement": written})) <= 8192
-
-
-@pytest.mark.parametrize("name", QUEUES)
-def test_a_queue_refuses_plain_http(name: str) -> None:
-    """Results could travel unencrypted."""
-    refusal, *_ = statements(f"{name}Policy")
-    assert (refusal["Effect"], refusal["Principal"], refusal["Action"]) == ("Deny", "*", "sqs:*")
-    assert (refusal["Resource"], refusal["Condition"]) == (f"{name}.Arn", {"Bool": {"aws:SecureTransport": "false"}})
 
 
 def test_the_stack_to_develop_against_takes_events_of_its_own_source() -> None:
