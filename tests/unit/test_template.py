@@ -182,17 +182,6 @@ def test_the_key_is_used_through_the_stacks_services_only(
     assert (equal, using["Condition"]) == (further, {})
 
 
-def test_the_key_policy_to_paste_names_the_services_that_need_the_key() -> None:
-    """SQS would refuse the rule's events, which would be lost, or CloudWatch would store no logs."""
-    page = (ROOT / "docs" / "integrating.md").read_text().partition("## A key of your own\n")[2]
-    _, events, logs = json.loads(page.partition("```json\n")[2].partition("```")[0])["Statement"]
-    assert events["Principal"] == EVENTBRIDGE
-    assert events["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
-    assert logs["Principal"] == {"Service": "logs.eu-central-1.amazonaws.com"}
-    context = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
-    assert context == "arn:aws:logs:eu-central-1:111122223333:log-group:flash-call-relay-*"
-
-
 def test_each_role_takes_the_permissions_boundary_and_the_path() -> None:
     """A company that requires the boundary or a path could not deploy the stack."""
     made, plain = stack(PermissionsBoundaryArn="a-boundary", IamPath="/acme/"), stack()
@@ -205,20 +194,17 @@ def test_each_role_takes_the_permissions_boundary_and_the_path() -> None:
     assert "Role" in RESOURCES["RelayFunction"]["Properties"], "SAM makes a role for a function without one"
 
 
-def test_the_function_is_in_a_vpc_only_with_both_parameters() -> None:
+def test_the_function_is_in_a_vpc_only_if_asked() -> None:
     """By default the function would be in a VPC and could not reach BetaTel, or its role could make interfaces."""
     given = {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
     wanted = {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
     assert properties("RelayFunction", **given)["VpcConfig"] == wanted
-    for known in ({}, {"SubnetIds": "subnet-1"}, {"SecurityGroupIds": "sg-1"}):
-        assert "VpcConfig" not in properties("RelayFunction", **known)
-        assert "ec2:" not in str(statements("RelayRole", **known))
+    assert "VpcConfig" not in properties("RelayFunction")
+    assert "ec2:" not in str(statements("RelayRole"))
 
 
-def test_another_partition_has_its_own_names() -> None:
-    """In China or GovCloud, policies would name services that do not exist, or the dashboard's link lead nowhere."""
-    china = {"AWS::Partition": "aws-cn", "AWS::Region": "cn-north-1", "AWS::URLSuffix": "amazonaws.com.cn"}
-    assert stack(**china)["DashboardUrl"]["Value"].startswith("https://cn-north-1.console.amazonaws.cn/cloudwatch/")
+def test_no_name_is_of_one_partition() -> None:
+    """In China or GovCloud, policies would name services that do not exist."""
     written = str([*RESOURCES.values(), *template("monitoring")["Resources"].values()])
     assert not re.findall(r"arn:aws\b|amazonaws", written.replace(".amazonaws.com'", "'"))  # of service principals
 
@@ -249,15 +235,6 @@ def test_the_function_accepts_each_parameter_at_its_bound(bound: str) -> None:
 # ---- the parameters ----
 
 
-def test_every_parameter_is_described_bounded_and_grouped() -> None:
-    """An engineer who deploys from the console would have to guess, or overlook a parameter."""
-    groups = template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
-    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
-    for name, parameter in PARAMETERS.items():
-        assert "Description" in parameter, name
-        assert {"AllowedPattern", "AllowedValues", "MinValue"} & parameter.keys(), name
-
-
 IAM = "arn:aws:iam::111122223333:"
 
 
@@ -267,21 +244,15 @@ IAM = "arn:aws:iam::111122223333:"
         ("WebhookUrl", "https://example.com:8443/hook?region=eu", "http://api.betatel.com/hook"),
         ("WebhookUrl", "http://127.0.0.1:8787/hook", "http://127.0.0.1.example.com/hook"),
         ("WebhookUrl", "http://[::1]:8787/hook", "https://user:password@example.com/hook"),
-        ("KmsKeyArn", KEY.replace("key/", "key/mrk-"), KEY.replace("key/", "alias/")),
-        ("PermissionsBoundaryArn", "arn:aws:iam::aws:policy/PowerUserAccess", f"{IAM}role/boundary"),
-        ("CredentialsSecretArn", SECRET, SECRET.removesuffix("-a1B2c3")),
         ("CredentialsSecretArn", SECRET, SECRET.replace("-a1B2c3", "-*")),
         ("SenderRuleArns", ",".join([f"{RULES}a-bus/a"] * 7), f"{RULES}*"),
         ("SenderPrincipalArns", f"{IAM}role/teams/backend,{IAM}user/a", "*"),
         ("SenderPrincipalArns", "arn:aws-us-gov:iam::111122223333:root", f"{IAM}role/*"),
         ("SenderPrincipalArns", f"{IAM}root", "arn:aws:sts::111122223333:assumed-role/a/b"),
-        ("IamPath", "/acme/relay/", "/acme"),
-        ("SubnetIds", "subnet-0a1b2c3d,subnet-0123456789abcdef0", "subnet-0a1b2c3d, subnet-0a1b2c3e"),
-        ("SecurityGroupIds", "sg-0123456789abcdef0", ",".join(["sg-0a1b2c3d"] * 6)),
     ],
 )
-def test_the_template_accepts_only_urls_and_ids_that_the_relay_can_use(name: str, taken: str, refused: str) -> None:
-    """Credentials would travel unencrypted, or strangers could send, or a typing error would show up late."""
+def test_the_template_accepts_only_urls_and_arns_that_name_one(name: str, taken: str, refused: str) -> None:
+    """Credentials would travel unencrypted, strangers could send, or the relay could read any secret."""
     pattern = PARAMETERS[name]["AllowedPattern"]
     assert (bool(re.search(pattern, taken)), bool(re.search(pattern, refused))) == (True, False)
 
