@@ -76,25 +76,19 @@ BAD_REPLIES = {
         "lost reply": behaviour.lost(),
     },
     "an interim reply": {
-        "150 and no final reply": behaviour.status_line(150),
         # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
         "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS),
-        "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS),
     },
     "the reply is cut short": {
         "no chunks": ok(CHUNKED + b"not chunks\r\n"),
         "half a reply": behaviour.half_reply(),
         "cut in a chunk": ok(CHUNKED + b"3\r\n{}", Act.CLOSE),
-        "cut after a chunk": ok(CHUNKED + b"2\r\n{}", Act.CLOSE),
     },
     "the reply is too large": {
-        "10 MB": behaviour.huge(),
         "64 KiB and a byte": behaviour.huge(64 * 1024 + 1),
         "gzip bomb": behaviour.gzip_bomb(),
-        "much that is no gzip": behaviour.answer(200, b"no gzip" * 10_000, GZIP),
         "3 MB of headers": ok(b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50))),
         "negative chunk": ok(CHUNKED + b"-1\r\n" + b" " * 400_000),
-        "10 TB": ok(b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000),
     },
     "the reply has too many codings": {"six layers of gzip": ok(gzipped(6))},
     "too many headers, or too long a line": {
@@ -106,7 +100,6 @@ BAD_REPLIES = {
         "not HTTP": behaviour.not_http(),
         "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
         "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
-        "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
     },
 }
 SITUATIONS = {situation: (words, way) for words, ways in BAD_REPLIES.items() for situation, way in ways.items()}
@@ -140,18 +133,12 @@ SLOW = {
     "silence": behaviour.hang(),
     "dripping head": behaviour.drip_headers(0.2),
     "dripping body": behaviour.drip_body(0.2),
-    "endless head": drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
     "endless interim replies": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "endless chunks": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED, b"1\r\n \r\n"),
     "endless trailer": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-A: b\r\n"),
     "body of unknown length": drip(b"HTTP/1.1 200 OK\r\n\r\n{}", b" "),
-    "half a head": raw(b"HTTP/1.1 200 OK\r\nContent-"),
     "half a body": ok(b"Content-Length: 3\r\n\r\n{}"),
     # Where urllib3 finds no length, the body ends with the connection.
     "no number as length": ok(b"Content-Length: two\r\n\r\n{}"),
-    "negative length": ok(b"Content-Length: -2\r\n\r\n{}"),
-    "equal lengths in a list": ok(b"Content-Length: 2, 2\r\n\r\n{}"),
-    "gzip as transfer encoding": ok(b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
     "line without a colon": ok(b"no header\r\nContent-Length: 2\r\n\r\n{}"),
     "204 that says chunked": raw(b"HTTP/1.1 204 No Content\r\n" + CHUNKED),
 }
@@ -166,14 +153,10 @@ def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
         assert said.failure is Reason.TIMEOUT, uuid
 
 
-LABELS = ("br", "UTF-8", "none", "identity, gzip", "text")
-BROTLI = b'\x0b\x08\x80{"message": "OK"}\x03'
 READ = {
     "no reason": (raw(b"HTTP/1.1 200\r\nCONTENT-LENGTH:17\r\n\r\n" + b'{"message": "OK"}'), 200, OK),
-    "bare line feeds": (raw(b'HTTP/1.1 200 OK\nContent-Length: 17 \n\n{"message": "OK"}'), 200, OK),
     "not ASCII": (raw(b'HTTP/1.1 200 Tr\xe8s bien\r\nX: \xff\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
     "chunks and a trailer": (ok(CHUNKED + b'11;a=b\r\n{"message": "OK"}\r\n0\r\nX-Trailer: a\r\n\r\n'), 200, OK),
-    "folded headers": (ok(b'X-A: a;\r\n  b;\r\n\tc\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
     "wide headers": (
         ok(3 * (b"X: a" + b" " * 60_000 + b"b\r\n") + b'Content-Length: 17\r\n\r\n{"message": "OK"}'),
         200,
@@ -191,13 +174,9 @@ READ = {
     # urllib3 reads these more leniently than HTTP allows. An object that is whole cannot be a part of another one.
     "chunk longer than its size": (ok(CHUNKED + b"2\r\n{}}}0\r\n\r\n"), 200, {}),
     "cut before the last chunk": (ok(b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0", Act.CLOSE), 200, {}),
-    "chunk size with a prefix": (ok(CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n"), 200, {}),
-    **{
-        f"plain, labelled {label}": (behaviour.answer(200, OK, {"Content-Encoding": label}), 200, OK)
-        for label in LABELS
-    },
+    "plain, labelled br": (behaviour.answer(200, OK, {"Content-Encoding": "br"}), 200, OK),
+    "plain, labelled gzip": (behaviour.answer(200, OK, {"Content-Encoding": "identity, gzip"}), 200, OK),
     "no gzip": (behaviour.answer(200, b"no gzip", GZIP), 200, None),
-    "brotli": (behaviour.answer(200, BROTLI, {"Content-Encoding": "br"}), 200, None),
     "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
     "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
     # Replies that nobody asked for, in the same TLS record; more than http.client reads ahead.
