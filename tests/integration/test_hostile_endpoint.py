@@ -1,6 +1,5 @@
 """An attempt against any endpoint ends in time with its reason, and the next one gets its own answer."""
 
-import contextlib
 import gzip
 import select
 import socket
@@ -320,13 +319,6 @@ def test_a_reset_connection_is_named(standin: StandIn, way: Behaviour, reasons: 
     assert post(webhook) == CONFIRMED
 
 
-def test_a_handshake_that_does_not_end_times_out() -> None:
-    """A server that accepts connections and is stuck would hold a thread for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as stuck:  # the kernel accepts the connection, and nobody answers
-        url = f"https://127.0.0.1:{stuck.getsockname()[1]}/"
-        assert_failed(post(client(url, timeout_s=1), timeout_s=1), Reason.TIMEOUT)
-
-
 def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,24 +341,18 @@ def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
     assert len(standin.requests) == 1
 
 
-@pytest.mark.parametrize("is_silent", [False, True], ids=["refused", "silent"])
 @pytest.mark.parametrize("standin", ["http"], indirect=True)
-def test_a_dead_address_is_followed_by_the_next_one(
-    standin: StandIn, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
-) -> None:
+def test_a_silent_address_is_followed_by_the_next_one(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """One dead address of several would stop all deliveries."""
     (good,) = socket.getaddrinfo("127.0.0.1", urlsplit(standin.url).port, type=socket.SOCK_STREAM)
-    with socket.socket() as dead, contextlib.ExitStack() as waiting:
-        dead.bind(("127.0.0.1", 0))  # refuses connections, since it does not listen
-        if is_silent:
-            dead.listen(0)  # Linux lets one connection wait, and ignores further ones
-            waiting.enter_context(socket.create_connection(dead.getsockname()))
-        addresses = [(*good[:4], dead.getsockname()), good]
+    dead = socket.create_server(("127.0.0.1", 0), backlog=0)  # Linux lets one connection wait, and no further one
+    addresses = [(*good[:4], dead.getsockname()), good]
+    with dead, socket.create_connection(dead.getsockname()):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
         assert post(client(standin.url, timeout_s=4), timeout_s=4) == CONFIRMED
         addresses.pop()
-        reason = Reason.TIMEOUT if is_silent else Reason.CONNECTION_FAILED
-        assert_failed(post(client(standin.url, timeout_s=1), timeout_s=1), reason)
+        assert_failed(post(client(standin.url, timeout_s=1), timeout_s=1), Reason.TIMEOUT)
+    assert_failed(post(client(standin.url)), Reason.CONNECTION_FAILED)
 
 
 EXPIRED = datetime(2020, 1, 1, tzinfo=UTC)
@@ -393,21 +379,10 @@ def test_an_untrusted_server_gets_no_request(
 
 
 @pytest.mark.parametrize("standin", ["https"], indirect=True)
-def test_connections_share_a_tls_context_that_no_connection_changes(
+def test_no_connection_changes_the_tls_context_that_all_share(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenSSL would free memory that another thread's handshake reads, and the function could crash."""
-    changes: list[list[str]] = []
-    change = ssl.SSLContext.set_alpn_protocols
-
-    def count(context: ssl.SSLContext, protocols: list[str]) -> None:
-        changes.append(protocols)
-        change(context, protocols)
-
-    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", count)
-    standin.override(behaviour.close_early())  # so that each attempt makes a connection
     webhook = client(standin.url)
-    for _ in range(3):
-        post(webhook)
-    assert standin.connections == 3
-    assert changes == [["http/1.1"]]
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", None)  # a call fails
+    assert post(webhook) == CONFIRMED
