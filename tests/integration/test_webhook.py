@@ -11,7 +11,7 @@ from flash_call_relay import __version__
 from flash_call_relay.models import Reason, Reply
 from local.endpoint.behaviour import Act, Behaviour, answer, redirect
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
-from tests.support.relay import CONFIRMED, KEY, USER, UUID, client, post, post_all
+from tests.support.relay import CONFIRMED, KEY, USER, UUID, client, post
 
 over_http = pytest.mark.parametrize("standin", ["http"], indirect=True)  # TLS does not matter for these
 
@@ -58,15 +58,6 @@ def test_the_configured_host_and_port_are_asked(
     assert post(client(f"http://{authority}{WEBHOOK_PATH}")) == CONFIRMED
     assert asked == [address]
     assert dict(standin.requests[0].headers)["Host"] == host
-
-
-def test_each_thread_gets_its_own_answer(standin: StandIn) -> None:
-    """A result would be confirmed by the reply to another one."""
-    webhook, uuids = client(standin.url, connections=4), [f"call-{number}" for number in range(20)]
-    standin.issue(*uuids)
-    for _ in range(3):
-        for uuid, said in post_all(webhook, uuids).items():
-            assert (said.json_object or {})["uuid"] == uuid
 
 
 CUT_429 = b"HTTP/1.1 429 Wait\r\nRetry-After: 120\r\nContent-Length: 9\r\n\r\n{"
