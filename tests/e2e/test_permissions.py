@@ -124,19 +124,12 @@ def event(relay: DeployedRelay, what: str) -> dict[str, Any]:
 
 
 def batch(relay: DeployedRelay, body: dict[str, str]) -> dict[str, Any]:
-    """Put a body on the result queue; receive it as the event that Lambda's poller makes of it."""
-    (message_id,) = relay.send(body)
-    taken: list[dict[str, Any]] = []
-
-    def there() -> bool:
-        messages = relay.deployment.sqs.receive_message(
-            QueueUrl=relay.deployment.outputs["ResultQueueUrl"], MaxNumberOfMessages=10, AttributeNames=["All"]
-        ).get("Messages", [])
-        taken.extend(message for message in messages if message["MessageId"] == message_id)
-        return bool(taken)
-
-    wait_for(there, "the message")
-    (message,) = taken
+    """Put a body on the emptied result queue; receive it as the event that Lambda's poller makes of it."""
+    relay.deployment.purge_queues()
+    relay.send(body)
+    (message,) = relay.deployment.sqs.receive_message(
+        QueueUrl=relay.deployment.outputs["ResultQueueUrl"], WaitTimeSeconds=20, AttributeNames=["All"]
+    )["Messages"]
     names = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body", "attributes": "Attributes"}
     return {"Records": [{"eventSource": "aws:sqs", **{ours: message[theirs] for ours, theirs in names.items()}}]}
 
