@@ -135,14 +135,6 @@ def test_the_rule_comes_after_what_lets_its_events_in() -> None:
     assert len(target["Id"]) >= len("a-stack-ResultRule-1U44TLUZ7OR55")
 
 
-def test_the_stack_to_develop_against_takes_events_of_its_own_source() -> None:
-    """In one account with the production stack, BetaTel would get the result of each event twice."""
-    given = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
-    overrides = dict(one.split("=") for one in given["parameter_overrides"].split())
-    default = PARAMETERS["EventSource"]["Default"]
-    assert overrides.get("EventSource", default) != default
-
-
 # ---- what the function may do; tests/e2e/test_permissions.py has the actions and the resources ----
 
 
