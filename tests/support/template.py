@@ -21,8 +21,7 @@ def _function(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, A
     name = tag if tag in ("Ref", "Condition") else f"Fn::{tag}"
     if isinstance(node, yaml.ScalarNode):
         return {name: loader.construct_scalar(node)}
-    if not isinstance(node, yaml.SequenceNode):
-        raise TypeError(f"!{tag} takes a text or a list")
+    assert isinstance(node, yaml.SequenceNode)
     return {name: loader.construct_sequence(node, deep=True)}
 
 

@@ -51,18 +51,18 @@ def alarm_metrics(alarm: dict[str, Any]) -> Iterator[Metric]:
         yield Metric(one["Namespace"], one["MetricName"], dimensions)
 
 
-def graph_metrics(graph: dict[str, Any]) -> Iterator[tuple[Metric, dict[str, Any]]]:
-    """Yield a graph's metrics, each with its options. What a search leaves open has the value `*`."""
+def graph_metrics(graph: dict[str, Any]) -> Iterator[Metric]:
+    """Yield a graph's metrics. What a search leaves open has the value `*`."""
     for *names, options in graph["metrics"]:
         if names:
-            yield Metric(names[0], names[1], dict(zip(names[2::2], names[3::2], strict=True))), options
+            yield Metric(names[0], names[1], dict(zip(names[2::2], names[3::2], strict=True)))
         elif found := SEARCH.fullmatch(options["expression"]):
             namespace, keys, name, key, value, _ = found.groups()
-            yield Metric(namespace, name, dict.fromkeys(keys.split(","), "*") | {key: value}), options
+            yield Metric(namespace, name, dict.fromkeys(keys.split(","), "*") | {key: value})
 
 
 NAMED = [metric for alarm in ALARMS.values() for metric in alarm_metrics(alarm)]
-NAMED += [metric for graph in GRAPHS for metric, _ in graph_metrics(graph)]
+NAMED += [metric for graph in GRAPHS for metric in graph_metrics(graph)]
 
 
 # ---- names and fields are the emitted ones ----
