@@ -25,11 +25,9 @@ def test_credentials_appear_in_no_output(relay: InProcessRelay, heard: Callable[
     """A reader of the log, the parked queue or a traceback could send results in the customer's name."""
     behaviours = {
         "echo-400": echo_headers(400),
-        "echo-500": echo_headers(500),
         "message-400": echo_in_message(400),
         "message-404": echo_in_message(404),
         "message-200": echo_in_message(200),
-        "message-503": echo_in_message(503),
         "html": answer(200, f"<p>{KEY} {USER}</p>"),
         "redirect": redirect(307, f"https://127.0.0.1/{KEY}?{USER}"),
         # urllib3 logs the part of a head that it cannot read.
