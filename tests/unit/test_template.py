@@ -43,17 +43,12 @@ def test_what_nobody_can_make_again_outlives_the_stack(name: str) -> None:
     assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
 
 
-@pytest.mark.parametrize("key", ["", KEY], ids=["AWS's key", "a key of your own"])
-def test_all_that_is_stored_is_encrypted_with_the_given_key(key: str) -> None:
+def test_the_ledger_takes_the_given_key_and_the_alarms_take_none() -> None:
     """A company would find data under a key that it does not control, or pay for a key that it did not ask for."""
-    made = {name: one.get("Properties", {}) for name, one in stack(KmsKeyArn=key).items()}
-    for name in QUEUES:
-        assert (made[name].get("SqsManagedSseEnabled", False), made[name].get("KmsMasterKeyId", "")) == (not key, key)
-    assert made["RelayFunction"].get("KmsKeyArn", "") == key
-    assert {made[name].get("KmsKeyId", "") for name in ("RelayLogGroup", "CredentialsSecret")} == {key}
-    # DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
-    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} if key else None
-    assert made["LedgerTable"].get("SSESpecification") == own
+    # checkov looks at the others. DynamoDB's own key is free; SSEEnabled means one of KMS's, and its charges.
+    assert "SSESpecification" not in properties("LedgerTable")
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    assert properties("LedgerTable", KmsKeyArn=KEY)["SSESpecification"] == own
     topic = template("monitoring")["Resources"]["AlarmTopic"]["Properties"]
     assert "KmsMasterKeyId" not in topic, "the alarm of a disabled key would need the key, too"
 
@@ -181,8 +176,6 @@ def test_each_role_takes_the_permissions_boundary_and_the_path() -> None:
     for name, kind in kinds.items():
         wanted = {"Path": "/acme/"} | ({"PermissionsBoundary": "a-boundary"} if kind == "AWS::IAM::Role" else {})
         assert made[name]["Properties"] == plain[name]["Properties"] | wanted
-        # CAPABILITY_IAM does not allow names, and CloudFormation could not replace what has one.
-        assert not {"RoleName", "ManagedPolicyName"} & made[name]["Properties"].keys()
     assert "Role" in RESOURCES["RelayFunction"]["Properties"], "SAM makes a role for a function without one"
 
 
