@@ -11,7 +11,7 @@ import pytest
 from flash_call_relay import ledger, outcome_bus
 from flash_call_relay.settings import Settings
 from local import ROOT, TOOLS
-from tests.support.template import defaults, environment, pasted_policy, stack, template, texts
+from tests.support.template import environment, pasted_policy, stack, template, texts
 
 RESOURCES = template()["Resources"]
 PARAMETERS = template()["Parameters"]
@@ -214,7 +214,7 @@ def test_no_log_level_hides_a_metric() -> None:
 def test_the_function_accepts_each_parameter_at_its_bound(bound: str) -> None:
     """CloudFormation would accept a number that the function then refuses."""
     extreme = {name: str(parameter[bound]) for name, parameter in PARAMETERS.items() if bound in parameter}
-    Settings.from_environment(environment(defaults() | extreme))
+    Settings.from_environment(environment(**extreme))
 
 
 # ---- the parameters ----
