@@ -30,7 +30,8 @@ class Sequences(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.relay.endpoint.heal()
-        self.prefix = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
+        run = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
+        self.uuids = [f"{run}-{number}" for number in range(4)]
         self.relay.end_environment()  # begin with a new gate
 
     @rule(
@@ -42,12 +43,12 @@ class Sequences(RuleBasedStateMachine):
         """Deliver a batch; by chance a record is new, a copy or a replay."""
         relay, endpoint = self.relay, self.relay.endpoint
         endpoint.heal()
-        endpoint.issue(*(self.uuid(number) for number, _ in records))
+        endpoint.issue(*(self.uuids[number] for number, _ in records))
         for number, fault in faults.items():
-            endpoint.misbehave(self.uuid(number), fault)
+            endpoint.misbehave(self.uuids[number], fault)
         known = {uuid: item["status"] for uuid, item in relay.ledger_entries().items()}
         asked, logged = len(endpoint.requests), len(relay.lines("result."))
-        messages = relay.send(*(result(self.uuid(number), status) for number, status in records))
+        messages = relay.send(*(result(self.uuids[number], status) for number, status in records))
         if killed:
             self.kill(messages)
             return
@@ -75,10 +76,6 @@ class Sequences(RuleBasedStateMachine):
             with pytest.raises(Killed):
                 self.relay.invoke_with(messages)
         self.relay.end_environment()
-
-    def uuid(self, number: int) -> str:
-        """Return a uuid of this run."""
-        return f"{self.prefix}-{number}"
 
 
 def test_no_sequence_of_batches_faults_and_kills_repeats_a_confirmed_result_or_suppresses_another(

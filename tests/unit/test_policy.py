@@ -33,22 +33,19 @@ HORIZON_S = 86_400
 OBJECT: dict[str, Any] = {"message": "as documented"}
 
 
-def record(age_s: float = 0, receives: int = 1) -> Record:
-    """Return a record of that age."""
-    return Record("id", "handle", "body", NOW - age_s, receives, RESULT)
-
-
 def decide(
     finding: Judgement | Confirmed | Reply,
     *,
     settings: Settings = SETTINGS,
     jitter: float = 1.0,
-    **which: Any,
+    age_s: float = 0,
+    receives: int = 1,
 ) -> Outcome:
     """Judge an answer and decide on a record; by default the record is new and on its first receive."""
     if isinstance(finding, Reply):
         finding = policy.judge(settings, RESULT, finding)
-    return policy.decide(settings, record(**which), RESULT, finding, now=NOW, jitter=jitter)
+    record = Record("id", "handle", "body", NOW - age_s, receives, RESULT)
+    return policy.decide(settings, record, RESULT, finding, now=NOW, jitter=jitter)
 
 
 def reply(status: int, body: dict[str, Any] | None = OBJECT, **more: Any) -> Reply:
