@@ -39,31 +39,25 @@ def test_results_are_deferred_while_there_are_no_credentials_and_the_secret_appe
     assert MARK not in said.lower()
 
 
-def test_the_last_good_credentials_are_used_while_secrets_manager_fails(
+def test_a_corrected_secret_is_used_and_the_last_good_one_while_secrets_manager_fails(
     relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outage of Secrets Manager, or a slip in editing the secret, would stop all deliveries within minutes."""
+    """Who fills the secret in would have to deploy again, or a slip or an outage would stop all deliveries."""
     monkeypatch.setattr(credentials, "MAX_AGE_S", 0.0)  # as if the time had passed
     monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)
-    relay.endpoint.issue("before", "during", "still", "after")
-    assert relay.invoke_with(relay.send(result("before"))) == []
+    relay.endpoint.issue("first", "during", "still", "after")
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{}")
+    records = relay.send(result("first"))
+    assert len(relay.invoke_with(records)) == 1
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=GOOD_SECRET)
+    assert relay.invoke_with(records) == []
     relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{")
     for call in ("during", "still"):
         assert relay.invoke_with(relay.send(result(call))) == []
     unreadable = [(line["level"], line["detail"]) for line in relay.lines("credentials.unreadable")]
-    assert unreadable == [("ERROR", f"the secret is empty or holds no JSON; {credentials.EXPECTED}")]
+    faults = ("has no api_key", "is empty or holds no JSON")
+    assert unreadable == [("ERROR", f"the secret {fault}; {credentials.EXPECTED}") for fault in faults]
     relay.secrets.delete_secret(SecretId=relay.secret_id, ForceDeleteWithoutRecovery=True)
     assert relay.invoke_with(relay.send(result("after"))) == []
-    assert len(relay.endpoint.accepted) == len(relay.calls_of("GetSecretValue")) == 4
-
-
-def test_a_corrected_secret_is_used_after_30_seconds(relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engineer who fills the secret in would have to deploy again before the relay reads it."""
-    monkeypatch.setattr(credentials, "FETCH_INTERVAL_S", 0.0)  # as if the time had passed
-    relay.endpoint.issue("call")
-    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString="{}")
-    records = relay.send(result("call"))
-    assert len(relay.invoke_with(records)) == 1
-    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=GOOD_SECRET)
-    assert relay.invoke_with(records) == []
-    assert relay.endpoint.accepted == [("call", "Success")]
+    assert len(relay.endpoint.accepted) == 4
+    assert len(relay.calls_of("GetSecretValue")) == 5

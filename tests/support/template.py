@@ -21,8 +21,7 @@ def _function(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, A
     name = tag if tag in ("Ref", "Condition") else f"Fn::{tag}"
     if isinstance(node, yaml.ScalarNode):
         return {name: loader.construct_scalar(node)}
-    if not isinstance(node, yaml.SequenceNode):
-        raise TypeError(f"!{tag} takes a text or a list")
+    assert isinstance(node, yaml.SequenceNode)
     return {name: loader.construct_sequence(node, deep=True)}
 
 
@@ -94,26 +93,21 @@ ACCOUNT = {
 }
 
 
-def defaults() -> dict[str, str]:
-    """Return the parameters' defaults as text, as CloudFormation passes them."""
-    return {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
-
-
-def environment(parameters: dict[str, str]) -> dict[str, str]:
+def environment(**parameters: str) -> dict[str, str]:
     """Return the function's environment under the given parameters; a resource has its own name as its value."""
-    variables = template()["Resources"]["RelayFunction"]["Properties"]["Environment"]["Variables"]
-    made: dict[str, str] = _Stack(template(), {**ACCOUNT, **parameters}).made(variables)
-    return made
+    variables: dict[str, str] = stack(**parameters)["RelayFunction"]["Properties"]["Environment"]["Variables"]
+    return variables
 
 
 def default_settings(**changes: str) -> Settings:
     """Return the function's settings under the template's defaults, with these environment variables changed."""
-    return Settings.from_environment({**environment(defaults()), **changes})
+    return Settings.from_environment({**environment(), **changes})
 
 
 def stack(**known: str) -> dict[str, Any]:
     """Return the resources and outputs of `a-stack`; `known` has parameters, and attributes as `Name.Attribute`."""
-    given = {**defaults(), **ACCOUNT, **known}
+    defaults = {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
+    given = {**defaults, **ACCOUNT, **known}
     bus = "" if given["EventBusName"] == "default" else f"{given['EventBusName']}/"
     rule = f"arn:aws:events:eu-central-1:111122223333:rule/{bus}a-stack-ResultRule-1U44TLUZ7OR55"
     return _Stack(template(), {"ResultRule.Arn": rule, **given}).resources_and_outputs()

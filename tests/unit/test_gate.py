@@ -20,28 +20,19 @@ OLD, NEW = Credentials("old", "user"), Credentials("new", "user")
 FAR, OVER = Deadline(1e9), Deadline(0)
 TIMEOUT_S = 0.5  # on the clock below; waiting for a trial takes real time
 PATIENCE_S = 30
-
-
-class Clock:
-    """A clock that stands still until a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        return self.now
+Clock = SimpleNamespace  # with `now`, in seconds
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock."""
-    return Clock()
+    """Return a clock that stands still until a test moves it."""
+    return Clock(now=1000.0)
 
 
 @pytest.fixture
 def gate(clock: Clock) -> Gate:
     """Return a new gate."""
-    return Gate(TIMEOUT_S, clock=clock)
+    return Gate(TIMEOUT_S, clock=lambda: clock.now)
 
 
 def refusal(gate: Gate, credentials: Credentials = NEW, end: Deadline = FAR) -> Reason | None:
@@ -76,8 +67,8 @@ def test_an_attempt_that_cannot_end_in_time_is_not_admitted(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, interval_s: float, why: Judgement
 ) -> None:
     """Lambda would kill the function, and its batch would come back; or the log would blame the time for a limit."""
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=clock))
-    gate = Gate(TIMEOUT_S, interval_s, clock=clock)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    gate = Gate(TIMEOUT_S, interval_s, clock=lambda: clock.now)
     assert refusal(gate, end=Deadline(clock.now + TIMEOUT_S)) is None
     assert gate.admit(NEW, Deadline(clock.now + interval_s + TIMEOUT_S - 0.1)) == why
 
@@ -140,7 +131,7 @@ def test_the_rest_of_a_batch_waits_for_the_trial_and_shares_its_finding(
     clock: Clock, doubt: list[Reason], answer: Reason | None, told: Reason | None
 ) -> None:
     """After a recovery, each batch would deliver one result and defer the others."""
-    gate = Gate(PATIENCE_S, clock=clock)
+    gate = Gate(PATIENCE_S, clock=lambda: clock.now)
     for reason in doubt:
         learn(gate, reason)
     clock.now += 30
@@ -295,7 +286,7 @@ def test_a_trial_that_fails_otherwise_leaves_the_endpoint_held(gate: Gate, clock
 @pytest.mark.parametrize("passed_s", [0, -3600], ids=["the clock stands still", "the clock was put back"])
 def test_attempts_keep_the_interval_of_a_rate_limit(clock: Clock, passed_s: float) -> None:
     """The relay would exceed the rate that a customer has agreed with BetaTel, or send nothing for an hour."""
-    gate = Gate(TIMEOUT_S, 0.25, clock=clock)
+    gate = Gate(TIMEOUT_S, 0.25, clock=lambda: clock.now)
     assert refusal(gate) is None
     clock.now += passed_s
     with ThreadPoolExecutor(1) as lanes:

@@ -5,9 +5,9 @@ import traceback
 import pytest
 
 from flash_call_relay.settings import Settings, SettingsError
-from tests.support.template import defaults, environment
+from tests.support.template import environment
 
-GOOD = {name: text for name, text in environment(defaults()).items() if not name.startswith(("POWERTOOLS_", "RES_"))}
+GOOD = {name: text for name, text in environment().items() if not name.startswith(("POWERTOOLS_", "RES_"))}
 
 
 def test_valid_settings_are_read() -> None:
