@@ -19,7 +19,7 @@ from ops import cli, pause
 from ops.stack import Stack
 from tests.support.aws import Aws, FakeStack, busy_stack, counts, line, log
 from tests.support.operator import run, terminal
-from tests.support.template import defaults, environment
+from tests.support.template import environment
 
 FILL = (
     "(trap 'stty echo' EXIT INT; stty -echo; aws secretsmanager put-secret-value --secret-id CredentialsSecretArn "
@@ -60,7 +60,7 @@ def test_a_check_without_permission_is_a_note() -> None:
 def function(concurrency: int = 5, route: str = "queue", settings: Mapping[str, str] = {}, **facts: str) -> FakeStack:
     """Return a stack whose function is so."""
     reserved = {"ReservedConcurrentExecutions": concurrency}
-    said = {"Environment": {"Variables": {**environment(defaults()), **settings}}, **facts}
+    said = {"Environment": {"Variables": {**environment(), **settings}}, **facts}
     return FakeStack({"EventRoute": route}, get_function_configuration=said, get_function_concurrency=reserved)
 
 
