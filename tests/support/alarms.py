@@ -6,9 +6,10 @@ few, `TreatMissingData` decides.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 MINUTE_S = 60
@@ -19,30 +20,28 @@ MULTI_DAY_S = 86_400  # CloudWatch evaluates an alarm over more than this once a
 Datapoints = list[float | None]  # of consecutive windows, oldest first; None: no data
 
 
-@dataclass
+_STATISTICS: Mapping[str, Callable[[list[float]], float]] = {
+    "Average": statistics.fmean,
+    "Maximum": max,
+    "SampleCount": len,
+    "Sum": sum,
+}
+
+
 class MetricHistory:
     """A metric's reported values, by minute."""
 
-    sums: dict[int, float] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
-    maxima: dict[int, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.values = defaultdict[int, list[float]](list)
 
     def report(self, at_s: float, value: float) -> None:
         """Add a value that was reported at the moment `at_s`, in seconds."""
-        minute = int(at_s // MINUTE_S)
-        self.sums[minute] = self.sums.get(minute, 0.0) + value
-        self.counts[minute] = self.counts.get(minute, 0) + 1
-        self.maxima[minute] = max(value, self.maxima.get(minute, value))
+        self.values[int(at_s // MINUTE_S)].append(value)
 
     def statistic(self, name: str, minutes: range) -> float | None:
         """Return a statistic over these minutes; None if they have no data."""
-        present = [minute for minute in minutes if minute in self.counts]
-        if not present:
-            return None
-        if name == "Maximum":
-            return max(self.maxima[minute] for minute in present)
-        count, total = sum(self.counts[minute] for minute in present), sum(self.sums[minute] for minute in present)
-        return {"Sum": total, "SampleCount": float(count), "Average": total / count}[name]
+        values = [value for minute in minutes for value in self.values.get(minute, ())]
+        return _STATISTICS[name](values) if values else None
 
 
 Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
@@ -102,14 +101,8 @@ def _datapoints(alarm: Mapping[str, Any], reported: Reported, now: int, windows:
     stats = {one["Id"]: one["MetricStat"] for one in alarm["Metrics"] if "MetricStat" in one}
     names: dict[str, Any] = {name: series(stat["Metric"], stat["Stat"]) for name, stat in stats.items()}
     (expression,) = [one["Expression"] for one in alarm["Metrics"] if "Expression" in one]
-    result = eval(_compiled(expression), {"FILL": _fill, "IF": _if, REPEAT: REPEAT}, names)
-    assert isinstance(result, _Series)
+    result: _Series = eval(expression, {"FILL": _fill, "IF": _if, REPEAT: REPEAT}, names)
     return result.points
-
-
-@cache
-def _compiled(expression: str) -> Any:
-    return compile(expression, expression, "eval")
 
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:

@@ -12,27 +12,15 @@ from flash_call_relay.budget import Deadline
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.gate import Gate
 from flash_call_relay.models import Judgement, Reason
-from flash_call_relay.settings import Settings
 from tests.support.alarms import MetricHistory
+from tests.support.template import default_settings
 
+SETTINGS = default_settings()
 CREDENTIALS = Credentials("key", "user")
 JITTERS = (1.2, 0.8, 1.0, 1.1, 0.9)
 
-Fault = Callable[[float, int], Reason | None]  # the time in seconds and the number of an attempt → how it fails
-
-
-def never(_at: float, _number: int) -> None:
-    """Let every attempt succeed."""
-
-
-def between(begin_s: float, end_s: float, reason: Reason = Reason.ENDPOINT_ERROR) -> Fault:
-    """Let each attempt fail from `begin_s` to `end_s`, in seconds."""
-    return lambda at, _number: reason if begin_s <= at < end_s else None
-
-
-def one_in(attempts: int, reason: Reason = Reason.ENDPOINT_ERROR) -> Fault:
-    """Let one attempt in `attempts` fail."""
-    return lambda _at, number: reason if number % attempts == 0 else None
+# The time in seconds and the number of an attempt, or of an invocation → how it fails.
+Fault = Callable[[float, int], Reason | None]
 
 
 @dataclass(frozen=True)
@@ -40,18 +28,18 @@ class Traffic:
     """Results at a steady rate from time 0.
 
     Attributes:
-        settings: of the retry schedule.
         every_s: the time between two batches, in seconds.
         batch_size: the results in a batch; they stay together in one invocation.
         environments: the number of execution environments; invocations use them in turn.
     """
 
-    settings: Settings
     every_s: float
     batch_size: int = 1
     environments: int = 1
 
-    def meets(self, until_s: float, fault: Fault = never, ledger: Fault = never) -> dict[str, MetricHistory]:
+    def meets(
+        self, until_s: float, fault: Fault = lambda *_: None, ledger: Fault = lambda *_: None
+    ) -> dict[str, MetricHistory]:
         """Return the metrics, by name, and by name and reason.
 
         Args:
@@ -60,7 +48,7 @@ class Traffic:
             ledger: in which invocations the ledger fails; the reason it gives does not matter.
         """
         now = 0.0
-        timeout_s = self.settings.request_timeout_seconds
+        timeout_s = SETTINGS.request_timeout_seconds
         environments = itertools.cycle([Gate(timeout_s, clock=lambda: now) for _ in range(self.environments)])
         attempts, invocations, ties = itertools.count(1), itertools.count(1), itertools.count()
         jitters = itertools.cycle(JITTERS)
@@ -83,7 +71,7 @@ class Traffic:
                 if judged.reason:
                     reasons[judged.reason] += 1
             if deferred := sum(reasons.values()):
-                delay_s = policy.schedule_s(self.settings, receives, age_s, next(jitters))
+                delay_s = policy.schedule_s(SETTINGS, receives, age_s, next(jitters))
                 if now + delay_s < until_s:
                     heapq.heappush(due, (now + delay_s, next(ties), sent_at, receives + 1, deferred))
             figures["OldestPendingAge"] = age_s if deferred else 0.0
