@@ -79,15 +79,6 @@ def test_results_are_delivered_while_the_ledger_fails(relay: InProcessRelay, fai
     assert relay.counted("LedgerErrors") == [1], "one for the invocation, however many calls failed"
 
 
-def test_dynamodb_is_not_called_without_deduplication(relay: InProcessRelay) -> None:
-    """A customer without deduplication would still pay for DynamoDB, or need a table."""
-    relay.endpoint.issue("call")
-    for _ in range(2):
-        assert relay.invoke_with(relay.send(result("call"))) == []
-    assert relay.endpoint.accepted == [("call", "Success")] * 2
-    assert {operation for operation, _ in relay.aws_calls} == {"GetSecretValue"}
-
-
 def ledger_of(relay: InProcessRelay, dynamodb: Any = None) -> Ledger:
     """Return the ledger as a new invocation uses it."""
     return Ledger(dynamodb or relay.dynamodb, relay.name, Deadline.after(60))
@@ -99,21 +90,6 @@ def write(ledger: Ledger, results: dict[str, Status]) -> None:
         record = Record(uuid, "handle", "body", 0.0, 1, FlashCallResult(uuid, status))
         ledger.note(Processed(record, Delivered(200), 0.0))
     ledger.close()
-
-
-def test_a_write_over_the_other_status_is_reported_and_changes_nothing(
-    relay: InProcessRelay, reported: list[str]
-) -> None:
-    """Two contradicting results in flight at the same moment would leave no trace."""
-    relay.add_ledger()
-    first, second = ledger_of(relay), ledger_of(relay)
-    write(first, {"first": "Success", "second": "Success"})
-    remembered = relay.ledger_entries()
-    write(second, {"first": "Failed", "second": "Success", "third": "Failed"})
-    assert reported == ["ledger.conflict first"]
-    entries = relay.ledger_entries()
-    assert {uuid: entries[uuid] for uuid in remembered} == remembered
-    assert entries["third"]["status"] == "Failed"
 
 
 class OverloadedDynamoDB:

@@ -7,7 +7,7 @@ import pytest
 from flash_call_relay import budget, handler
 from local.endpoint.behaviour import Behaviour, error, hang, redirect
 from tests.support.payloads import result
-from tests.support.relay import PATIENCE_S, Context, InProcessRelay, failing_service
+from tests.support.relay import PATIENCE_S, Context, InProcessRelay
 
 NEEDED_S = budget.AWS_CALL.worst + 20 + budget.REPORT_S  # the time-out is 20 s
 CALL = "probe-5d0f2c7e"
@@ -26,9 +26,6 @@ def test_a_probe_asks_the_endpoint_and_leaves_no_result(relay: InProcessRelay) -
     assert (line["probe"], line["answer"]) == (CALL, UNKNOWN)
     assert not line.keys() & {"uuid", "status", "outcome", "reason", "http_status", "detail"}
     assert relay.blobs() == []
-    assert relay.ledger_entries() == {}
-    empty = {"visible": 0, "hidden": 0, "delayed": 0}
-    assert (relay.depths(relay.results_url), relay.depths(relay.parked_url)) == (empty, empty)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +55,12 @@ def test_a_probe_takes_a_new_connection_and_reads_the_secret_again(relay: InProc
     assert relay.endpoint.connections == 2
 
 
-@pytest.mark.parametrize("secret", ['{"api_key": "hunter2"}', None], ids=["half", "unreachable"])
-def test_a_probe_without_credentials_sends_nothing(relay: InProcessRelay, secret: str | None) -> None:
+def test_a_probe_without_credentials_sends_nothing(relay: InProcessRelay) -> None:
     """An operator would look for the fault at the endpoint, or see a part of the secret."""
-    with failing_service("unreachable") as url:
-        if secret:
-            relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString=secret)
-        else:
-            relay.configure(AWS_ENDPOINT_URL_SECRETS_MANAGER=url)
-        answer = relay.probe(CALL)
+    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString='{"api_key": "hunter2"}')
+    answer = relay.probe(CALL)
     assert answer["reason"] == "credentials_unavailable"
-    assert ("the secret has no user_id" if secret else "cannot be reached") in answer["detail"]
+    assert "the secret has no user_id" in answer["detail"]
     assert "hunter2" not in str(answer)
     assert relay.endpoint.connections == 0
 

@@ -242,12 +242,6 @@ class InProcessRelay:
         """Receive `count` parked messages."""
         return self.receive(self.parked_url, count)
 
-    def depths(self, queue_url: str) -> dict[str, int]:
-        """Return how many of a queue's messages are visible, hidden and delayed."""
-        names = {"visible": "", "hidden": "NotVisible", "delayed": "Delayed"}
-        attributes = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
-        return {name: int(attributes[f"ApproximateNumberOfMessages{theirs}"]) for name, theirs in names.items()}
-
     def invoke(self, event: object, context: Context | None = None) -> list[str]:
         """Invoke the function; return the ids of the messages that it keeps on the queue."""
         with redirect_stdout(self.printed):
@@ -285,7 +279,8 @@ class InProcessRelay:
 
     def counted(self, name: str, **dimensions: str) -> list[float]:
         """Return the values of a metric, oldest first; `dimensions` are the dimensions other than `service`."""
-        return emf.values_of(self.metrics(), name, {"service": "flash-call-relay", **dimensions})
+        wanted = (name, {"service": "flash-call-relay", **dimensions})
+        return [value for one in self.metrics() if (one.name, one.dimensions) == wanted for value in one.values]
 
     def calls_of(self, operation: str) -> list[dict[str, Any]]:
         """Return the parameters of each call of an AWS operation."""
@@ -334,18 +329,3 @@ def server_tls(authority: trustme.CA, name: str = "127.0.0.1", not_after: dateti
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name, not_after=not_after).configure_cert(context)
     return context
-
-
-class FailingStream(io.StringIO):
-    """A stream on which some writes fail, as on a full disk. The first write is write 0."""
-
-    def __init__(self, failures: range) -> None:
-        super().__init__()
-        self.failures, self.writes = failures, 0
-
-    def write(self, text: str) -> int:
-        """Write, or fail."""
-        self.writes += 1
-        if self.writes - 1 in self.failures:
-            raise OSError("No space left on device")
-        return super().write(text)
