@@ -115,14 +115,3 @@ def test_only_an_event_that_eventbridge_refuses_twice_is_logged_as_failed(relay:
     assert json.loads(relay.calls_of("PutEvents")[-1]["Entries"][0]["Detail"])["uuid"] == line["uuid"]
     assert line["detail"] == "PutEvents: ThrottlingException"
     assert relay.counted("OutcomeEventsFailed") == [1]
-
-
-def test_an_answer_that_leaves_events_out_changes_no_outcome(relay: InProcessRelay) -> None:
-    """A settled batch would come back, and the endpoint would get its results again."""
-    relay.endpoint.issue("call")
-    with StandIn(api_key=KEY, user_id=USER) as eventbridge:
-        eventbridge.override(answer(200, {"FailedEntryCount": 0, "Entries": []}))
-        place = eventbridge.url.removesuffix(WEBHOOK_PATH)
-        relay.configure(OUTCOME_BUS_NAME="default", AWS_ENDPOINT_URL_EVENTBRIDGE=place)
-        assert relay.invoke_with(relay.send(result("call"))) == []
-    assert relay.counted("OutcomeEventsFailed") == [1]
