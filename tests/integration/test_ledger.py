@@ -79,11 +79,6 @@ def test_results_are_delivered_while_the_ledger_fails(relay: InProcessRelay, fai
     assert relay.counted("LedgerErrors") == [1], "one for the invocation, however many calls failed"
 
 
-def ledger_of(relay: InProcessRelay, dynamodb: Any = None) -> Ledger:
-    """Return the ledger as a new invocation uses it."""
-    return Ledger(dynamodb or relay.dynamodb, relay.name, Deadline.after(60))
-
-
 def write(ledger: Ledger, results: dict[str, Status]) -> None:
     """Write confirmations at the end of an invocation."""
     for uuid, status in results.items():
@@ -118,8 +113,8 @@ def test_what_dynamodb_leaves_undone_is_requested_again(
     """Under load the ledger would lose confirmations, or not find them."""
     monkeypatch.setattr(ledgers, "PAUSE_S", 0.001)
     relay.add_ledger()
-    dynamodb = OverloadedDynamoDB(relay.dynamodb, "ThrottlingError")
-    ledger, calls = ledger_of(relay, dynamodb), [f"call-{number}" for number in range(5)]
+    dynamodb: Any = OverloadedDynamoDB(relay.dynamodb, "ThrottlingError")
+    ledger, calls = Ledger(dynamodb, relay.name, Deadline.after(60)), [f"call-{number}" for number in range(5)]
     write(ledger, dict.fromkeys(calls, "Failed"))
     assert (reported, dynamodb.writes) == ([], 5)
     assert ledger.look_up(set(calls)).keys() == set(calls)
@@ -139,8 +134,8 @@ def test_a_ledger_that_does_not_recover_is_given_up(
     """Each invocation would wait for a missing permission, or for a throttled table until Lambda kills it."""
     relay.keep_real_limits("LEDGER_S")
     relay.add_ledger()
-    dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
-    ledger, calls = ledger_of(relay, dynamodb), [f"call-{number}" for number in range(60)]
+    dynamodb: Any = OverloadedDynamoDB(relay.dynamodb, code)
+    ledger, calls = Ledger(dynamodb, relay.name, Deadline.after(60)), [f"call-{number}" for number in range(60)]
     if code == "ThrottlingError":
         ledger.look_up(set(calls))
     write(ledger, dict.fromkeys(calls, "Failed"))

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import pairwise
@@ -23,14 +23,13 @@ from flash_call_relay import budget, credentials, gate, handler, ledger, outcome
 from flash_call_relay.connections import StaleConnectionError
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
-from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
 from tests.support import emf
-from tests.support.template import default_settings
+from tests.support.template import default_settings, defaults, environment
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
 CREDENTIALS = Credentials(KEY, USER)
@@ -56,19 +55,10 @@ _PATIENT_LIMITS: dict[tuple[Any, str], Any] = {
 _REAL_LIMITS = {(module, name): getattr(module, name) for module, name in _PATIENT_LIMITS}
 
 
-def webhook_settings(url: str, connections: int = 10, timeout_s: int = 20) -> Settings:
-    """Return the settings of a `Webhook` for this URL, without a ledger; only a silent endpoint needs a short time."""
-    return default_settings(
-        WEBHOOK_URL=url,
-        CONNECTIONS_PER_FUNCTION=str(connections),
-        REQUEST_TIMEOUT_SECONDS=str(timeout_s),
-        LEDGER_TABLE_NAME="",
-    )
-
-
 def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
     """Return a client; with one connection it has nothing left if a failure costs it that one."""
-    return Webhook(webhook_settings(url, connections, timeout_s))
+    chosen = {"REQUEST_TIMEOUT_SECONDS": str(timeout_s), "CONNECTIONS_PER_FUNCTION": str(connections)}
+    return Webhook(default_settings(WEBHOOK_URL=url, **chosen))
 
 
 def post_all(webhook: Webhook, uuids: Iterable[str], timeout_s: float = 20) -> dict[str, Reply]:
@@ -138,11 +128,12 @@ class InProcessRelay:
         self.sqs, self.secrets, self.dynamodb = map(self.emulator.client, ("sqs", "secretsmanager", "dynamodb"))
         self.results_url, self.parked_url = self.queue("results"), self.queue("parked")
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
-        variables = {name.upper(): str(value) for name, value in asdict(webhook_settings(self.endpoint.url)).items()}
-        places = {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        changes = {"WEBHOOK_URL": self.endpoint.url, "REQUEST_TIMEOUT_SECONDS": "20", "LEDGER_TABLE_NAME": ""}
+        changes |= {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        changes |= {"CREDENTIALS_SECRET_ARN": self.secret_id, **self.emulator.environment}
         for (module, name), value in _PATIENT_LIMITS.items():
             self.monkeypatch.setattr(module, name, value)
-        self.configure(**self.emulator.environment, **variables | places | {"CREDENTIALS_SECRET_ARN": self.secret_id})
+        self.configure(**environment(defaults()) | changes)
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
