@@ -19,8 +19,7 @@ SETTINGS = default_settings()
 CREDENTIALS = Credentials("key", "user")
 JITTERS = (1.2, 0.8, 1.0, 1.1, 0.9)
 
-# The time in seconds and the number of an attempt, or of an invocation → how it fails.
-Fault = Callable[[float, int], Reason | None]
+Fault = Callable[[float], Reason | None]  # the time of an attempt in seconds → how it fails
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Traffic:
     environments: int = 1
 
     def meets(
-        self, until_s: float, fault: Fault = lambda *_: None, ledger: Fault = lambda *_: None
+        self, until_s: float, fault: Fault = lambda _: None, ledger: Fault = lambda _: None
     ) -> dict[str, MetricHistory]:
         """Return the metrics, by name, and by name and reason.
 
@@ -50,8 +49,7 @@ class Traffic:
         now = 0.0
         timeout_s = SETTINGS.request_timeout_seconds
         environments = itertools.cycle([Gate(timeout_s, clock=lambda: now) for _ in range(self.environments)])
-        attempts, invocations, ties = itertools.count(1), itertools.count(1), itertools.count()
-        jitters = itertools.cycle(JITTERS)
+        ties, jitters = itertools.count(), itertools.cycle(JITTERS)
         metrics: dict[str, MetricHistory] = {}
         # When the results are received next, a tie-breaker, when they were sent, their receives, and their number.
         arrivals = itertools.takewhile(lambda at: at < until_s, itertools.count(0, self.every_s))
@@ -60,13 +58,12 @@ class Traffic:
             now, _, sent_at, receives, count = heapq.heappop(due)
             gate, age_s = next(environments), now - sent_at
             blocked = gate.blocked(CREDENTIALS)
-            number = next(invocations)
-            figures = {"LedgerErrors": float(not blocked and ledger(now, number) is not None)}
+            figures = {"LedgerErrors": float(not blocked and ledger(now) is not None)}
             reasons = Counter[Reason]()
             for _ in range(count):
                 judged = blocked or gate.admit(CREDENTIALS, Deadline(math.inf))
                 if not isinstance(judged, Judgement):
-                    is_trial, judged = judged, Judgement(fault(now, next(attempts)), "why")
+                    is_trial, judged = judged, Judgement(fault(now), "why")
                     gate.learn(judged, CREDENTIALS, is_trial=is_trial)
                 if judged.reason:
                     reasons[judged.reason] += 1

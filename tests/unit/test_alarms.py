@@ -39,7 +39,7 @@ Failure = Callable[[str, int], Reported]  # the rate, and for how many minutes â
 def outage(rate: str, lasts: int, reason: Reason = Reason.ENDPOINT_ERROR, of: str = "fault") -> Reported:
     """Return the metrics while each attempt, or each call of the ledger, fails with this reason for `lasts` minutes."""
     ends = BEGINS + lasts
-    fails = {of: lambda at, _: reason if BEGINS * 60 <= at < ends * 60 else None}
+    fails = {of: lambda at: reason if BEGINS * 60 <= at < ends * 60 else None}
     return RATES[rate].meets((ends + AFTERWARDS[rate]) * 60, **fails)
 
 
@@ -78,20 +78,7 @@ def losses(metric: str, rate: str, lasts: int) -> Reported:
     """Return a metric that is reported for each event that is lost during `lasts` minutes."""
     at_each = itertools.count(BEGINS, RATES[rate].every_s / 60)
     events = itertools.takewhile(lambda at: at < BEGINS + lasts, at_each)
-    return {**reported(metric, [(at, 1.0) for at in events]), **reported("Invocations", [(BEGINS + lasts + 65, 1)])}
-
-
-@cache
-def isolated_failures(rate: str) -> Reported:
-    """Return the metrics while single POSTs, ledger calls or invocations fail now and then."""
-    one_in, hours = {"one an hour": (5, 40), "one a minute": (100, 40), "10 a second": (1000, 4)}[rate]
-    hourly = [(minute, float(minute % HOUR == 0)) for minute in range(hours * HOUR)]
-
-    def fails(_at: float, number: int) -> Reason | None:
-        return None if number % one_in else Reason.ENDPOINT_ERROR
-
-    figures = RATES[rate].meets(hours * 3600, fault=fails, ledger=fails)
-    return {**figures, **reported("Errors", hourly), **reported("Throttles", hourly)}
+    return reported(metric, [*((at, 1.0) for at in events), (BEGINS + lasts + 65, 0.0)])
 
 
 @dataclass(frozen=True)
@@ -161,13 +148,10 @@ def changes(name: str, what: Reported, beyond: int) -> list[tuple[int, str]]:
 @every_beyond
 @every_rate
 @every_alarm
-def test_an_alarm_stays_silent_in_a_shorter_failure_than_its_text_says_and_over_isolated_errors(
-    name: str, rate: str, beyond: int
-) -> None:
+def test_an_alarm_stays_silent_in_a_shorter_failure_than_its_text_says(name: str, rate: str, beyond: int) -> None:
     """An on-call engineer would be woken for nothing, and learn to ignore the alarms."""
     case = CASES[name]
     assert changes(name, case.failure(rate, case.silent[list(RATES).index(rate)]), beyond) == []
-    assert changes(name, isolated_failures(rate), beyond) == []
 
 
 @every_beyond
