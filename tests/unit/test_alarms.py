@@ -1,31 +1,33 @@
 """The alarms, evaluated as CloudWatch does, over metrics of the relay and AWS: they fire when their text says so."""
 
+import heapq
 import itertools
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 
-from flash_call_relay.models import Reason
+from flash_call_relay import policy
+from flash_call_relay.budget import Deadline
+from flash_call_relay.credentials import Credentials
+from flash_call_relay.gate import Gate
+from flash_call_relay.models import Judgement, Reason
 from local import ROOT
 from tests.support.alarms import RETRIEVED_BEYOND, MetricHistory, Reported, state, states
-from tests.support.template import alarms
-from tests.support.traffic import Traffic
+from tests.support.template import alarms, default_settings
 
 ALARMS = alarms()
+SETTINGS = default_settings()
+KEY = Credentials("key", "user")
+JITTERS = (1.2, 0.8, 1.0, 1.1, 0.9)
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 HOUR, DAY = 60, 24 * 60  # in minutes, like every time here without a unit
 BEGINS = 2 * HOUR  # the failure; a result arrives at this moment at each rate
-RATES = {
-    "one an hour": Traffic(3600),
-    "one a minute": Traffic(60),
-    "10 a second": Traffic(2, batch_size=20, environments=10),
-}
-AFTERWARDS = {"one an hour": 3 * HOUR, "one a minute": 3 * HOUR, "10 a second": 65}
-TRIED_EVERY_S = {"one an hour": 400, "one a minute": 60, "10 a second": 1}  # invocations while they fail
-every_rate = pytest.mark.parametrize("rate", RATES)
 every_alarm = pytest.mark.parametrize("name", ALARMS)
 every_beyond = pytest.mark.parametrize("beyond", RETRIEVED_BEYOND, ids=["needed windows", "two windows more"])
 
@@ -35,12 +37,67 @@ Failure = Callable[[str, int], Reported]  # the rate, and for how many minutes â
 # ---- the metrics during a failure ----
 
 
+class Traffic(NamedTuple):
+    """Results at a steady rate from time 0.
+
+    Attributes:
+        every_s: the time between two batches, in seconds.
+        batch_size: the results in a batch; they stay together in one invocation.
+        environments: the number of execution environments; invocations use them in turn.
+        failing_s: the time between two invocations that Lambda reports as failed, in seconds.
+        afterwards: for how long the metrics go on after a failure.
+    """
+
+    every_s: float
+    batch_size: int
+    environments: int
+    failing_s: float
+    afterwards: int
+
+
+RATES = {
+    "one an hour": Traffic(3600, 1, 1, 400, 3 * HOUR),
+    "one a minute": Traffic(60, 1, 1, 60, 3 * HOUR),
+    "10 a second": Traffic(2, 20, 10, 1, 65),
+}
+every_rate = pytest.mark.parametrize("rate", RATES)
+
+
 @cache
-def outage(rate: str, lasts: int, reason: Reason = Reason.ENDPOINT_ERROR, of: str = "fault") -> Reported:
-    """Return the metrics while each attempt, or each call of the ledger, fails with this reason for `lasts` minutes."""
-    ends = BEGINS + lasts
-    fails = {of: lambda at: reason if BEGINS * 60 <= at < ends * 60 else None}
-    return RATES[rate].meets((ends + AFTERWARDS[rate]) * 60, **fails)
+def outage(rate: str, lasts: int, reason: Reason | None = Reason.ENDPOINT_ERROR) -> Reported:
+    """Return the metrics while each attempt fails with this reason for `lasts` minutes; None: the ledger fails."""
+    traffic, ends, now = RATES[rate], BEGINS + lasts, 0.0
+    until_s, timeout_s = (ends + traffic.afterwards) * 60, SETTINGS.request_timeout_seconds
+    environments = itertools.cycle([Gate(timeout_s, clock=lambda: now) for _ in range(traffic.environments)])
+    ties, jitters = itertools.count(), itertools.cycle(JITTERS)
+    metrics = defaultdict[str, MetricHistory](MetricHistory)
+    # When the results are received next, a tie-breaker, when they were sent, their receives, and their number.
+    arrivals = itertools.takewhile(lambda at: at < until_s, itertools.count(0, traffic.every_s))
+    due = [(at, next(ties), at, 1, traffic.batch_size) for at in arrivals]
+    while due:
+        now, _, sent_at, receives, count = heapq.heappop(due)
+        gate, age_s, fails = next(environments), now - sent_at, BEGINS <= now / 60 < ends
+        blocked = gate.blocked(KEY)
+        figures = {"LedgerErrors": float(fails and not (blocked or reason))}
+        reasons = Counter[Reason]()
+        for _ in range(count):
+            judged = blocked or gate.admit(KEY, Deadline(math.inf))
+            if not isinstance(judged, Judgement):
+                is_trial, judged = judged, Judgement(reason if fails else None, "why")
+                gate.learn(judged, KEY, is_trial=is_trial)
+            if judged.reason:
+                reasons[judged.reason] += 1
+        if deferred := sum(reasons.values()):
+            delay_s = policy.schedule_s(SETTINGS, receives, age_s, next(jitters))
+            if now + delay_s < until_s:
+                heapq.heappush(due, (now + delay_s, next(ties), sent_at, receives + 1, deferred))
+        figures["OldestPendingAge"] = age_s if deferred else 0.0
+        figures["EndpointFailing"] = float(gate.failing or reasons[Reason.ENDPOINT_FAILING] > 0)
+        figures["CredentialsRejected"] = float(reasons[Reason.CREDENTIALS_REJECTED])
+        figures |= {f"ResultsDeferred/{word}": float(times) for word, times in reasons.items()}
+        for name, value in figures.items():
+            metrics[name].report(now, value)
+    return metrics
 
 
 def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
@@ -53,16 +110,16 @@ def reported(name: str, values: Iterable[tuple[float, float]]) -> Reported:
 
 def pause(rate: str, lasts: int) -> Reported:
     """Return the age of the oldest message, as SQS reports it each minute, while the relay is paused."""
-    ages = [0] * BEGINS + [60 * minute for minute in range(1, lasts)] + [0] * AFTERWARDS[rate]
+    ages = [0] * BEGINS + [60 * minute for minute in range(1, lasts)] + [0] * RATES[rate].afterwards
     return reported("ApproximateAgeOfOldestMessage", enumerate(map(float, ages)))
 
 
 def of_lambda(name: str, rate: str, lasts: int) -> Reported:
     """Return a metric that Lambda reports for each invocation: 1 while the failure lasts, then 0."""
-    every, ends = TRIED_EVERY_S[rate] / 60, BEGINS + lasts
+    every, ends = RATES[rate].failing_s / 60, BEGINS + lasts
     times = [BEGINS + number * every for number in range(int(lasts / every) + 2)]  # the last one succeeds
     well = itertools.count(0, RATES[rate].every_s / 60)
-    before_and_after = itertools.takewhile(lambda at: at < ends + AFTERWARDS[rate], well)
+    before_and_after = itertools.takewhile(lambda at: at < ends + RATES[rate].afterwards, well)
     times += [at for at in before_and_after if not BEGINS <= at < ends]
     return reported(name, [(at, float(BEGINS <= at < ends)) for at in times])
 
@@ -109,7 +166,7 @@ def lossy(metric: str, claim: str) -> Case:
 
 REFUSED = partial(outage, reason=Reason.CREDENTIALS_REJECTED)
 PROXY_PAGES = partial(outage, reason=Reason.UNCONFIRMED)  # answered with a 200
-LEDGER_FAILS = partial(outage, of="ledger")
+LEDGER_FAILS = partial(outage, reason=None)
 THROTTLED = partial(of_lambda, "Throttles")
 NOT_EMPTY = partial(Case, messages, silent=(0,) * 3, fires=(1,) * 3, over=6, over_words="within 5 minutes")
 EXPIRING = Case(messages, "a week", (6 * DAY,) * 3, (8 * DAY,) * 3, 121, "within two hours")
