@@ -126,7 +126,12 @@ class InProcessRelay:
     def __post_init__(self) -> None:
         """Make the queues and the secret, and configure the function."""
         self.sqs, self.secrets, self.dynamodb = map(self.emulator.client, ("sqs", "secretsmanager", "dynamodb"))
-        self.results_url, self.parked_url = self.queue("results"), self.queue("parked")
+        # Longer than any test: a message that comes back within a test was hidden by the relay.
+        hidden = {"VisibilityTimeout": "400"}
+        self.results_url, self.parked_url = (
+            self.sqs.create_queue(QueueName=f"{self.name}-{name}", Attributes=hidden)["QueueUrl"]
+            for name in ("results", "parked")
+        )
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
         changes = {"WEBHOOK_URL": self.endpoint.url, "REQUEST_TIMEOUT_SECONDS": "20", "LEDGER_TABLE_NAME": ""}
         changes |= {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
@@ -137,13 +142,6 @@ class InProcessRelay:
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
-
-    def queue(self, name: str) -> str:
-        """Make a queue; return its URL."""
-        # Longer than any test: a message that comes back within a test was hidden by the relay.
-        visibility = {"VisibilityTimeout": "400"}
-        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{name}", Attributes=visibility)["QueueUrl"]
-        return url
 
     def configure(self, **environ: str) -> None:
         """Set environment variables, and start a new execution environment with the next invocation."""
@@ -233,10 +231,14 @@ class InProcessRelay:
         """Receive `count` parked messages."""
         return self.receive(self.parked_url, count)
 
+    def call(self, event: object, context: Context | None = None) -> Any:
+        """Invoke the function; return its answer, as the caller of Lambda reads it."""
+        with redirect_stdout(self.printed):
+            return json.loads(json.dumps(handler.lambda_handler(event, cast("Any", context or Context()))))
+
     def invoke(self, event: object, context: Context | None = None) -> list[str]:
         """Invoke the function; return the ids of the messages that it keeps on the queue."""
-        with redirect_stdout(self.printed):
-            reply = handler.lambda_handler(event, cast("Any", context or Context()))
+        reply = self.call(event, context)
         assert reply.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in reply["batchItemFailures"]]
 
@@ -244,12 +246,9 @@ class InProcessRelay:
         """Invoke the function with an SQS batch; return the ids of the messages that it keeps on the queue."""
         return self.invoke({"Records": records}, context)
 
-    def probe(self, call: str, context: Context | None = None) -> dict[str, Any]:
-        """Invoke the function with a probe; return its answer, as the caller of Lambda reads it."""
-        with redirect_stdout(self.printed):
-            answer = handler.lambda_handler({"probe": call}, cast("Any", context or Context()))
-        read: dict[str, Any] = json.loads(json.dumps(answer))
-        return read
+    def probe(self, call: str, context: Context | None = None) -> Any:
+        """Invoke the function with a probe; return its answer."""
+        return self.call({"probe": call}, context)
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the relay's log lines whose message begins with this text."""
@@ -277,21 +276,21 @@ class InProcessRelay:
         """Return the parameters of each call of an AWS operation."""
         return [parameters for name, parameters in self.aws_calls if name == operation]
 
-    def note(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        """Note a call to AWS by the function."""
-        self.aws_calls.append((model.name, params))
-
 
 @contextmanager
 def relaying(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessRelay]:
     """Set a relay up for the length of a `with` block; `monkeypatch` is the test's, so that both undo in order."""
     with StandIn(api_key=KEY, user_id=USER) as endpoint:
         relay = InProcessRelay(emulator, endpoint, monkeypatch)
-        session().events.register("provide-client-params", relay.note)
+
+        def note(params: dict[str, Any], model: Any, **_: object) -> None:
+            relay.aws_calls.append((model.name, params))
+
+        session().events.register("provide-client-params", note)
         try:
             yield relay
         finally:
-            session().events.unregister("provide-client-params", relay.note)
+            session().events.unregister("provide-client-params", note)
             relay.end_environment()
 
 
