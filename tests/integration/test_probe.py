@@ -55,16 +55,6 @@ def test_a_probe_takes_a_new_connection_and_reads_the_secret_again(relay: InProc
     assert relay.endpoint.connections == 2
 
 
-def test_a_probe_without_credentials_sends_nothing(relay: InProcessRelay) -> None:
-    """An operator would look for the fault at the endpoint, or see a part of the secret."""
-    relay.secrets.put_secret_value(SecretId=relay.secret_id, SecretString='{"api_key": "hunter2"}')
-    answer = relay.probe(CALL)
-    assert answer["reason"] == "credentials_unavailable"
-    assert "the secret has no user_id" in answer["detail"]
-    assert "hunter2" not in str(answer)
-    assert relay.endpoint.connections == 0
-
-
 def test_a_failing_endpoint_is_probed_and_the_gate_learns_nothing(relay: InProcessRelay) -> None:
     """During an outage a probe would not ask, or would let all waiting results through; or probes would cause one."""
     relay.endpoint.issue("good")
@@ -86,12 +76,3 @@ def test_a_probe_that_may_not_end_in_time_is_not_begun(relay: InProcessRelay) ->
     assert relay.probe(CALL, Context(int(NEEDED_S * 1000) - 1))["reason"] == "out_of_time"
     assert (relay.aws_calls, relay.endpoint.connections) == ([], 0)
     assert relay.probe(CALL, Context(int((NEEDED_S + PATIENCE_S) * 1000))) == UNKNOWN
-
-
-def test_a_message_that_looks_like_a_probe_is_parked(relay: InProcessRelay) -> None:
-    """A producer could have the function POST, or the message would be lost."""
-    event = {"source": "s", "detail-type": "Flash Call Result", "detail": {"probe": CALL}, "id": "one"}
-    assert relay.invoke_with(relay.send({"probe": CALL})) == []
-    assert relay.invoke(event) == []
-    assert [message["given"]["reason"] for message in relay.parked(2)] == ["invalid_event"] * 2
-    assert relay.endpoint.connections == 0
