@@ -9,7 +9,6 @@ import operator
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 MINUTE_S = 60
@@ -47,34 +46,6 @@ class MetricHistory:
 Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
 
 
-@dataclass(frozen=True)
-class _Series:
-    """A time series with the operations of CloudWatch's metric math that the template's alarms use."""
-
-    points: Datapoints
-
-    def __add__(self, other: "_Series") -> "_Series":
-        pairs = zip(self.points, other.points, strict=True)
-        return _Series([None if a is None or b is None else a + b for a, b in pairs])
-
-    def __gt__(self, limit: float) -> "_Series":
-        return _Series([None if point is None else float(point > limit) for point in self.points])
-
-
-def _fill(series: _Series, value: str | float) -> _Series:
-    if value != REPEAT:
-        return _Series([float(value) if point is None else point for point in series.points])
-    points: Datapoints = []
-    for point in series.points:
-        points.append(points[-1] if point is None and points else point)
-    return _Series(points)
-
-
-def _if(condition: _Series, value: _Series, otherwise: float) -> _Series:
-    pairs = zip(condition.points, value.points, strict=True)
-    return _Series([None if c is None else v if c else otherwise for c, v in pairs])
-
-
 def _metric_name(metric: Mapping[str, Any]) -> str:
     reason = [one["Value"] for one in metric["Dimensions"] if one["Name"] == "reason"]
     return "/".join([metric["MetricName"], *reason])
@@ -89,20 +60,26 @@ def period_s(alarm: Mapping[str, Any]) -> int:
 
 def _datapoints(alarm: Mapping[str, Any], reported: Reported, now: int, windows: int) -> Datapoints:
     """Return the values that CloudWatch retrieves for an alarm at the end of the minute before `now`."""
+    single = {"Id": "metric", "MetricStat": {"Metric": alarm, "Stat": alarm.get("Statistic")}}
+    metrics = alarm.get("Metrics", [single, {"Expression": "metric"}])
+    stats = {one["Id"]: one["MetricStat"] for one in metrics if "MetricStat" in one}
+    histories = {name: reported.get(_metric_name(stat["Metric"]), MetricHistory()) for name, stat in stats.items()}
+    (expression,) = [compile(one["Expression"], "alarm", "eval") for one in metrics if "Expression" in one]
+    points: Datapoints = []
+
+    def fill(value: float | None, other: Any) -> Any:
+        return value if value is not None else other if other != REPEAT else points[-1] if points else None
+
+    known = {"FILL": fill, "IF": lambda condition, value, other: value if condition else other, REPEAT: REPEAT}
     length = period_s(alarm) // MINUTE_S
-    ranges = [range(now - (i + 1) * length, now - i * length) for i in reversed(range(windows))]
-
-    def series(metric: Mapping[str, Any], statistic: str) -> _Series:
-        known = reported.get(_metric_name(metric), MetricHistory())
-        return _Series([known.statistic(statistic, minutes) for minutes in ranges])
-
-    if "Metrics" not in alarm:
-        return series(alarm, alarm["Statistic"]).points
-    stats = {one["Id"]: one["MetricStat"] for one in alarm["Metrics"] if "MetricStat" in one}
-    names: dict[str, Any] = {name: series(stat["Metric"], stat["Stat"]) for name, stat in stats.items()}
-    (expression,) = [one["Expression"] for one in alarm["Metrics"] if "Expression" in one]
-    result: _Series = eval(expression, {"FILL": _fill, "IF": _if, REPEAT: REPEAT}, names)
-    return result.points
+    for end in range(now - (windows - 1) * length, now + 1, length):
+        minutes = range(end - length, end)
+        values = {name: histories[name].statistic(stat["Stat"], minutes) for name, stat in stats.items()}
+        try:
+            points.append(eval(expression, known, values))
+        except TypeError:  # an operand has no data
+            points.append(None)
+    return points
 
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:
