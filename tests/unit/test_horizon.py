@@ -1,6 +1,5 @@
 """The template's numbers keep the retry horizon of 24 hours, and try fresh results every minute."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -47,16 +46,6 @@ def test_the_horizon_is_24_hours_and_receives_do_not_run_out_before_it() -> None
     assert earliest_exhaustion_s(SETTINGS) >= SETTINGS.retry_horizon_seconds
     assert RESULT_QUEUE["VisibilityTimeout"] == VISIBILITY_S
     assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
-
-
-@pytest.mark.parametrize(("longest_s", "receives"), [(math.inf, 192), (VISIBILITY_S, 284)])
-def test_a_day_of_outage_uses_192_receives_and_284_if_long_hides_fail(longest_s: float, receives: int) -> None:
-    """docs/delivery.md would give wrong figures."""
-    age_s, used = 0.0, 0
-    while age_s < SETTINGS.retry_horizon_seconds:
-        used += 1
-        age_s += min(policy.schedule_s(SETTINGS, used, age_s, policy.JITTER[0]), longest_s)
-    assert used == receives
 
 
 @given(
