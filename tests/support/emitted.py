@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import io
 import json
-import logging
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from flash_call_relay import models, policy, telemetry
 from flash_call_relay.models import OTHER, Judgement, Processed, Reason
@@ -34,11 +35,9 @@ def emitted_fields() -> set[str]:
 def emitted() -> tuple[list[dict[str, Any]], list[emf.EmfMetric]]:
     """Return at least one log line of each kind, and each metric with each set of dimensions."""
     log, printed = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as restoring:
-        restoring.enter_context(contextlib.redirect_stdout(printed))
+    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
         for handler in telemetry.logger.handlers:
-            assert isinstance(handler, logging.StreamHandler)
-            restoring.callback(handler.setStream, handler.setStream(log))
+            patch.setattr(handler, "stream", log)
         telemetry.logger.append_keys(function_request_id="00000000-0000-4000-8000-000000000000")
         outcomes = list(_every_outcome())
         for outcome in outcomes:
