@@ -159,16 +159,13 @@ class Case:
     over_words: str
 
 
-def lossy(metric: str, claim: str) -> Case:
-    """Return the timing of an alarm on single events: it lasts an hour after the last, so that it fires once."""
-    return Case(partial(losses, metric), claim, (0,) * 3, (1,) * 3, 62, "an hour after the last")
-
-
 REFUSED = partial(outage, reason=Reason.CREDENTIALS_REJECTED)
 PROXY_PAGES = partial(outage, reason=Reason.UNCONFIRMED)  # answered with a 200
 LEDGER_FAILS = partial(outage, reason=None)
 THROTTLED = partial(of_lambda, "Throttles")
 NOT_EMPTY = partial(Case, messages, silent=(0,) * 3, fires=(1,) * 3, over=6, over_words="within 5 minutes")
+# On single events: it lasts an hour after the last, so that it fires once.
+LOSSY = partial(Case, silent=(0,) * 3, fires=(1,) * 3, over=62, over_words="an hour after the last")
 EXPIRING = Case(messages, "a week", (6 * DAY,) * 3, (8 * DAY,) * 3, 121, "within two hours")
 CASES = {
     "results-late": Case(outage, "10 minutes", (9,) * 3, (12,) * 3, 27, "within 25 minutes"),
@@ -186,10 +183,14 @@ CASES = {
         lambda _, lasts: of_lambda("Errors", "one an hour", lasts), "15 minutes", (6,) * 3, (8,) * 3, 16, "15 minutes"
     ),
     "function-throttled": Case(THROTTLED, "15 minutes", (8, 14, 14), (17,) * 3, 8, "within 7 minutes"),
-    "events-lost": lossy("InvocationsFailedToBeSentToDlq", "neither to the relay nor to the dead-letter queue"),
-    "function-dead-letters-lost": lossy("DeadLetterErrors", "could not put it on the dead-letter queue"),
-    "function-events-dropped": lossy("AsyncEventsDropped", "Lambda gave up an event"),
-    "statuses-conflicting": lossy("ConflictingResults", "different statuses"),
+    "events-lost": LOSSY(
+        partial(losses, "InvocationsFailedToBeSentToDlq"), claim="neither to the relay nor to the dead-letter queue"
+    ),
+    "function-dead-letters-lost": LOSSY(
+        partial(losses, "DeadLetterErrors"), claim="could not put it on the dead-letter queue"
+    ),
+    "function-events-dropped": LOSSY(partial(losses, "AsyncEventsDropped"), claim="Lambda gave up an event"),
+    "statuses-conflicting": LOSSY(partial(losses, "ConflictingResults"), claim="different statuses"),
     "ledger-failing": Case(LEDGER_FAILS, "more than an hour", (55,) * 3, (65,) * 3, 60, "within an hour"),
 }
 
