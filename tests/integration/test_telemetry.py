@@ -1,6 +1,5 @@
 """Telemetry: a line for each outcome and batch, metrics that agree, and no failure of it changes an outcome."""
 
-import io
 import itertools
 import json
 import logging
@@ -15,8 +14,7 @@ import pytest
 from flash_call_relay import telemetry
 from flash_call_relay.models import Deferred, Delivered, Processed, Reason, Record
 from local.endpoint.behaviour import after, answer, error
-from tests.support import emf
-from tests.support.emitted import emitted_metrics
+from tests.support.emitted import MAX_VALUES, emitted_metrics
 from tests.support.payloads import result
 from tests.support.relay import SUCCESS, UUID, Context, InProcessRelay
 
@@ -123,7 +121,7 @@ def test_the_metrics_of_1000_records_stay_within_the_limits_of_emf(relay: InProc
     assert sorted(relay.counted("PostLatency")) == latencies
     assert len(latencies) == len(relay.endpoint.requests) == 890
     health = [blob for blob in relay.blobs() if "PostLatency" in blob]
-    assert len(health) == math.ceil(890 / emf.MAX_VALUES)
+    assert len(health) == math.ceil(890 / MAX_VALUES)
     assert len(relay.blobs()) == len(health) + len(reasons)
     assert max(len(line.encode()) for line in relay.printed.getvalue().splitlines()) < 256 * 1024
 
@@ -183,30 +181,20 @@ def test_a_line_that_cannot_be_built_costs_no_other_line(relay: InProcessRelay) 
     assert [one.values for one in relay.metrics() if one.name == "ResultsDeferred"] == [[1]]
 
 
-class FailingStream(io.StringIO):
-    """A stream on which a write fails, as on a full disk, by its number; None: each write."""
-
-    def __init__(self, lost: int | None) -> None:
-        super().__init__()
-        self.numbers, self.lost = itertools.count(), lost
-
-    def write(self, text: str) -> int:
-        """Write, or fail."""
-        if self.lost in (None, next(self.numbers)):
-            raise OSError("No space left on device")
-        return super().write(text)
-
-
 @pytest.mark.parametrize("lost", [None, 0, 1, 2], ids=["the log", *map("metric {}".format, range(3))])
 def test_a_line_or_a_metric_that_cannot_be_written_costs_no_result_and_no_other_metric(
     relay: InProcessRelay, monkeypatch: pytest.MonkeyPatch, lost: int | None
 ) -> None:
     """After a full disk, the relay would send delivered results again, or a failed write would silence every alarm."""
-    if lost is None:
-        for writing in telemetry.logger.handlers:
-            monkeypatch.setattr(writing, "stream", FailingStream(None))
-    else:
-        relay.printed = FailingStream(lost)
+    stream, numbers = relay.log if lost is None else relay.printed, itertools.count()
+    writes = stream.write
+
+    def write(text: str) -> int:
+        if lost in (None, next(numbers)):
+            raise OSError("No space left on device")
+        return writes(text)
+
+    monkeypatch.setattr(stream, "write", write)
     relay.endpoint.issue("call")
     records = relay.send(result("call"), "malformed", result("unknown"))
     assert relay.invoke_with(records) == [records[2]["messageId"]]

@@ -28,7 +28,7 @@ from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
-from tests.support import emf
+from tests.support.emitted import EmfMetric, read_emf
 from tests.support.template import default_settings, defaults, environment
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
@@ -263,9 +263,9 @@ class InProcessRelay:
         """Return the EMF blobs, one for each line of standard output."""
         return [json.loads(line) for line in self.printed.getvalue().splitlines()]
 
-    def metrics(self) -> list[emf.EmfMetric]:
+    def metrics(self) -> list[EmfMetric]:
         """Return the metrics of all blobs."""
-        return [metric for blob in self.blobs() for metric in emf.read(blob)]
+        return [metric for blob in self.blobs() for metric in read_emf(blob)]
 
     def counted(self, name: str, **dimensions: str) -> list[float]:
         """Return the values of a metric, oldest first; `dimensions` are the dimensions other than `service`."""
