@@ -4,9 +4,8 @@ import json
 
 from local import ROOT
 from local.endpoint.behaviour import error
-from tests.support import emf
 from tests.support.deployed import SENDER_RULES, DeployedRelay
-from tests.support.emitted import emitted_fields, emitted_metrics
+from tests.support.emitted import emitted_fields, emitted_metrics, read_emf
 from tests.support.operator import Operator
 from tests.support.payloads import pairs, result
 
@@ -28,7 +27,7 @@ def test_the_function_writes_only_known_fields_and_metrics_in_the_stacks_name(re
     lines = [line for line in relay.deployment.log() if line.get("service") == "relay"]
     assert {field for line in lines for field in line} <= emitted_fields()
     blobs = relay.deployment.metrics()
-    metrics = [metric for blob in blobs for metric in emf.read(blob)]
+    metrics = [metric for blob in blobs for metric in read_emf(blob)]
     assert {metric.name for metric in metrics} <= emitted_metrics().keys()
     assert {metric.dimensions["service"] for metric in metrics} == {"relay"}
     assert not [blob for blob in blobs if "level" in blob], "Lambda's log level would drop it"

@@ -79,41 +79,12 @@ def test_results_are_delivered_while_the_ledger_fails(relay: InProcessRelay, fai
     assert relay.counted("LedgerErrors") == [1], "one for the invocation, however many calls failed"
 
 
-def test_dynamodb_is_not_called_without_deduplication(relay: InProcessRelay) -> None:
-    """A customer without deduplication would still pay for DynamoDB, or need a table."""
-    relay.endpoint.issue("call")
-    for _ in range(2):
-        assert relay.invoke_with(relay.send(result("call"))) == []
-    assert relay.endpoint.accepted == [("call", "Success")] * 2
-    assert {operation for operation, _ in relay.aws_calls} == {"GetSecretValue"}
-
-
-def ledger_of(relay: InProcessRelay, dynamodb: Any = None) -> Ledger:
-    """Return the ledger as a new invocation uses it."""
-    return Ledger(dynamodb or relay.dynamodb, relay.name, Deadline.after(60))
-
-
 def write(ledger: Ledger, results: dict[str, Status]) -> None:
     """Write confirmations at the end of an invocation."""
     for uuid, status in results.items():
         record = Record(uuid, "handle", "body", 0.0, 1, FlashCallResult(uuid, status))
         ledger.note(Processed(record, Delivered(200), 0.0))
     ledger.close()
-
-
-def test_a_write_over_the_other_status_is_reported_and_changes_nothing(
-    relay: InProcessRelay, reported: list[str]
-) -> None:
-    """Two contradicting results in flight at the same moment would leave no trace."""
-    relay.add_ledger()
-    first, second = ledger_of(relay), ledger_of(relay)
-    write(first, {"first": "Success", "second": "Success"})
-    remembered = relay.ledger_entries()
-    write(second, {"first": "Failed", "second": "Success", "third": "Failed"})
-    assert reported == ["ledger.conflict first"]
-    entries = relay.ledger_entries()
-    assert {uuid: entries[uuid] for uuid in remembered} == remembered
-    assert entries["third"]["status"] == "Failed"
 
 
 class OverloadedDynamoDB:
@@ -142,8 +113,8 @@ def test_what_dynamodb_leaves_undone_is_requested_again(
     """Under load the ledger would lose confirmations, or not find them."""
     monkeypatch.setattr(ledgers, "PAUSE_S", 0.001)
     relay.add_ledger()
-    dynamodb = OverloadedDynamoDB(relay.dynamodb, "ThrottlingError")
-    ledger, calls = ledger_of(relay, dynamodb), [f"call-{number}" for number in range(5)]
+    dynamodb: Any = OverloadedDynamoDB(relay.dynamodb, "ThrottlingError")
+    ledger, calls = Ledger(dynamodb, relay.name, Deadline.after(60)), [f"call-{number}" for number in range(5)]
     write(ledger, dict.fromkeys(calls, "Failed"))
     assert (reported, dynamodb.writes) == ([], 5)
     assert ledger.look_up(set(calls)).keys() == set(calls)
@@ -163,8 +134,8 @@ def test_a_ledger_that_does_not_recover_is_given_up(
     """Each invocation would wait for a missing permission, or for a throttled table until Lambda kills it."""
     relay.keep_real_limits("LEDGER_S")
     relay.add_ledger()
-    dynamodb = OverloadedDynamoDB(relay.dynamodb, code)
-    ledger, calls = ledger_of(relay, dynamodb), [f"call-{number}" for number in range(60)]
+    dynamodb: Any = OverloadedDynamoDB(relay.dynamodb, code)
+    ledger, calls = Ledger(dynamodb, relay.name, Deadline.after(60)), [f"call-{number}" for number in range(60)]
     if code == "ThrottlingError":
         ledger.look_up(set(calls))
     write(ledger, dict.fromkeys(calls, "Failed"))

@@ -6,9 +6,9 @@ few, `TreatMissingData` decides.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 MINUTE_S = 60
@@ -19,61 +19,31 @@ MULTI_DAY_S = 86_400  # CloudWatch evaluates an alarm over more than this once a
 Datapoints = list[float | None]  # of consecutive windows, oldest first; None: no data
 
 
-@dataclass
+_STATISTICS: Mapping[str, Callable[[list[float]], float]] = {
+    "Average": statistics.fmean,
+    "Maximum": max,
+    "SampleCount": len,
+    "Sum": sum,
+}
+
+
 class MetricHistory:
     """A metric's reported values, by minute."""
 
-    sums: dict[int, float] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
-    maxima: dict[int, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.values = defaultdict[int, list[float]](list)
 
     def report(self, at_s: float, value: float) -> None:
         """Add a value that was reported at the moment `at_s`, in seconds."""
-        minute = int(at_s // MINUTE_S)
-        self.sums[minute] = self.sums.get(minute, 0.0) + value
-        self.counts[minute] = self.counts.get(minute, 0) + 1
-        self.maxima[minute] = max(value, self.maxima.get(minute, value))
+        self.values[int(at_s // MINUTE_S)].append(value)
 
     def statistic(self, name: str, minutes: range) -> float | None:
         """Return a statistic over these minutes; None if they have no data."""
-        present = [minute for minute in minutes if minute in self.counts]
-        if not present:
-            return None
-        if name == "Maximum":
-            return max(self.maxima[minute] for minute in present)
-        count, total = sum(self.counts[minute] for minute in present), sum(self.sums[minute] for minute in present)
-        return {"Sum": total, "SampleCount": float(count), "Average": total / count}[name]
+        values = [value for minute in minutes for value in self.values.get(minute, ())]
+        return _STATISTICS[name](values) if values else None
 
 
 Reported = Mapping[str, MetricHistory]  # by metric name, or name and reason: "ResultsDeferred/unconfirmed"
-
-
-@dataclass(frozen=True)
-class _Series:
-    """A time series with the operations of CloudWatch's metric math that the template's alarms use."""
-
-    points: Datapoints
-
-    def __add__(self, other: "_Series") -> "_Series":
-        pairs = zip(self.points, other.points, strict=True)
-        return _Series([None if a is None or b is None else a + b for a, b in pairs])
-
-    def __gt__(self, limit: float) -> "_Series":
-        return _Series([None if point is None else float(point > limit) for point in self.points])
-
-
-def _fill(series: _Series, value: str | float) -> _Series:
-    if value != REPEAT:
-        return _Series([float(value) if point is None else point for point in series.points])
-    points: Datapoints = []
-    for point in series.points:
-        points.append(points[-1] if point is None and points else point)
-    return _Series(points)
-
-
-def _if(condition: _Series, value: _Series, otherwise: float) -> _Series:
-    pairs = zip(condition.points, value.points, strict=True)
-    return _Series([None if c is None else v if c else otherwise for c, v in pairs])
 
 
 def _metric_name(metric: Mapping[str, Any]) -> str:
@@ -90,26 +60,26 @@ def period_s(alarm: Mapping[str, Any]) -> int:
 
 def _datapoints(alarm: Mapping[str, Any], reported: Reported, now: int, windows: int) -> Datapoints:
     """Return the values that CloudWatch retrieves for an alarm at the end of the minute before `now`."""
+    single = {"Id": "metric", "MetricStat": {"Metric": alarm, "Stat": alarm.get("Statistic")}}
+    metrics = alarm.get("Metrics", [single, {"Expression": "metric"}])
+    stats = {one["Id"]: one["MetricStat"] for one in metrics if "MetricStat" in one}
+    histories = {name: reported.get(_metric_name(stat["Metric"]), MetricHistory()) for name, stat in stats.items()}
+    (expression,) = [compile(one["Expression"], "alarm", "eval") for one in metrics if "Expression" in one]
+    points: Datapoints = []
+
+    def fill(value: float | None, other: Any) -> Any:
+        return value if value is not None else other if other != REPEAT else points[-1] if points else None
+
+    known = {"FILL": fill, "IF": lambda condition, value, other: value if condition else other, REPEAT: REPEAT}
     length = period_s(alarm) // MINUTE_S
-    ranges = [range(now - (i + 1) * length, now - i * length) for i in reversed(range(windows))]
-
-    def series(metric: Mapping[str, Any], statistic: str) -> _Series:
-        known = reported.get(_metric_name(metric), MetricHistory())
-        return _Series([known.statistic(statistic, minutes) for minutes in ranges])
-
-    if "Metrics" not in alarm:
-        return series(alarm, alarm["Statistic"]).points
-    stats = {one["Id"]: one["MetricStat"] for one in alarm["Metrics"] if "MetricStat" in one}
-    names: dict[str, Any] = {name: series(stat["Metric"], stat["Stat"]) for name, stat in stats.items()}
-    (expression,) = [one["Expression"] for one in alarm["Metrics"] if "Expression" in one]
-    result = eval(_compiled(expression), {"FILL": _fill, "IF": _if, REPEAT: REPEAT}, names)
-    assert isinstance(result, _Series)
-    return result.points
-
-
-@cache
-def _compiled(expression: str) -> Any:
-    return compile(expression, expression, "eval")
+    for end in range(now - (windows - 1) * length, now + 1, length):
+        minutes = range(end - length, end)
+        values = {name: histories[name].statistic(stat["Stat"], minutes) for name, stat in stats.items()}
+        try:
+            points.append(eval(expression, known, values))
+        except TypeError:  # an operand has no data
+            points.append(None)
+    return points
 
 
 def state(alarm: Mapping[str, Any], points: Sequence[float | None], before: str) -> str:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from ops.stack import Stack
 
-URL = "https://sqs/parked"
+URL = "ParkedQueueUrl"
 CALL = "01JV5V54KPYK9GB29265EQRZ4C"
 LINES = (
     {"message": "result.deferred", "uuid": CALL, "status": "Success", "reason": "endpoint_error", "age_s": 84.2},
@@ -140,29 +140,8 @@ def counts(*, visible: int = 0, hidden: int = 0, delayed: int = 0) -> dict[str, 
         "ApproximateNumberOfMessagesNotVisible": str(hidden),
         "ApproximateNumberOfMessagesDelayed": str(delayed),
         "MessageRetentionPeriod": "864000",
-        "VisibilityTimeout": "420",
     }
     return {"Attributes": attributes}
-
-
-class QueueStack:
-    """A stack with that queue."""
-
-    label = "a-stack (eu-central-1)"
-    outputs: dict[str, str] = {}  # noqa: RUF012 - no ledger
-    description = {"StackName": "a-stack"}  # noqa: RUF012
-    name = "arn:aws:cloudformation:eu-central-1:111122223333:stack/a-stack/1f2e3d4c"
-
-    def __init__(self, sqs: Sqs) -> None:
-        self.sqs = sqs
-
-    def client(self, _service: str) -> Any:
-        """Return the queue as the client of every service."""
-        return self.sqs
-
-    def output(self, name: str) -> str:
-        """Return a queue's URL."""
-        return URL if name == "ParkedQueueUrl" else name
 
 
 class Aws:
@@ -209,6 +188,16 @@ class FakeStack(Stack):
     def client(self, _service: str, _config: Config | None = None) -> Any:
         """Return the client of every service."""
         return self.aws
+
+
+class QueueStack(FakeStack):
+    """A stack with that queue, by its ARN."""
+
+    label = "a-stack (eu-central-1)"
+
+    def __init__(self, sqs: Sqs) -> None:
+        super().__init__(**{name: getattr(sqs, name) for name in dir(Sqs) if "_message" in name or "queue" in name})
+        self.name = "arn:aws:cloudformation:eu-central-1:111122223333:stack/a-stack/1f2e3d4c"
 
 
 def line(at: float, message: str, **fields: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,14 +22,13 @@ from flash_call_relay import budget, credentials, gate, handler, ledger, outcome
 from flash_call_relay.connections import StaleConnectionError
 from flash_call_relay.credentials import Credentials
 from flash_call_relay.models import FlashCallResult, Reply
-from flash_call_relay.settings import Settings
 from flash_call_relay.webhook import Webhook
 from local.emulator.emulator import Emulator
 from local.endpoint.behaviour import answer, hang
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from local.processes import held_port
-from tests.support import emf
-from tests.support.template import default_settings
+from tests.support.emitted import EmfMetric, read_emf
+from tests.support.template import default_settings, environment
 
 KEY, USER = "key-4f1c-hunter2", "user-93aa-hunter2"
 CREDENTIALS = Credentials(KEY, USER)
@@ -56,19 +54,10 @@ _PATIENT_LIMITS: dict[tuple[Any, str], Any] = {
 _REAL_LIMITS = {(module, name): getattr(module, name) for module, name in _PATIENT_LIMITS}
 
 
-def webhook_settings(url: str, connections: int = 10, timeout_s: int = 20) -> Settings:
-    """Return the settings of a `Webhook` for this URL, without a ledger; only a silent endpoint needs a short time."""
-    return default_settings(
-        WEBHOOK_URL=url,
-        CONNECTIONS_PER_FUNCTION=str(connections),
-        REQUEST_TIMEOUT_SECONDS=str(timeout_s),
-        LEDGER_TABLE_NAME="",
-    )
-
-
 def client(url: str, timeout_s: int = 20, connections: int = 1) -> Webhook:
     """Return a client; with one connection it has nothing left if a failure costs it that one."""
-    return Webhook(webhook_settings(url, connections, timeout_s))
+    chosen = {"REQUEST_TIMEOUT_SECONDS": str(timeout_s), "CONNECTIONS_PER_FUNCTION": str(connections)}
+    return Webhook(default_settings(WEBHOOK_URL=url, **chosen))
 
 
 def post_all(webhook: Webhook, uuids: Iterable[str], timeout_s: float = 20) -> dict[str, Reply]:
@@ -136,23 +125,22 @@ class InProcessRelay:
     def __post_init__(self) -> None:
         """Make the queues and the secret, and configure the function."""
         self.sqs, self.secrets, self.dynamodb = map(self.emulator.client, ("sqs", "secretsmanager", "dynamodb"))
-        self.results_url, self.parked_url = self.queue("results"), self.queue("parked")
+        # Longer than any test: a message that comes back within a test was hidden by the relay.
+        hidden = {"VisibilityTimeout": "400"}
+        self.results_url, self.parked_url = (
+            self.sqs.create_queue(QueueName=f"{self.name}-{name}", Attributes=hidden)["QueueUrl"]
+            for name in ("results", "parked")
+        )
         self.secret_id = self.secrets.create_secret(Name=self.name, SecretString=GOOD_SECRET)["ARN"]
-        variables = {name.upper(): str(value) for name, value in asdict(webhook_settings(self.endpoint.url)).items()}
-        places = {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        changes = {"WEBHOOK_URL": self.endpoint.url, "REQUEST_TIMEOUT_SECONDS": "20", "LEDGER_TABLE_NAME": ""}
+        changes |= {"RESULT_QUEUE_URL": self.results_url, "PARKED_QUEUE_URL": self.parked_url}
+        changes |= {"CREDENTIALS_SECRET_ARN": self.secret_id, **self.emulator.environment}
         for (module, name), value in _PATIENT_LIMITS.items():
             self.monkeypatch.setattr(module, name, value)
-        self.configure(**self.emulator.environment, **variables | places | {"CREDENTIALS_SECRET_ARN": self.secret_id})
+        self.configure(**environment() | changes)
         self.monkeypatch.setattr(boto3, "DEFAULT_SESSION", session())
         for stream in telemetry.logger.handlers:
             self.monkeypatch.setattr(stream, "stream", self.log)
-
-    def queue(self, name: str) -> str:
-        """Make a queue; return its URL."""
-        # Longer than any test: a message that comes back within a test was hidden by the relay.
-        visibility = {"VisibilityTimeout": "400"}
-        url: str = self.sqs.create_queue(QueueName=f"{self.name}-{name}", Attributes=visibility)["QueueUrl"]
-        return url
 
     def configure(self, **environ: str) -> None:
         """Set environment variables, and start a new execution environment with the next invocation."""
@@ -242,16 +230,14 @@ class InProcessRelay:
         """Receive `count` parked messages."""
         return self.receive(self.parked_url, count)
 
-    def depths(self, queue_url: str) -> dict[str, int]:
-        """Return how many of a queue's messages are visible, hidden and delayed."""
-        names = {"visible": "", "hidden": "NotVisible", "delayed": "Delayed"}
-        attributes = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
-        return {name: int(attributes[f"ApproximateNumberOfMessages{theirs}"]) for name, theirs in names.items()}
+    def call(self, event: object, context: Context | None = None) -> Any:
+        """Invoke the function; return its answer, as the caller of Lambda reads it."""
+        with redirect_stdout(self.printed):
+            return json.loads(json.dumps(handler.lambda_handler(event, cast("Any", context or Context()))))
 
     def invoke(self, event: object, context: Context | None = None) -> list[str]:
         """Invoke the function; return the ids of the messages that it keeps on the queue."""
-        with redirect_stdout(self.printed):
-            reply = handler.lambda_handler(event, cast("Any", context or Context()))
+        reply = self.call(event, context)
         assert reply.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in reply["batchItemFailures"]]
 
@@ -259,12 +245,9 @@ class InProcessRelay:
         """Invoke the function with an SQS batch; return the ids of the messages that it keeps on the queue."""
         return self.invoke({"Records": records}, context)
 
-    def probe(self, call: str, context: Context | None = None) -> dict[str, Any]:
-        """Invoke the function with a probe; return its answer, as the caller of Lambda reads it."""
-        with redirect_stdout(self.printed):
-            answer = handler.lambda_handler({"probe": call}, cast("Any", context or Context()))
-        read: dict[str, Any] = json.loads(json.dumps(answer))
-        return read
+    def probe(self, call: str, context: Context | None = None) -> Any:
+        """Invoke the function with a probe; return its answer."""
+        return self.call({"probe": call}, context)
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the relay's log lines whose message begins with this text."""
@@ -279,21 +262,18 @@ class InProcessRelay:
         """Return the EMF blobs, one for each line of standard output."""
         return [json.loads(line) for line in self.printed.getvalue().splitlines()]
 
-    def metrics(self) -> list[emf.EmfMetric]:
+    def metrics(self) -> list[EmfMetric]:
         """Return the metrics of all blobs."""
-        return [metric for blob in self.blobs() for metric in emf.read(blob)]
+        return [metric for blob in self.blobs() for metric in read_emf(blob)]
 
     def counted(self, name: str, **dimensions: str) -> list[float]:
         """Return the values of a metric, oldest first; `dimensions` are the dimensions other than `service`."""
-        return emf.values_of(self.metrics(), name, {"service": "flash-call-relay", **dimensions})
+        wanted = (name, {"service": "flash-call-relay", **dimensions})
+        return [value for one in self.metrics() if (one.name, one.dimensions) == wanted for value in one.values]
 
     def calls_of(self, operation: str) -> list[dict[str, Any]]:
         """Return the parameters of each call of an AWS operation."""
         return [parameters for name, parameters in self.aws_calls if name == operation]
-
-    def note(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        """Note a call to AWS by the function."""
-        self.aws_calls.append((model.name, params))
 
 
 @contextmanager
@@ -301,11 +281,15 @@ def relaying(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[In
     """Set a relay up for the length of a `with` block; `monkeypatch` is the test's, so that both undo in order."""
     with StandIn(api_key=KEY, user_id=USER) as endpoint:
         relay = InProcessRelay(emulator, endpoint, monkeypatch)
-        session().events.register("provide-client-params", relay.note)
+
+        def note(params: dict[str, Any], model: Any, **_: object) -> None:
+            relay.aws_calls.append((model.name, params))
+
+        session().events.register("provide-client-params", note)
         try:
             yield relay
         finally:
-            session().events.unregister("provide-client-params", relay.note)
+            session().events.unregister("provide-client-params", note)
             relay.end_environment()
 
 
@@ -329,23 +313,8 @@ def trusted_authority(directory: Path, monkeypatch: pytest.MonkeyPatch) -> trust
     return authority
 
 
-def server_tls(authority: trustme.CA, name: str = "127.0.0.1", not_after: datetime | None = None) -> ssl.SSLContext:
+def server_tls(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
     """Return the context of a server with a certificate for this name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name, not_after=not_after).configure_cert(context)
+    authority.issue_cert(name).configure_cert(context)
     return context
-
-
-class FailingStream(io.StringIO):
-    """A stream on which some writes fail, as on a full disk. The first write is write 0."""
-
-    def __init__(self, failures: range) -> None:
-        super().__init__()
-        self.failures, self.writes = failures, 0
-
-    def write(self, text: str) -> int:
-        """Write, or fail."""
-        self.writes += 1
-        if self.writes - 1 in self.failures:
-            raise OSError("No space left on device")
-        return super().write(text)

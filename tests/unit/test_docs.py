@@ -45,16 +45,15 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
     assert len(links()) > 50
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
-def test_each_file_and_test_that_a_page_names_exists(page: str) -> None:
+def test_each_file_and_test_that_a_page_names_exists() -> None:
     """A new contributor or a reviewer would look for something that has another name by now."""
-    text = (ROOT / page).read_text()
-    files = re.findall(r"`(\w[\w.-]*(?:/[\w./-]*|\.(?:py|yaml|toml|md)))`", text)
+    text = "".join(page.read_text() for page in PAGES)
+    files = set(re.findall(r"`(\w[\w.-]*(?:/[\w./-]*|\.(?:py|yaml|toml|md)))`", text))
     rooms = (ROOT, ROOT / "src" / "flash_call_relay")
-    assert [name for name in files if not any((room / name).exists() for room in rooms)] == []
+    missing = {name for name in files if not any((room / name).exists() for room in rooms)}
+    assert missing == {"aws-sdk-go-v2/service/sqs", "packaged.yaml"}  # not of this repository
     tests = "".join(file.read_text() for file in ROOT.glob("tests/**/test_*.py"))
     assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
-    assert len(files) > 10
 
 
 def test_each_row_of_what_happens_to_a_result_agrees_with_the_code_and_names_its_test() -> None:

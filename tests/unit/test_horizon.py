@@ -1,7 +1,5 @@
 """The template's numbers keep the retry horizon of 24 hours, and try fresh results every minute."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -42,31 +40,12 @@ STACKS = st.builds(
 )
 
 
-def receives(settings: Settings, jitter: float, at_most_s: float = math.inf) -> Iterator[float]:
-    """Yield the result's age at each receive in an endless outage, with delays of at most `at_most_s` seconds."""
-    age_s = 0.0
-    for receive in range(1, RECEIVES + 1):
-        yield age_s
-        age_s += min(policy.schedule_s(settings, receive, age_s, jitter), at_most_s)
-
-
 def test_the_horizon_is_24_hours_and_receives_do_not_run_out_before_it() -> None:
     """The relay would give up results sooner than promised, or SQS would dead-letter good ones."""
     assert SETTINGS.retry_horizon_seconds == 24 * 3600
     assert earliest_exhaustion_s(SETTINGS) >= SETTINGS.retry_horizon_seconds
     assert RESULT_QUEUE["VisibilityTimeout"] == VISIBILITY_S
     assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
-
-
-def test_a_day_of_outage_uses_192_receives_and_284_at_worst() -> None:
-    """docs/delivery.md would give wrong figures."""
-    for jitter, fresh, later in ((policy.JITTER[0], 77, 115), (1.0, 62, 92)):
-        ages_s = [age_s for age_s in receives(SETTINGS, jitter) if age_s < SETTINGS.retry_horizon_seconds]
-        assert sum(age_s < SETTINGS.fresh_seconds for age_s in ages_s) == fresh
-        assert len(ages_s) == fresh + later
-    # At worst each hide longer than the visibility timeout fails, so that 400 s replace up to 720 s.
-    worst = receives(SETTINGS, policy.JITTER[0], at_most_s=VISIBILITY_S)
-    assert sum(age_s < SETTINGS.retry_horizon_seconds for age_s in worst) == 284
 
 
 @given(
