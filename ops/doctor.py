@@ -46,9 +46,6 @@ class Finding:
     command: str = ""  # to copy and paste; empty: there is none
 
 
-Check = Callable[[Stack], Iterator[Finding]]
-
-
 @click.command()
 @click.option("--probe", is_flag=True, help="Let the function POST the result of a call that does not exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per finding and line.")
@@ -69,7 +66,7 @@ def doctor(stack: Stack, *, probe: bool, as_json: bool) -> int:
     return 1 if WRONG in levels else 0
 
 
-def _checks(*, probe: bool) -> Iterator[tuple[str, Check]]:
+def _checks(*, probe: bool) -> Iterator[tuple[str, Callable[[Stack], Iterator[Finding]]]]:
     yield "stack", _check_stack
     yield "function", _check_function
     yield "intake", _check_intake
@@ -99,7 +96,7 @@ def _print(check: str, finding: Finding, *, as_json: bool) -> None:
         click.echo(f"       -> {finding.command}")
 
 
-def _findings(check: Check, stack: Stack) -> Iterator[Finding]:
+def _findings(check: Callable[[Stack], Iterator[Finding]], stack: Stack) -> Iterator[Finding]:
     try:
         yield from check(stack)
     except EXPLAINED as error:
@@ -144,10 +141,9 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
 
 
 def earliest_exhaustion_s(settings: Settings) -> int:
-    """Return the earliest age in seconds at which SQS can have used up the receives of a result.
+    """Return the earliest age in seconds at which SQS can have used up a result's receives: after shortest delays.
 
-    After each receive the message comes back after the schedule's shortest delay, or after the queue's visibility
-    timeout if the relay did not hide it. No delay gets shorter with the age, so the shortest give the earliest age.
+    If the relay did not hide it, it comes back after the visibility timeout. No delay gets shorter with the age.
     """
     age_s = 0
     for receive in range(1, RECEIVES):

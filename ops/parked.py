@@ -124,6 +124,10 @@ def _send_again(
     stack: Stack, queue: Queue, messages: Messages, tell: Tell, *, status: Status | None, rate: int
 ) -> Mapping[str, str]:
     """Send messages to the result queue, and delete each that it took from this one."""
+    if status and len({one.detail for one in messages if one.uuid and not one.status}) > 1:
+        raise CommandError(
+            "Their wrong statuses differ, and may not all mean one: choose with --uuid, or correct them."
+        )
     ledger, faults, size = Ledger(stack), dict[str, str](), min(MAX_ENTRIES, rate)
     for start in range(0, len(messages), size):
         began, some = time.monotonic(), messages[start : start + size]

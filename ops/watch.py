@@ -90,5 +90,4 @@ def _line(snapshot: dict[str, Any]) -> str:
     if recent["oldest_s"]:
         outcomes.append(f"the oldest {duration(recent['oldest_s'])}")
     pause = click.style("PAUSED ", fg="yellow") if snapshot["intake"].startswith("Disabl") else ""
-    throttled = "; throttled" if recent["throttled"] else ""
-    return f"{snapshot['at']}  {pause}{depths}; in 15 min {', '.join(outcomes)}{throttled}"
+    return f"{snapshot['at']}  {pause}{depths}; in 15 min {', '.join(outcomes)}{'; throttled' * recent['throttled']}"

@@ -167,6 +167,17 @@ def test_an_interruption_says_how_many_are_done_and_hides_none(
         assert [json.loads(line)["message_id"] for line in Path("saved").read_text().splitlines()] == names(60)
 
 
+def test_wrong_statuses_that_differ_are_not_corrected_alike() -> None:
+    """BetaTel would be told Success of a call of which the backend wrote "failed"."""
+    sqs = Sqs(names(2))
+    for one, wrong in zip(names(2), ("success", "failed"), strict=True):
+        body, detail = json.dumps({"uuid": one, "status": wrong}), {"detail": {"StringValue": f"got {wrong}"}}
+        sqs.fields[one] = {"Body": body, "MessageAttributes": detail}
+    words = "replay --yes --set-status Success --uuid m000"
+    assert (on_parked(sqs, f"{words} --uuid m001").status, logged(sqs, "sent")) == (2, [])
+    assert (on_parked(sqs, words).status, logged(sqs, "sent")) == (0, ["m000"])
+
+
 def test_discarded_messages_can_be_corrected_and_sent_again(tmp_path: Path) -> None:
     """Messages discarded by mistake would be lost, or every user of the machine could read them."""
     sqs = Sqs(names(2))
