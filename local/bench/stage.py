@@ -6,12 +6,10 @@ The measured processes share one CPU. The emulator and the endpoint share anothe
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import ssl
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +91,11 @@ class Stage:
         """Invoke a new environment; return how long its init phase took in ms, and when it began in epoch seconds."""
         with Runtime(self.deployment, package, Path(tempfile.mkdtemp(dir=self.state))) as runtime:
             runtime.restart(SSL_CERT_FILE=str(self.deployment.emulator.ca_bundle))  # of the endpoint
-            with pinned(CPUS[0]), runtime.environment() as environment:
-                began = time.time()  # the runtime emulator starts the function when the first event comes
-                invocation = runtime.run(environment, json.dumps(batch(10)).encode())
-                if invocation.error:
-                    raise RuntimeError(invocation.error)
-                return environment.init_ms, began
+            with pinned(CPUS[0]):
+                invocation = runtime.invoke(json.dumps(batch(10)).encode())
+            if invocation.error:
+                raise RuntimeError(invocation.error)
+            return runtime.environments[-1].init_ms, invocation.began
 
     def zipped_mb(self) -> float:
         """Return the size of the package as Lambda gets it, in MB (a million bytes)."""
@@ -108,16 +105,15 @@ class Stage:
 @contextlib.contextmanager
 def staged(state: Path, say: Callable[[str], None]) -> Iterator[Stage]:
     """Start the emulator and the endpoint, and deploy the relay."""
-    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
-            emulator = ending.enter_context(Emulator(state, say=say))
+            emulator = ending.enter_context(Emulator(state, say))
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(state / "cert.pem", state / "key.pem")
-            endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, tls=tls, every_call_exists=True))
+            endpoint = ending.enter_context(StandIn(tls=tls, every_call_exists=True))
         template = sam_build(emulator)
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": endpoint.url})
-        deployment.fill_secret(api_key, user_id)
+        deployment.fill_secret(*endpoint.credentials)
         deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
             TableName=IDEMPOTENCY_TABLE,

@@ -1,7 +1,6 @@
 """One run of the demo: send its results while the endpoint misbehaves, and wait until all are settled."""
 
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from rich.console import Console
 from flash_call_relay.gate import BLOCK_S
 from local.command import watch
 from local.emulator.deployment import Deployment
-from local.endpoint.behaviour import answer, error, hang, named, reset
+from local.endpoint.behaviour import Act, answer, end, error, hang, named
 from local.endpoint.standin import StandIn
 from local.soak.plan import INVALID_BODIES, INVALID_DETAILS, Item, made_up, prepare
 
@@ -56,7 +55,7 @@ class Run:
         self.known_later = result(behaviours=(error(404),))
         unknown = [result("unknown_call") for _ in range(3)]
         to_queue = [self.failing, self.known_later, result("rejected", always=error(400)), unknown[0], *INVALID_BODIES]
-        to_bus = [result(behaviours=(way,)) for way in (silence, reset())] + [*unknown[1:], *INVALID_DETAILS]
+        to_bus = [result(behaviours=(way,)) for way in (silence, end(Act.RESET))] + [*unknown[1:], *INVALID_DETAILS]
         to_queue += [result() for _ in range(self.count - self.count // 2 - len(to_queue))]
         to_bus += [result() for _ in range(self.count // 2 - len(to_bus))]
         self._queue, self._bus = to_queue, to_bus
@@ -82,10 +81,8 @@ class Run:
         accepted = len(self.endpoint.accepted)
         self._watch(lambda: len(self.endpoint.accepted) > accepted)
         self.say("the relay sends again; now the endpoint takes only a new key")
-        api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
         self.rotated_at = time.time()
-        self.endpoint.rotate(api_key, user_id)
-        self.deployment.fill_secret(api_key, user_id)
+        self.deployment.fill_secret(*self.endpoint.rotate())
         self._send(2)
         self._watch(lambda: self._settled() >= len(self.items) and not self.deployment.depth("ResultQueueUrl"))
 

@@ -50,13 +50,13 @@ class Emulator:
 
     Attributes:
         state: a directory for everything that the emulator and SAM write.
-        port: the emulator's loopback port; 0: any free one, which is here once it runs.
         say: takes a line for each step, for the person who waits.
+        port: the emulator's loopback port, once it runs.
     """
 
     state: Path
-    port: int = 0
     say: Callable[[str], None] = lambda _line: None
+    port: int = field(default=0, init=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
 
@@ -103,7 +103,7 @@ class Emulator:
         authority.cert_pem.write_to_path(str(self.ca_bundle))
         certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
         (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        self.port = self.port or self._ending.enter_context(held_port())
+        self.port = self._ending.enter_context(held_port())
         self.say(f"starting the emulator on {self.url}")
         command = [
             *(str(python), "-c", SERVE, "ministack.app:app", "--workers", "0", "--keep-alive", "75"),

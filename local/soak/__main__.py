@@ -41,7 +41,7 @@ def soak(results: int, seed: str, keep: Path | None) -> int:
     plan = partial(Plan.of, results, seed)
     with contextlib.ExitStack() as ending:
         state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-soak-")))
-        emulator = ending.enter_context(Emulator(state, say=say))
+        emulator = ending.enter_context(Emulator(state, say))
         template = sam_build(emulator)
         deployment = ending.enter_context(deployed(emulator, template))
         package, logs = template.parent / "RelayFunction", keep or state / "environments"

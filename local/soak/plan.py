@@ -96,14 +96,14 @@ def failures(other_host_url: str) -> Sequence[Behaviour]:
         named(answer(200, page), "a web page with 200"),
         named(answer(200, {"uuid": "01ANOTHERCALL", "status": "Success"}), "a reply about another call"),
         named(behaviour.echo_headers(500), "an error that echoes the credentials"),
-        behaviour.redirect(302, other_host_url),
-        behaviour.redirect(307, other_host_url),
-        behaviour.drip_headers(0.5),
-        behaviour.drip_body(0.5),
+        answer(302, None, {"Location": other_host_url}),
+        answer(307, None, {"Location": other_host_url}),
+        behaviour.drip("head", 0.5),
+        behaviour.drip("body", 0.5),
         behaviour.hang(),
-        behaviour.reset(),
+        behaviour.end(Act.RESET),
         behaviour.lost(),
-        behaviour.close_early(),
+        behaviour.end(Act.CLOSE),
         behaviour.half_reply(),
         behaviour.end_kept(),
         behaviour.end_kept(Act.REQUEST),
@@ -128,7 +128,7 @@ class Plan:
     Attributes:
         seed: repeats the plan.
         first: the messages, in order.
-        late: the copies and contradictions to send once the rest is delivered.
+        late: the copies and contradictions to send once the rest is delivered, and the calls that stay unknown.
     """
 
     seed: str
@@ -143,15 +143,15 @@ class Plan:
         few, some = max(2, count // 1000), max(4, count // 100)
         items = [result(behaviours=(kind,)) for kind in kinds for _ in range(few)]
         items += [result(behaviours=tuple(rng.sample(kinds, 3))) for _ in range(few)]
-        items += [result("unknown_call") for _ in range(min(few, 20))]  # few: the relay tries them until the end
         items += [result("rejected", always=error(status)) for status in (400, 409, 422) for _ in range(few)]
         items += [*INVALID_BODIES, *map(_as_event, INVALID_DETAILS)] * few
         # Contradictions in flight at the same time.
         for first in [result(DELIVERED, "conflicting_status") for _ in range(some)]:
             items += [first, _contradicting(first)]
         items += [result() for _ in range(some)] * 2  # copies in flight at the same time
-        plain = [result() for _ in range(max(0, count - len(items) - 2 * some))]
-        late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
+        unknown = [result("unknown_call") for _ in range(few)]
+        plain = [result() for _ in range(max(0, count - len(items) - 2 * some - few))]
+        late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some)), *unknown]
         half = len(plain) // 2
         items += [*plain[:half], *map(_as_event, plain[half:])]
         rng.shuffle(items)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,6 @@ from local.soak.report import SoakReport
 
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4  # the function keeps `SETTLE_S` of it for settling
 VISIBILITY_S = TIMEOUT_S + 4
-RECEIVES = 1000
 FINAL_GRACE_S = 5  # at the end, for the calls that the endpoint never knows
 CONCURRENCY = 3  # the most invocations at a time
 PARAMETERS: dict[str, str | int] = {
@@ -46,7 +44,7 @@ OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "en
 EVERY_FAULT: Sequence[str] = [
     *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
     *FUNCTION_FAULTS,
-    *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
+    *(f"endpoint: {failure.name}" for failure in failures("")),
     *(f"endpoint: {status}" for status in (400, 401, 409, 422)),
     *OUTAGE,
 ]
@@ -86,20 +84,18 @@ class Soak:
     def __enter__(self) -> Self:
         """Start the endpoint, the AWS proxy and the function's environments."""
         self._sent: list[Item] = []
-        self._secrets: set[str] = set()
         self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
-        api_key, user_id = self._new_credentials()
         port = urllib3.util.parse_url(self.deployment.parameters["WebhookUrl"]).port
-        self.endpoint = StandIn(api_key=api_key, user_id=user_id, port=port or 0)
+        self.endpoint = StandIn(port=port or 0)
+        self._secrets = {*self.endpoint.credentials}
         with contextlib.ExitStack() as ending:
-            self._other_host = ending.enter_context(StandIn(api_key="none", user_id="none"))
+            self._other_host = ending.enter_context(StandIn())
             self.plan = self.make_plan(self._other_host.url)
             prepare(self.endpoint, [*self.plan.first, *self.plan.late])
             self._faults = Faults(self.deployment.emulator, self.plan.seed, self.fault_rate, self._secrets)
             ending.enter_context(self.endpoint)
-            self.deployment.fill_secret(api_key, user_id)
-            ending.enter_context(self.deployment.receives_limited(RECEIVES))
+            self.deployment.fill_secret(*self.endpoint.credentials)
             ending.enter_context(self._faults)
             self.runtime = Runtime(
                 *(self.deployment, self.package, self.logs),
@@ -125,7 +121,6 @@ class Soak:
         """
         began = time.time()
         first, late = self.plan.first, self.plan.late
-        unknown = sum(item.end == "unknown_call" for item in first)
         self.say(f"sending {len(first)} messages")
         with ThreadPoolExecutor() as pool:
             sending = pool.submit(self.send, first)
@@ -133,13 +128,12 @@ class Soak:
                 due = len(first) * (number + 0.3) / (outages + 1)
                 self.watch(lambda: len(self.endpoint.accepted) >= due)  # noqa: B023 - it waits here
                 self._fail()
-            settled = self.watch(lambda: sending.done() and self.queued() <= unknown)
+            settled = self.watch(lambda: sending.done() and not self.queued())
             sending.result()
-        self.say(f"sending {len(late)} copies and contradictions of confirmed results")
-        self.send(late)
-        settled &= self.watch(lambda: self.queued() <= unknown)
         self.say(f"a new deployment with an unknown-call grace of {FINAL_GRACE_S} s")
         self.runtime.restart(UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
+        self.say(f"sending {len(late)} copies and contradictions of confirmed results, and unknown calls")
+        self.send(late)
         settled &= self.watch(lambda: not self.queued())
         seconds = time.time() - began
         self.say("checking the promises")
@@ -156,19 +150,13 @@ class Soak:
             ids = self.deployment.send([item.text for item in part])
             self._sent += [replace(one, message_id=message_id) for message_id, one in zip(ids, part, strict=True)]
 
-    def _new_credentials(self) -> tuple[str, str]:
-        api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
-        self._secrets |= {api_key, user_id}
-        return api_key, user_id
-
     def _fail(self) -> None:
         """Let the endpoint rotate its key, refuse connections, and answer 500 to all."""
         self.say("the endpoint rotates its key, refuses connections, and answers 500")
-        api_key, user_id = self._new_credentials()
         began = len(self.endpoint.requests)
-        self.endpoint.rotate(api_key, user_id)
+        self._secrets |= {*self.endpoint.rotate()}
         wait_until(lambda: any(one.answer == 401 for one in self.endpoint.requests[began:]), NOTICED_S)
-        self.deployment.fill_secret(api_key, user_id)
+        self.deployment.fill_secret(*self.endpoint.credentials)
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
@@ -196,9 +184,9 @@ class Soak:
             sent=self._sent,
             invocations=list(self.runtime.invocations),
             interrupted=frozenset(self._faults.interrupted),
-            requests=self.endpoint.requests,
-            accepted=self.endpoint.accepted,
-            other_host_requests=self._other_host.requests,
+            requests=self.endpoint.requests.copy(),
+            accepted=self.endpoint.accepted.copy(),
+            other_host_requests=self._other_host.requests.copy(),
             ledger_faults=frozenset(self._faults.ledger_faults),
             leaks=list(self._faults.leaks),
             parked=held("ParkedQueueUrl"),

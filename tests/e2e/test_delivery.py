@@ -27,7 +27,7 @@ def test_the_function_writes_only_known_fields_and_metrics_in_the_stacks_name(re
     relay.story(one["uuid"], 1)
     lines = [line for line in relay.deployment.log() if line.get("service") == "relay"]
     assert {field for line in lines for field in line} <= emitted_fields()
-    blobs = relay.deployment.metrics()
+    blobs = relay.deployment.log(metrics=True)
     metrics = [metric for blob in blobs for metric in emf.read(blob)]
     assert {metric.name for metric in metrics} <= emitted_metrics().keys()
     assert {metric.dimensions["service"] for metric in metrics} == {"relay"}
@@ -92,7 +92,7 @@ def test_results_wait_until_the_secret_is_filled_in(without_credentials: Deploye
     assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
     relay.send_known(one)
     assert relay.story(one["uuid"], 1)[0]["reason"] == "credentials_unavailable"
-    relay.deployment.fill_secret(relay.api_key, relay.user_id)
+    relay.deployment.fill_secret(*relay.endpoint.credentials)
     with relay.reconfigured():
         assert relay.accepted(one) == pairs(one)
         relay.settled()

@@ -68,9 +68,15 @@ def test_a_result_received_too_often_is_replayed_and_delivered(swept: DeployedRe
     one = result()
     swept.endpoint.issue(one["uuid"])
     swept.endpoint.misbehave(one["uuid"], error(500))
-    with swept.deployment.receives_limited(1):
+    sqs, queue = swept.deployment.sqs, {"QueueUrl": swept.deployment.outputs["ResultQueueUrl"]}
+    before = sqs.get_queue_attributes(**queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    once = json.dumps({**json.loads(before["RedrivePolicy"]), "maxReceiveCount": 1})
+    sqs.set_queue_attributes(**queue, Attributes={"RedrivePolicy": once})
+    try:
         swept.send(one)
         wait_for(lambda: swept.visible("DeadLetterQueueUrl") == 1, "the dead letter")
+    finally:
+        sqs.set_queue_attributes(**queue, Attributes=before)
     listing = operator("--stack", "relay", "dead", "list", "--reason", "receives_exhausted")
     assert one["uuid"] in listing.out
     assert operator("--stack", "relay", "dead", "replay", "--uuid", one["uuid"], "--yes").status == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local.endpoint.behaviour import error
-from tests.support.deployed import LIMIT_S, DeployedRelay, wait_for
+from tests.support.deployed import DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 from tests.support.payloads import pairs, result
 
@@ -145,9 +145,8 @@ def test_an_interrupted_replay_makes_the_other_messages_visible_immediately(
     swept.put("ParkedQueueUrl", *(parked(json.dumps(one), "rejected", 400) for one in results))
     uuids = {one["uuid"] for one in results}
     with operator.start(*PARKED, "replay", "--rate", "2", "--yes") as process:
-        swept.endpoint.wait_until(  # the second two are sent after the first two are deleted
-            lambda endpoint: sum(uuid in uuids for uuid, _ in endpoint.accepted) >= 3, timeout=LIMIT_S, what="the third"
-        )
+        # The second two are sent after the first two are deleted.
+        wait_for(lambda: sum(uuid in uuids for uuid, _ in swept.endpoint.accepted) >= 3, "the third")
         process.send_signal(number)
         interrupted = ended(process)
     assert interrupted.status == 130

@@ -98,7 +98,7 @@ def test_a_story_shows_each_event_of_a_result(relay: DeployedRelay, operator: Op
     relay.accepted(deferred)
     relay.settled()
     assert told(deferred)[-1].startswith(f"It is confirmed: BetaTel got {deferred['status']} at ")
-    relay.deployment.take_all("ParkedQueueUrl")
+    relay.deployment.purge_queues()
 
 
 def test_a_forgotten_confirmation_is_sent_again(
