@@ -1,10 +1,8 @@
 """`make demo`: send results through the deployed relay to an endpoint that misbehaves, and account for each of them."""
 
-import sys
-
 import click
 
-from local.command import run_command, stopwatch
+from local.command import exits, stopwatch
 from local.demo import running
 from local.demo.report import show
 from local.demo.run import PARAMETERS, Run
@@ -15,16 +13,12 @@ MOST_SHOWN = 20
 
 @click.command()
 @click.option("--results", type=click.IntRange(LEAST_RESULTS), default=400, show_default=True, help="How many to send.")
-def main(results: int) -> None:
+@exits
+def main(results: int) -> int:
     """Show the relay end to end on this machine."""
-    sys.exit(run_command(lambda: demonstrate(results)))
-
-
-def demonstrate(results: int) -> int:
-    """Set up and run a scenario, show its outcomes; return the exit code."""
     say = stopwatch()
     with running("flash-call-relay-demo", PARAMETERS, say) as (deployment, endpoint):
-        run = Run(deployment, endpoint, results, say)
+        run = Run(deployment, endpoint, results)
         run.send_all()
         say("counting the outcomes")
         deviations = show(run)

@@ -4,12 +4,11 @@ import contextlib
 import json
 import select
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 
 from local import ROOT, TOOLS
-from local.command import run_command, stopwatch
+from local.command import exits, stopwatch
 from local.demo import running
 from local.emulator.deployment import Deployment
 from local.endpoint.behaviour import error
@@ -23,6 +22,7 @@ OUTAGE_S = 30
 FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do unset $name; done"
 
 
+@exits
 def play() -> int:
     """Deploy everything, show the commands to try, and run until Ctrl-C; return the exit code."""
     say = stopwatch()
@@ -113,9 +113,7 @@ Deploy your changes (the emulator supports neither the concurrency cap nor the m
 
 Press Enter here, and the endpoint answers 500 to everything for {OUTAGE_S} seconds. Its requests:
 """)
-    if shutil.which("aws") is None:
-        print("There is no aws on PATH: install the AWS CLI for the commands that begin with it.")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(play))
+    play()

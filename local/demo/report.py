@@ -71,8 +71,8 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     print("\nOutcomes")
     for name, count in {"sent": len(run.items), **rows, "sum": sum(rows.values())}.items():
         print(f"  {name:55}{count:8}")
-    to_accept = Counter(item.pair for item in run.items if item.end == DELIVERED and item.pair)
-    to_park = Counter((item.text, item.end) for item in run.items if item.end != DELIVERED)
+    to_accept = Counter(item.pair for item in run.items if item.pair and DELIVERED in item.ends)
+    to_park = Counter((item.text, min(item.ends)) for item in run.items if DELIVERED not in item.ends)
     found = [
         f"{' '.join(key)}: {verb} {actual[key]} times, expected {expected[key]}"
         for expected, actual, verb in ((to_accept, accepted, "accepted"), (to_park, parked, "parked"))

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 
@@ -24,7 +24,6 @@ BATCH_ACTIONS = {
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
-T = TypeVar("T")
 PAGE_LINES = 10_000
 LATE_LOG_MS = 60_000  # the emulator may take this long from an invocation's timestamp to its stream
 
@@ -88,11 +87,6 @@ class Deployment(Stack):
     def sqs(self) -> Any:
         """A client of SQS."""
         return self.client("sqs")
-
-    @cached_property
-    def bus(self) -> Any:
-        """A client of EventBridge."""
-        return self.client("events")
 
     @cached_property
     def role(self) -> str:
@@ -160,15 +154,9 @@ class Deployment(Stack):
         """Put results on the event bus."""
         common = {"Source": source, "DetailType": "Flash Call Result", "EventBusName": self.outputs["EventBusName"]}
         for batch in _batches(details):
-            reply = self.bus.put_events(Entries=[{**common, "Detail": detail} for detail in batch])
+            reply = self.client("events").put_events(Entries=[{**common, "Detail": detail} for detail in batch])
             if reply["FailedEntryCount"]:
                 raise LocalError(f"the bus refused events: {reply['Entries']}")
-
-    def invoke(self, event: object) -> dict[str, Any]:
-        """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
-        asked = {"FunctionName": self.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
-        reply = self.client("lambda").invoke(**asked)
-        return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
 
     def depth(self, output: str) -> int:
         """Return the number of messages that SQS reports for the queue: visible, hidden and delayed."""
@@ -211,6 +199,6 @@ class Deployment(Stack):
         return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
 
-def _batches(items: Sequence[T]) -> list[Sequence[T]]:
+def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
     """Return the items in lists of ten, the most that SQS and EventBridge take in one call."""
     return [items[start : start + 10] for start in range(0, len(items), 10)]

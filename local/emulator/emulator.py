@@ -7,11 +7,9 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import boto3
 import botocore.session
 import trustme
 from botocore.config import Config
@@ -19,6 +17,8 @@ from botocore.config import Config
 from local.processes import held_port, listens, server, tool
 
 REGION = "eu-central-1"
+# It must not look for the profile in AWS_PROFILE, which may be in no configuration file here.
+SESSION = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
 # As root, `python -m ministack` also listens on port 443, for which emulators compete.
 # It takes the lines that a function has written 5 ms after its reply for all lines of the invocation. On a busy machine
 # the others would come with the next invocation, or never. Here the function's process marks the last line.
@@ -132,20 +132,12 @@ class Emulator:
 
     def __exit__(self, *_: object) -> None:
         """Close the clients; end the emulator and the functions' workers, which are its children."""
-        for client in self._clients.values():
-            client.close()
         self._ending.close()
 
-    @cached_property
-    def _session(self) -> Any:
-        # botocore must not look for the profile in AWS_PROFILE: the configuration file here does not exist.
-        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
-        return cast("Any", boto3).Session(botocore_session=session)
-
     def client(self, service: str) -> Any:
-        """Return the boto3 client of a service of the emulator."""
+        """Return the client of a service of the emulator."""
         if service not in self._clients:
-            self._clients[service] = self._session.client(
+            self._clients[service] = SESSION.create_client(
                 service,
                 endpoint_url=self.url,
                 verify=str(self.ca_bundle),
@@ -154,4 +146,5 @@ class Emulator:
                 aws_secret_access_key="test",  # noqa: S106 - the emulator's
                 config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
             )
+            self._ending.callback(self._clients[service].close)
         return self._clients[service]

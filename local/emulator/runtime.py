@@ -70,6 +70,7 @@ class Environment:
         number: counts the environments, from 0.
         log: the file it writes to.
         invocations: the number of invocations that have begun.
+        end: ends its processes.
         lost: it has not replied: it is at work, it has crashed, or it was killed here or at its time-out.
     """
 
@@ -77,9 +78,10 @@ class Environment:
         """Start the runtime emulator, which starts the function of this package with the first event."""
         self.number, self.log = number, log
         self.invocations, self.lost = 0, False
-        self._ending = contextlib.ExitStack()
+        ending = contextlib.ExitStack()
+        self.end = ending.close
         self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
-        port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
+        port, api_port = (ending.enter_context(held_port()) for _ in range(2))
         self._url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
@@ -94,7 +96,7 @@ class Environment:
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         how: dict[str, Any] = {"env": environment, "cwd": package}
         running = server("runtime emulator", command, self.log, lambda: listens(port), **how)
-        self._emulator = self._ending.enter_context(running)
+        self._emulator = ending.enter_context(running)
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
@@ -131,10 +133,6 @@ class Environment:
                 for child in (thread / "children").read_text().split():
                     os.kill(int(child), number)
 
-    def end(self) -> None:
-        """End the environment's processes."""
-        self._ending.close()
-
 
 class Runtime:
     """The execution environments of one deployed function; it runs the function while the context is entered.
@@ -144,28 +142,25 @@ class Runtime:
         package: the function's package, made by `sam build`.
         logs: a directory for the environments' logs.
         concurrency: the most invocations at a time.
-        timeout_s: the function's time-out in seconds; by default the deployed one.
-        aws_url: the URL that the function uses for AWS; by default the emulator's.
         on_event: handles an event in place of `invoke`.
+        variables: environment variables that the function has instead of, or beside, the deployed ones and Lambda's.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         deployment: Deployment,
         package: Path,
         logs: Path,
         *,
         concurrency: int = 2,
-        timeout_s: int | None = None,
-        aws_url: str | None = None,
         on_event: "Callable[[Runtime, bytes], Invocation] | None" = None,
+        **variables: str,
     ) -> None:
         self.invocations: list[Invocation] = []
         self.environments: list[Environment] = []
         self.identities: dict[str, Environment] = {}  # by the access key id of its role session
         self._deployment, self._package, self._logs = deployment, package, logs
-        self._concurrency, self._timeout_s, self._aws_url = concurrency, timeout_s, aws_url
-        self._on_event = on_event or Runtime.invoke
+        self._concurrency, self._on_event, self._base = concurrency, on_event or Runtime.invoke, variables
         self._free: list[Environment] = []
         self._under_way, self._stopped = 0, False
         self._first = 0  # `restart` retired the environments before this one
@@ -178,7 +173,7 @@ class Runtime:
         self._name = self._deployment.outputs["FunctionName"]
         configuration = self._function.get_function_configuration(FunctionName=self._name)
         self._before: dict[str, str] = configuration["Environment"]["Variables"]
-        self._base = self._variables(configuration)
+        self._base = self._variables(configuration) | self._base
         self._let_the_account_assume_the_role()
         self._server = Server(self._respond).__enter__()
         self.resume()
@@ -215,12 +210,12 @@ class Runtime:
             "LAMBDA_TASK_ROOT": str(self._package),
             "AWS_LAMBDA_FUNCTION_NAME": self._name,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(configuration["MemorySize"]),
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self._timeout_s or configuration["Timeout"]),
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(configuration["Timeout"]),
             "AWS_LAMBDA_LOG_FORMAT": logging.get("LogFormat", "Text"),
             "AWS_LAMBDA_LOG_LEVEL": logging.get("ApplicationLogLevel", "INFO"),
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ENDPOINT_URL": self._aws_url or self._deployment.emulator.url,
+            "AWS_ENDPOINT_URL": self._deployment.emulator.url,
             "AWS_CA_BUNDLE": str(self._deployment.emulator.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
         }

@@ -105,11 +105,6 @@ def error(status: int, *, html: bool = False, retry_after: int | str | None = No
     return answer(status, page if html else {"message": phrase}, headers)
 
 
-def named(behaviour: Behaviour, name: str) -> Behaviour:
-    """Return a behaviour that the stand-in lists under a name instead of its HTTP status."""
-    return replace(behaviour, name=name)
-
-
 def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
     """Behave so once a condition holds; until then, do not answer."""
 
@@ -124,10 +119,10 @@ def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
 def echo_headers(status: int = 400) -> Behaviour:
     """Answer with an error that quotes the request's headers, credentials included."""
 
-    def quoting(headers: Headers) -> Reply:
-        return json_reply(status, {"message": "Bad headers", "headers": dict(headers)})
+    def script(_proper: Reply, headers: Headers) -> Iterator[Step]:
+        yield json_reply(status, {"message": "Bad headers", "headers": dict(headers)}).wire()
 
-    return Behaviour(status, lambda _proper, headers: iter((quoting(headers).wire(),)))
+    return Behaviour(status, script)
 
 
 def hang() -> Behaviour:

@@ -7,13 +7,11 @@ results meet the fault, because the relay works in parallel.
 import random
 import re
 import signal
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
 
 import urllib3
 
@@ -49,10 +47,10 @@ TWICE, SIDE_BY_SIDE = "delivered twice, one after the other", "delivered twice, 
 FUNCTION_FAULTS = (*KILLS, TWICE, SIDE_BY_SIDE)
 
 
-class Faults:
+class Faults(Server):
     """Runs the invocations, and is a proxy for the function's AWS calls while the context is entered.
 
-    It forwards the calls to the emulator, and uses the emulator's certificate. A fault that needs a certain AWS call
+    It forwards the calls to the emulator. A fault that needs a certain AWS call
     waits for the next invocation that makes it.
 
     Args:
@@ -68,6 +66,7 @@ class Faults:
     """
 
     def __init__(self, emulator: Emulator, seed: str, rate: float | None, credentials: set[str]) -> None:
+        super().__init__(self._respond)
         self.identities: Mapping[str, Environment] = {}
         self.counts: Counter[str] = Counter()
         self.interrupted: set[tuple[int, int]] = set()
@@ -81,17 +80,9 @@ class Faults:
         self._lock = threading.Lock()
         self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=300)
 
-    def __enter__(self) -> Self:
-        """Listen on a loopback port."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._emulator.state / "cert.pem", self._emulator.state / "key.pem")
-        self._server = Server(self._respond, context).__enter__()
-        self.url = f"https://localhost:{self._server.port}"
-        return self
-
     def __exit__(self, *_: object) -> None:
         """Stop. Calls that have begun fail."""
-        self._server.__exit__()
+        super().__exit__()
         self._http.clear()
 
     def on_event(self, runtime: Runtime, event: bytes) -> Invocation:
@@ -131,7 +122,8 @@ class Faults:
             return ERRORS[fault].wire()
         if fault is SLOW:
             time.sleep(SLOW_S)
-        reply = self._forward(path, headers, body)
+        made = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=headers, redirect=False)
+        reply = Reply(made.status, made.data, (("Content-Type", made.headers["Content-Type"]),))
         return Act.CLOSE if fault is LOST else reply.wire()
 
     def _interrupts(self, environment: Environment, operation: str) -> bool:
@@ -143,10 +135,6 @@ class Faults:
             self.interrupted.add(environment.invocation)
             environment.signal(signal.SIGSTOP if due[0] is TIMED_OUT else signal.SIGKILL)
         return environment.invocation in self.interrupted
-
-    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        response = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=headers, redirect=False)
-        return Reply(response.status, response.data, (("Content-Type", response.headers["Content-Type"]),))
 
 
 def schedule(seed: str, kinds: Sequence[str], rate: float, most: int = 1) -> Iterator[str | None]:

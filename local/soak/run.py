@@ -4,21 +4,18 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import urllib3
-
 from flash_call_relay import budget
 from local.command import watch
-from local.emulator.deployment import Deployment, sam_deploy
-from local.emulator.emulator import Emulator
+from local.emulator.deployment import Deployment
 from local.emulator.runtime import Runtime
 from local.endpoint.behaviour import error
-from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.endpoint.standin import StandIn
 from local.processes import held_port, wait_until
 from local.soak.facts import Facts, QueueMessage
 from local.soak.faults import AWS_FAULTS, FUNCTION_FAULTS, Faults
@@ -31,6 +28,7 @@ VISIBILITY_S = TIMEOUT_S + 4
 FINAL_GRACE_S = 5  # at the end, for the calls that the endpoint never knows
 CONCURRENCY = 3  # the most invocations at a time
 PARAMETERS: dict[str, str | int] = {
+    "WebhookUrl": "http://127.0.0.1:1/",  # no endpoint, until a soak runs the function
     "RequestTimeoutSeconds": 2,
     "RetryBaseSeconds": 1,
     "FreshRetryCapSeconds": 4,
@@ -50,24 +48,15 @@ EVERY_FAULT: Sequence[str] = [
 ]
 
 
-@contextlib.contextmanager
-def deployed(emulator: Emulator, template: Path) -> Iterator[Deployment]:
-    """Deploy the relay with a `WebhookUrl` on a port that is held for the endpoint."""
-    with held_port() as port:
-        url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
-        yield sam_deploy(emulator, "soak", template, {**PARAMETERS, "WebhookUrl": url})
-
-
 @dataclass
 class Soak:
     """A deployed relay under a plan's faults, which runs while the context is entered.
 
     Attributes:
-        deployment: the stack, from `deployed`.
+        deployment: the stack, deployed with `PARAMETERS`.
         package: the function's package, made by `sam build`.
         logs: a directory for the environments' logs.
         make_plan: takes the URL of a host that must not get the credentials, and returns the plan.
-        say: takes a line for each step, for the person who waits.
         fault_rate: the share of AWS calls and invocations with a fault, once each fault has occurred; None for no
             faults.
         limit_s: the limit for each part of the run, in seconds.
@@ -77,7 +66,6 @@ class Soak:
     package: Path
     logs: Path
     make_plan: Callable[[str], Plan]
-    say: Callable[[str], None] = lambda _line: None
     fault_rate: float | None = 0.02
     limit_s: float = 900
 
@@ -86,10 +74,9 @@ class Soak:
         self._sent: list[Item] = []
         self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
-        port = urllib3.util.parse_url(self.deployment.parameters["WebhookUrl"]).port
-        self.endpoint = StandIn(port=port or 0)
-        self._secrets = {*self.endpoint.credentials}
         with contextlib.ExitStack() as ending:
+            self.endpoint = StandIn(port=ending.enter_context(held_port()))  # held while it refuses connections
+            self._secrets = {*self.endpoint.credentials}
             self._other_host = ending.enter_context(StandIn())
             self.plan = self.make_plan(self._other_host.url)
             prepare(self.endpoint, [*self.plan.first, *self.plan.late])
@@ -100,9 +87,10 @@ class Soak:
             self.runtime = Runtime(
                 *(self.deployment, self.package, self.logs),
                 concurrency=CONCURRENCY,
-                timeout_s=TIMEOUT_S,
-                aws_url=self._faults.url,
                 on_event=self._faults.on_event,
+                AWS_LAMBDA_FUNCTION_TIMEOUT=str(TIMEOUT_S),
+                AWS_ENDPOINT_URL=f"http://127.0.0.1:{self._faults.port}",
+                WEBHOOK_URL=self.endpoint.url,
             )
             self._faults.identities = self.runtime.identities
             ending.enter_context(self.runtime)
@@ -119,9 +107,9 @@ class Soak:
         Args:
             outages: how often the whole endpoint fails.
         """
-        began = time.time()
+        began, say = time.time(), self.deployment.emulator.say
         first, late = self.plan.first, self.plan.late
-        self.say(f"sending {len(first)} messages")
+        say(f"sending {len(first)} messages")
         with ThreadPoolExecutor() as pool:
             sending = pool.submit(self.send, first)
             for number in range(outages):
@@ -130,13 +118,13 @@ class Soak:
                 self._fail()
             settled = self.watch(lambda: sending.done() and not self.queued())
             sending.result()
-        self.say(f"a new deployment with an unknown-call grace of {FINAL_GRACE_S} s")
+        say(f"a new deployment with an unknown-call grace of {FINAL_GRACE_S} s")
         self.runtime.restart(UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
-        self.say(f"sending {len(late)} copies and contradictions of confirmed results, and unknown calls")
+        say(f"sending {len(late)} copies and contradictions of confirmed results, and unknown calls")
         self.send(late)
         settled &= self.watch(lambda: not self.queued())
         seconds = time.time() - began
-        self.say("checking the promises")
+        say("checking the promises")
         facts = self.facts()
         answers = Counter(f"endpoint: {request.answer}" for request in facts.requests)
         counts = self._faults.counts + Counter(OUTAGE * outages) + answers
@@ -152,7 +140,7 @@ class Soak:
 
     def _fail(self) -> None:
         """Let the endpoint rotate its key, refuse connections, and answer 500 to all."""
-        self.say("the endpoint rotates its key, refuses connections, and answers 500")
+        self.deployment.emulator.say("the endpoint rotates its key, refuses connections, and answers 500")
         began = len(self.endpoint.requests)
         self._secrets |= {*self.endpoint.rotate()}
         wait_until(lambda: any(one.answer == 401 for one in self.endpoint.requests[began:]), NOTICED_S)
@@ -172,7 +160,7 @@ class Soak:
         def progress() -> str:
             return f"{len(self.endpoint.accepted)} accepted, {self.queued()} on the queue"
 
-        return watch(until, self.limit_s, self.say, progress, every_s=5)
+        return watch(until, self.limit_s, self.deployment.emulator.say, progress, every_s=5)
 
     def facts(self) -> Facts:
         """Return the recorded facts."""

@@ -8,7 +8,7 @@ import pytest
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
-from local.soak.run import deployed
+from local.soak.run import PARAMETERS
 from tests.support.deployed import SENDER_RULES, VISIBILITY_S, DeployedRelay
 from tests.support.operator import Operator
 
@@ -34,10 +34,9 @@ def package(built: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def soaked(emulator: Emulator, built: Path) -> Iterator[Deployment]:
+def soaked(emulator: Emulator, built: Path) -> Deployment:
     """Deploy one relay for all soaks."""
-    with deployed(emulator, built) as deployment:
-        yield deployment
+    return sam_deploy(emulator, "soak", built, PARAMETERS)
 
 
 @pytest.fixture(scope="session")

@@ -48,14 +48,16 @@ def test_events_of_another_shape_are_delivered_by_the_documented_rules(relay: De
     cloudformation.get_waiter("stack_create_complete").wait(StackName="acme", WaiterConfig={"Delay": 1})
     common = {"Source": "acme.verification", "DetailType": "Verification Ended"}
     details = [{"callId": one["uuid"], "verified": one["status"] == "Success"} for one in (verified, failed)]
-    relay.deployment.bus.put_events(Entries=[{**common, "Detail": json.dumps(detail)} for detail in details])
+    relay.deployment.client("events").put_events(
+        Entries=[{**common, "Detail": json.dumps(detail)} for detail in details]
+    )
     assert relay.accepted(verified, failed) == pairs(verified, failed)
 
     # EventBridge in the emulator does not ask the queue's policy.
     asked = {"QueueUrl": relay.deployment.outputs["ResultQueueUrl"], "AttributeNames": ["Policy"]}
     policy = json.loads(relay.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["Policy"])
     (allowed,) = [one for one in policy["Statement"] if one["Sid"] == "AcceptEventsOfYourRules"]
-    arns = [relay.deployment.bus.describe_rule(Name=name)["Arn"] for name in SENDER_RULES]
+    arns = [relay.deployment.client("events").describe_rule(Name=name)["Arn"] for name in SENDER_RULES]
     assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": arns}}
 
 

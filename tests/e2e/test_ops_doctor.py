@@ -108,7 +108,7 @@ def unreadable_secret(relay: DeployedRelay) -> Iterator[None]:
 @contextmanager
 def disabled_rule(relay: DeployedRelay) -> Iterator[None]:
     """Disable the rule."""
-    bus = relay.deployment.bus
+    bus = relay.deployment.client("events")
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
     bus.disable_rule(Name=rule["Name"])
     try:
@@ -205,14 +205,14 @@ def test_results_wait_for_the_next_version_if_one_does_not_start(relay: Deployed
         operator("--stack", "relay", "pause")
         relay.send(waiting)
         with a_version_that_does_not_start(relay):
-            assert relay.deployment.invoke(event)["FunctionError"]
+            assert relay.invoke(event)["FunctionError"]
             assert relay.visible("ResultQueueUrl") == 1
             operator("--stack", "relay", "resume")
             wait_for(lambda: relay.visible("ResultQueueUrl") == 0, "the bad version to receive the result")
             relay.deployment.shorten_visibility(VISIBILITY_S)
         assert relay.accepted(waiting) == pairs(waiting)
         relay.settled()
-        assert relay.deployment.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
+        assert relay.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
         assert relay.accepted(one) == pairs(one)
         assert int(str(relay.story(waiting["uuid"], 1)[-1]["receive_count"])) > 1
     finally:
@@ -222,7 +222,7 @@ def test_results_wait_for_the_next_version_if_one_does_not_start(relay: Deployed
 
 def target(relay: DeployedRelay) -> str:
     """Return the ARN that the rule sends events to."""
-    bus = relay.deployment.bus
+    bus = relay.deployment.client("events")
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
     (one,) = bus.list_targets_by_rule(Rule=rule["Name"])["Targets"]
     arn: str = one["Arn"]

@@ -217,7 +217,7 @@ class TestLifecycle:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            assert (endpoint._server.fileno(), endpoint._server._open) == (-1, {})
+            assert (endpoint.fileno(), endpoint._open) == (-1, {})
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     def test_a_connection_ends_under_tls_as_asked(self, how: Act) -> None:

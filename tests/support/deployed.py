@@ -41,6 +41,12 @@ class DeployedRelay:
         self.endpoint.issue(*(one["uuid"] for one in results))
         return self.send(*results)
 
+    def invoke(self, event: object) -> dict[str, Any]:
+        """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
+        asked = {"FunctionName": self.deployment.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
+        reply = self.deployment.client("lambda").invoke(**asked)
+        return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
+
     def parked(self, count: int) -> dict[str, dict[str, Any]]:
         """Wait for `count` parked messages and take them off the queue; return them by source message id."""
         taken: dict[str, dict[str, Any]] = {}
