@@ -65,7 +65,7 @@ class Faults(Server):
         interrupted: as in `Facts`, like the next two.
     """
 
-    def __init__(self, emulator: Emulator, seed: str, rate: float | None, credentials: set[str]) -> None:
+    def __init__(self, emulator: Emulator, seed: str, rate: float | None, credentials: Sequence[str]) -> None:
         super().__init__(self._respond)
         self.identities: Mapping[str, Environment] = {}
         self.counts: Counter[str] = Counter()

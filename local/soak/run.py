@@ -76,7 +76,7 @@ class Soak:
         self.deployment.shorten_visibility(VISIBILITY_S)
         with contextlib.ExitStack() as ending:
             self.endpoint = StandIn(port=ending.enter_context(held_port()))  # held while it refuses connections
-            self._secrets = {*self.endpoint.credentials}
+            self._secrets = [*self.endpoint.credentials]
             self._other_host = ending.enter_context(StandIn())
             self.plan = self.make_plan(self._other_host.url)
             prepare(self.endpoint, [*self.plan.first, *self.plan.late])
@@ -142,7 +142,7 @@ class Soak:
         """Let the endpoint rotate its key, refuse connections, and answer 500 to all."""
         self.deployment.emulator.say("the endpoint rotates its key, refuses connections, and answers 500")
         began = len(self.endpoint.requests)
-        self._secrets |= {*self.endpoint.rotate()}
+        self._secrets += self.endpoint.rotate()
         wait_until(lambda: any(one.answer == 401 for one in self.endpoint.requests[began:]), NOTICED_S)
         self.deployment.fill_secret(*self.endpoint.credentials)
         self.endpoint.__exit__(None, None, None)
