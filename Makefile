@@ -25,7 +25,7 @@ help: ## List the commands
 demo: $(STACK_TOOLS) ## Run the relay end to end on this machine (RESULTS=400)
 	@PYTHONPATH=src $(DEV)/python -m local.demo --results $(RESULTS)
 
-up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C (EMULATOR_PORT=4566 ENDPOINT_PORT=8787)
+up: $(STACK_TOOLS) ## Run the relay on this machine until Ctrl-C
 	@PYTHONPATH=src $(DEV)/python -m local.demo.playground
 
 test: ## Set up, lint, check types, run all tests (CI runs this)

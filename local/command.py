@@ -1,28 +1,35 @@
 """The parts that the local commands share: signals, exit codes and progress lines."""
 
+import functools
 import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import ParamSpec
 
 from local.processes import LocalError, wait_until
 
+P = ParamSpec("P")
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
-def run_command(command: Callable[[], int]) -> int:
-    """Run a command; return its exit code. A signal of `ENDINGS` ends it, after it has cleaned up."""
-    for number in ENDINGS:
-        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, _interrupt)
-    try:
-        return command()
-    except LocalError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print("interrupted, cleaned up", file=sys.stderr)
-        return 128 + int(interrupt.args[0])
+def exits(command: Callable[P, int]) -> Callable[P, None]:
+    """Make a function a command, which exits with its return value. A signal of `ENDINGS` ends it, cleaned up."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        for number in ENDINGS:
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, _interrupt)
+        try:
+            sys.exit(command(*args, **options))
+        except LocalError as error:
+            sys.exit(str(error))
+        except KeyboardInterrupt as interrupt:
+            print("interrupted, cleaned up", file=sys.stderr)
+            sys.exit(128 + int(interrupt.args[0]))
+
+    return run
 
 
 def _interrupt(number: int, _frame: object) -> None:

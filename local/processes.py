@@ -77,10 +77,8 @@ def server(
         LocalError: it has ended, or is not ready in time.
     """
     with log.open("ab") as output, session(command, stdout=output, **options) as process:
-        if (
-            not wait_until(lambda: process.poll() is not None or is_ready(), START_LIMIT_S)
-            or process.poll() is not None
-        ):
+        wait_until(lambda: process.poll() is not None or is_ready(), START_LIMIT_S)
+        if process.poll() is not None or not is_ready():
             raise LocalError(f"The {name} did not start. Its log ends:\n{log.read_text(errors='replace')[-2000:]}")
         yield process
 

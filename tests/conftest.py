@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name a case by its value; None if pytest's own name is readable."""
     if isinstance(val, Behaviour):
-        return val.name
+        return str(val.name)
     if isinstance(val, Reply):
         return f"HTTP {val.http_status}, {'no object' if val.json_object is None else 'object'}"
     if isinstance(val, Judgement):

@@ -6,12 +6,10 @@ The measured processes share one CPU. The emulator and the endpoint share anothe
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import ssl
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +45,15 @@ class Stage:
         deployment: the relay's stack in the emulator. Its event source mapping is off.
         package: the function's package, as `sam build` made it.
         endpoint: answers the POSTs.
-        state: a directory for files.
     """
 
     deployment: Deployment
     package: Path
     endpoint: StandIn
-    state: Path
 
     def measure(self, kind: str, size: int, count: int, variables: dict[str, str]) -> dict[str, float]:
         """Run the worker with these environment variables; return what it measured."""
-        result, authority = self.state / "result.json", str(self.deployment.emulator.ca_bundle)
+        result, authority = self.deployment.emulator.state / "result.json", str(self.deployment.emulator.ca_bundle)
         environment = {
             **self.deployment.emulator.environment,
             **self.deployment.variables(),
@@ -80,7 +76,7 @@ class Stage:
 
         They run in AWS's own Lambda runtime, the bare function with the same libraries, without bytecode.
         """
-        bare = Path(tempfile.mkdtemp(dir=self.state)) / "package"
+        bare = Path(tempfile.mkdtemp(dir=self.deployment.emulator.state)) / "package"
         shutil.copytree(self.package, bare, ignore=shutil.ignore_patterns("__pycache__", "flash_call_relay"))
         (bare / "flash_call_relay").mkdir()
         shutil.copy(Path(__file__).parent / "bare.py", bare / "flash_call_relay" / "handler.py")
@@ -91,33 +87,28 @@ class Stage:
 
     def _start(self, package: Path) -> tuple[float, float]:
         """Invoke a new environment; return how long its init phase took in ms, and when it began in epoch seconds."""
-        with Runtime(self.deployment, package, Path(tempfile.mkdtemp(dir=self.state))) as runtime:
-            runtime.restart(SSL_CERT_FILE=str(self.deployment.emulator.ca_bundle))  # of the endpoint
-            with pinned(CPUS[0]), runtime.environment() as environment:
-                began = time.time()  # the runtime emulator starts the function when the first event comes
-                invocation = runtime.run(environment, json.dumps(batch(10)).encode())
-                if invocation.error:
-                    raise RuntimeError(invocation.error)
-                return environment.init_ms, began
-
-    def zipped_mb(self) -> float:
-        """Return the size of the package as Lambda gets it, in MB (a million bytes)."""
-        return Path(shutil.make_archive(str(self.state / "package"), "zip", self.package)).stat().st_size / 1e6
+        emulator = self.deployment.emulator
+        logs = Path(tempfile.mkdtemp(dir=emulator.state))
+        with Runtime(self.deployment, package, logs, SSL_CERT_FILE=str(emulator.ca_bundle)) as runtime:
+            with pinned(CPUS[0]):
+                invocation = runtime.invoke(json.dumps(batch(10)).encode())
+            if invocation.error:
+                raise RuntimeError(invocation.error)
+            return runtime.environments[-1].init_ms, invocation.began
 
 
 @contextlib.contextmanager
 def staged(state: Path, say: Callable[[str], None]) -> Iterator[Stage]:
     """Start the emulator and the endpoint, and deploy the relay."""
-    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
     with contextlib.ExitStack() as ending:
         with pinned(CPUS[-1]):
-            emulator = ending.enter_context(Emulator(state, say=say))
+            emulator = ending.enter_context(Emulator(state, say))
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(state / "cert.pem", state / "key.pem")
-            endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, tls=tls, every_call_exists=True))
+            endpoint = ending.enter_context(StandIn(tls=tls, every_call_exists=True))
         template = sam_build(emulator)
         deployment = sam_deploy(emulator, "bench", template, {"EventRoute": "none", "WebhookUrl": endpoint.url})
-        deployment.fill_secret(api_key, user_id)
+        deployment.fill_secret(*endpoint.credentials)
         deployment.poll(on=False)
         emulator.client("dynamodb").create_table(
             TableName=IDEMPOTENCY_TABLE,
@@ -125,4 +116,4 @@ def staged(state: Path, say: Callable[[str], None]) -> Iterator[Stage]:
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         )
-        yield Stage(deployment, template.parent / "RelayFunction", endpoint, state)
+        yield Stage(deployment, template.parent / "RelayFunction", endpoint)

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import urllib3
+from aws_lambda_powertools.utilities import parameters
 
 from flash_call_relay.handler import lambda_handler
 from local.bench import batch, documented
@@ -33,13 +33,8 @@ def poster() -> documented.Handler:
     url, tls, threads = os.environ["WEBHOOK_URL"], ssl.create_default_context(), ThreadPoolExecutor(THREADS)
     pool = urllib3.connection_from_url(url, maxsize=THREADS, block=True, ssl_context=tls)
     target = urllib3.util.parse_url(url).request_uri
-    secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["CREDENTIALS_SECRET_ARN"])
-    credentials = json.loads(secret["SecretString"])
-    headers = {
-        "Content-Type": "application/json",
-        "x-api-key": credentials["api_key"],
-        "x-user-id": credentials["user_id"],
-    }
+    secret: Any = parameters.get_secret(os.environ["CREDENTIALS_SECRET_ARN"], transform="json")
+    headers = {"Content-Type": "application/json", "x-api-key": secret["api_key"], "x-user-id": secret["user_id"]}
 
     def post(record: dict[str, str]) -> None:
         response = pool.request("POST", target, body=record["body"].encode(), headers=headers, retries=False)

@@ -2,24 +2,17 @@
 
 import contextlib
 import json
-import os
-import secrets
 import select
 import shlex
-import shutil
-import socket
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from local import ROOT, TOOLS
-from local.command import run_command, stopwatch
-from local.emulator.deployment import Deployment, sam_build, sam_deploy
-from local.emulator.emulator import Emulator
+from local.command import exits, stopwatch
+from local.demo import running
+from local.emulator.deployment import Deployment
 from local.endpoint.behaviour import error
 from local.endpoint.standin import StandIn
-from local.processes import LocalError
 
 ENV = ROOT / ".local" / "env"
 STACK_NAME = "flash-call-relay-local"
@@ -29,36 +22,21 @@ OUTAGE_S = 30
 FORGET_AWS = r"for name in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\)=.*/\1/p'); do unset $name; done"
 
 
+@exits
 def play() -> int:
     """Deploy everything, show the commands to try, and run until Ctrl-C; return the exit code."""
-    emulator_port, endpoint_port = usable_port("EMULATOR_PORT", "4566"), usable_port("ENDPOINT_PORT", "8787")
     say = stopwatch()
-    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
-    with contextlib.ExitStack() as ending:
-        state = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="flash-call-relay-")))
-        endpoint = ending.enter_context(StandIn(api_key=api_key, user_id=user_id, port=endpoint_port))
+    with running(STACK_NAME, PARAMETERS, say) as (deployment, endpoint):
         endpoint.issue(CALL)
-        emulator = ending.enter_context(Emulator(state, emulator_port, say))
-        deployment = sam_deploy(emulator, STACK_NAME, sam_build(emulator), {"WebhookUrl": endpoint.url, **PARAMETERS})
-        say("filling the secret with made-up credentials")
-        deployment.fill_secret(api_key, user_id)
-        ending.callback(ENV.unlink, missing_ok=True)
-        write_env(deployment, endpoint.url)
-        show_commands()
-        with contextlib.suppress(KeyboardInterrupt):
-            watch(endpoint, say)
+        try:
+            write_env(deployment, endpoint.url)
+            show_commands()
+            with contextlib.suppress(KeyboardInterrupt):
+                watch(endpoint, say)
+        finally:
+            ENV.unlink(missing_ok=True)
     print("It is down now.")
     return 0
-
-
-def usable_port(variable: str, default: str) -> int:
-    """Return the port that an environment variable names; a `LocalError` says what to do if it cannot be used."""
-    port = os.environ.get(variable, default)
-    try:
-        socket.create_server(("127.0.0.1", int(port))).close()
-    except (OSError, OverflowError, ValueError) as error:
-        raise LocalError(f"Port {port} cannot be used ({error}). Choose another by {variable}=...") from None
-    return int(port)
 
 
 def watch(endpoint: StandIn, say: Callable[[str], None]) -> None:
@@ -135,9 +113,7 @@ Deploy your changes (the emulator supports neither the concurrency cap nor the m
 
 Press Enter here, and the endpoint answers 500 to everything for {OUTAGE_S} seconds. Its requests:
 """)
-    if shutil.which("aws") is None:
-        print("There is no aws on PATH: install the AWS CLI for the commands that begin with it.")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(play))
+    play()

@@ -11,7 +11,7 @@ from typing import Any
 
 from local.demo.run import Run
 from local.processes import wait_until
-from local.soak.facts import DELIVERED
+from local.soak.facts import DELIVERED, QueueMessage
 
 
 def show(run: Run) -> list[str]:
@@ -58,7 +58,7 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     """Show what became of all items; return a sentence for each not delivered once, or not parked for its reason."""
     accepted = Counter(run.endpoint.accepted)
     first_try = sum(count for (uuid, _), count in accepted.items() if uuid not in deferred)
-    parked = Counter(map(parked_as, run.deployment.take_all("ParkedQueueUrl")))
+    parked = Counter(parked_as(QueueMessage.of(message)) for message in run.deployment.peek("ParkedQueueUrl"))
     queued, dead = run.deployment.depth("ResultQueueUrl"), run.deployment.depth("DeadLetterQueueUrl")
     reasons = Counter(reason for _, reason in parked.elements())
     rows = {
@@ -71,8 +71,8 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     print("\nOutcomes")
     for name, count in {"sent": len(run.items), **rows, "sum": sum(rows.values())}.items():
         print(f"  {name:55}{count:8}")
-    to_accept = Counter(item.pair for item in run.items if item.end == DELIVERED and item.pair)
-    to_park = Counter((item.text, item.end) for item in run.items if item.end != DELIVERED)
+    to_accept = Counter(item.pair for item in run.items if item.pair and DELIVERED in item.ends)
+    to_park = Counter((item.text, min(item.ends)) for item in run.items if DELIVERED not in item.ends)
     found = [
         f"{' '.join(key)}: {verb} {actual[key]} times, expected {expected[key]}"
         for expected, actual, verb in ((to_accept, accepted, "accepted"), (to_park, parked, "parked"))
@@ -84,9 +84,8 @@ def _outcomes(run: Run, deferred: set[str]) -> list[str]:
     return found
 
 
-def parked_as(message: dict[str, Any]) -> tuple[str, str]:
+def parked_as(message: QueueMessage) -> tuple[str, str]:
     """Return the text that was sent, which an event has as its `detail`, and the reason for which it is parked."""
-    body = message["Body"]
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        body = json.dumps(json.loads(body)["detail"])
-    return body, message["Reasons"].get("reason", "no reason")
+        return json.dumps(json.loads(message.body)["detail"]), message.reason
+    return message.body, message.reason

@@ -1,10 +1,9 @@
 """One run of the demo: send its results while the endpoint misbehaves, and wait until all are settled."""
 
 import random
-import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -13,9 +12,9 @@ from rich.console import Console
 from flash_call_relay.gate import BLOCK_S
 from local.command import watch
 from local.emulator.deployment import Deployment
-from local.endpoint.behaviour import answer, error, hang, named, reset
+from local.endpoint.behaviour import Act, answer, end, error, hang
 from local.endpoint.standin import StandIn
-from local.soak.plan import INVALID_BODIES, INVALID_DETAILS, Item, made_up, prepare
+from local.soak.plan import INVALID_BODIES, INVALID_DETAILS, made_up, prepare
 
 TIMEOUT_S = 10  # short enough to watch, and long enough for an endpoint on a busy machine to answer
 PARAMETERS: dict[str, str | int] = {
@@ -34,7 +33,6 @@ class Run:
 
     Attributes:
         count: how many results to send.
-        say: takes a line for each step.
         failing: the result whose first three attempts fail, each in another way.
         known_later: the endpoint knows its call only after the first attempt.
         sent_at: when the first result was sent, in seconds since the epoch.
@@ -44,19 +42,19 @@ class Run:
     deployment: Deployment
     endpoint: StandIn
     count: int
-    say: Callable[[str], None]
     sent_at: float = field(default=0, init=False)
     rotated_at: float = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Make the results up, half for the queue and half for the bus."""
-        result, silence = partial(made_up, random.SystemRandom()), named(hang(), NO_ANSWER)
-        page = named(answer(200, "<html><body>We'll be back soon</body></html>"), "200, a web page")
+        result, silence = partial(made_up, random.SystemRandom()), replace(hang(), name=NO_ANSWER)
+        page = replace(answer(200, "<html><body>We'll be back soon</body></html>"), name="200, a web page")
         self.failing = result(behaviours=(error(500), silence, page))
         self.known_later = result(behaviours=(error(404),))
         unknown = [result("unknown_call") for _ in range(3)]
-        to_queue = [self.failing, self.known_later, result("rejected", always=error(400)), unknown[0], *INVALID_BODIES]
-        to_bus = [result(behaviours=(way,)) for way in (silence, reset())] + [*unknown[1:], *INVALID_DETAILS]
+        # A third of them is sent at a time. The first and the fourth, which must come first, are in the first third.
+        to_queue = [self.failing, unknown[0], result("rejected", always=error(400)), self.known_later, *INVALID_BODIES]
+        to_bus = [result(behaviours=(way,)) for way in (silence, end(Act.RESET))] + [*unknown[1:], *INVALID_DETAILS]
         to_queue += [result() for _ in range(self.count - self.count // 2 - len(to_queue))]
         to_bus += [result() for _ in range(self.count // 2 - len(to_bus))]
         self._queue, self._bus = to_queue, to_bus
@@ -72,26 +70,24 @@ class Run:
         self._watch(
             lambda: self.endpoint.accepted and any(r.uuid == self.known_later.uuid for r in self.endpoint.requests)
         )
-        self.say("an outage: the endpoint answers 500 to everything")
+        self.deployment.emulator.say("an outage: the endpoint answers 500 to everything")
         self.endpoint.override(error(500))
         self._send(1)
         self._watch(lambda: self._spared_until() > 0)
-        self.say(f"the relay has noticed, and spares the endpoint for {BLOCK_S:.0f} s")
+        self.deployment.emulator.say(f"the relay has noticed, and spares the endpoint for {BLOCK_S:.0f} s")
         self.endpoint.override(error(500), seconds=0)
-        self.say("the outage is over, which the relay cannot know")
+        self.deployment.emulator.say("the outage is over, which the relay cannot know")
         accepted = len(self.endpoint.accepted)
         self._watch(lambda: len(self.endpoint.accepted) > accepted)
-        self.say("the relay sends again; now the endpoint takes only a new key")
-        api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+        self.deployment.emulator.say("the relay sends again; now the endpoint takes only a new key")
         self.rotated_at = time.time()
-        self.endpoint.rotate(api_key, user_id)
-        self.deployment.fill_secret(api_key, user_id)
+        self.deployment.fill_secret(*self.endpoint.rotate())
         self._send(2)
         self._watch(lambda: self._settled() >= len(self.items) and not self.deployment.depth("ResultQueueUrl"))
 
     def _send(self, third: int) -> None:
-        to_queue, to_bus = (_third(items, third) for items in (self._queue, self._bus))
-        self.say(f"sending {len(to_queue)} results to the queue and {len(to_bus)} to the bus")
+        to_queue, to_bus = self._queue[third::3], self._bus[third::3]
+        self.deployment.emulator.say(f"sending {len(to_queue)} results to the queue and {len(to_bus)} to the bus")
         self.deployment.send([item.text for item in to_queue])
         self.deployment.put_events([item.text for item in to_bus])
 
@@ -110,7 +106,7 @@ class Run:
 
         console = Console()
         with console.status(progress(), spinner="line", refresh_per_second=4) as status:
-            how = (status.update, progress, 1) if console.is_terminal else (self.say, progress, 10)
+            how = (status.update, progress, 1) if console.is_terminal else (self.deployment.emulator.say, progress, 10)
             watch(until, LIMIT_S, *how)
 
     def _why(self) -> str:
@@ -127,8 +123,3 @@ class Run:
         """Return until when the relay spares the failing endpoint, in seconds since the epoch; 0: it does not."""
         noticed = [line for line in self.deployment.log() if line.get("message") == "endpoint.failing"]
         return max((datetime.fromisoformat(line["timestamp"]).timestamp() + BLOCK_S for line in noticed), default=0)
-
-
-def _third(items: Sequence[Item], number: int) -> Sequence[Item]:
-    size = len(items) // 3
-    return items[number * size : (number + 1) * size if number < 2 else None]

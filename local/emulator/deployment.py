@@ -1,14 +1,12 @@
 """The relay's own template, built and deployed into the emulator by the real SAM CLI."""
 
-import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 
@@ -26,7 +24,6 @@ BATCH_ACTIONS = {
     "sqs:SendMessage": "sqs:SendMessageBatch",
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
-T = TypeVar("T")
 PAGE_LINES = 10_000
 LATE_LOG_MS = 60_000  # the emulator may take this long from an invocation's timestamp to its stream
 
@@ -92,11 +89,6 @@ class Deployment(Stack):
         return self.client("sqs")
 
     @cached_property
-    def bus(self) -> Any:
-        """A client of EventBridge."""
-        return self.client("events")
-
-    @cached_property
     def role(self) -> str:
         """The name of the function's role."""
         asked = {"StackName": self.name, "LogicalResourceId": "RelayRole"}
@@ -145,19 +137,6 @@ class Deployment(Stack):
             QueueUrl=self.outputs["ResultQueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
         )
 
-    @contextlib.contextmanager
-    def receives_limited(self, count: int) -> Iterator[None]:
-        """Have SQS move messages to the dead-letter queue after this many receives, within a `with` block."""
-        url = self.outputs["ResultQueueUrl"]
-        reply = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
-        before = reply["Attributes"]["RedrivePolicy"]
-        fewer = json.dumps({**json.loads(before), "maxReceiveCount": count})
-        self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": fewer})
-        try:
-            yield
-        finally:
-            self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": before})
-
     def send(self, bodies: Sequence[str]) -> list[str]:
         """Put bodies on the result queue; return their message ids."""
         return self.put("ResultQueueUrl", [{"MessageBody": body} for body in bodies])
@@ -175,15 +154,9 @@ class Deployment(Stack):
         """Put results on the event bus."""
         common = {"Source": source, "DetailType": "Flash Call Result", "EventBusName": self.outputs["EventBusName"]}
         for batch in _batches(details):
-            reply = self.bus.put_events(Entries=[{**common, "Detail": detail} for detail in batch])
+            reply = self.client("events").put_events(Entries=[{**common, "Detail": detail} for detail in batch])
             if reply["FailedEntryCount"]:
                 raise LocalError(f"the bus refused events: {reply['Entries']}")
-
-    def invoke(self, event: object) -> dict[str, Any]:
-        """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
-        asked = {"FunctionName": self.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
-        reply = self.client("lambda").invoke(**asked)
-        return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
 
     def depth(self, output: str) -> int:
         """Return the number of messages that SQS reports for the queue: visible, hidden and delayed."""
@@ -207,30 +180,8 @@ class Deployment(Stack):
         for output in ("ResultQueueUrl", "ParkedQueueUrl", "DeadLetterQueueUrl"):
             self.sqs.purge_queue(QueueUrl=self.outputs[output])
 
-    def take_all(self, output: str) -> list[dict[str, Any]]:
-        """Receive and delete the visible messages of a queue; `Reasons` holds their attributes by name."""
-        taken: list[dict[str, Any]] = []
-        queue = {"QueueUrl": self.outputs[output]}
-        asked = {**queue, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "WaitTimeSeconds": 0}
-        while messages := self.sqs.receive_message(**asked).get("Messages"):
-            for message in messages:
-                attributes = message.get("MessageAttributes", {})
-                message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
-                self.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
-            taken += messages
-        return taken
-
-    def log(self) -> list[dict[str, Any]]:
-        """Return the function's JSON log lines, without metrics, in the order of their own timestamps."""
-        lines = [line for line in self._json() if "_aws" not in line]
-        return sorted(lines, key=lambda line: str(line.get("timestamp")))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the log lines in the Embedded Metric Format, which carry the function's metrics."""
-        return [line for line in self._json() if "_aws" in line]
-
-    def _json(self) -> list[dict[str, Any]]:
-        """Return all JSON lines of the log, the invocations in order."""
+    def log(self, *, metrics: bool = False) -> list[dict[str, Any]]:
+        """Return the function's JSON log lines in the order of their timestamps; or those that carry its metrics."""
         # The emulator returns at most 10,000 lines, the oldest, and no token. It puts all lines of an invocation into
         # one stream, with one timestamp.
         logs, newest = self.client("logs"), max((at for at, _ in self._invocations.values()), default=0)
@@ -243,10 +194,11 @@ class Deployment(Stack):
                 streams.setdefault(event["logStreamName"], (since, []))[1].extend(event["message"].splitlines())
             self._invocations |= streams
             is_full = len(page) == PAGE_LINES
-        texts = [text for _, lines in sorted(self._invocations.values(), key=itemgetter(0)) for text in lines]
-        return [json.loads(text) for text in texts if text.startswith("{")]
+        texts = [text for _, lines in self._invocations.values() for text in lines if text.startswith("{")]
+        lines = [line for line in map(json.loads, texts) if ("_aws" in line) == metrics]
+        return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
 
-def _batches(items: Sequence[T]) -> list[Sequence[T]]:
+def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
     """Return the items in lists of ten, the most that SQS and EventBridge take in one call."""
     return [items[start : start + 10] for start in range(0, len(items), 10)]

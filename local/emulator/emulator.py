@@ -7,11 +7,9 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import boto3
 import botocore.session
 import trustme
 from botocore.config import Config
@@ -19,6 +17,8 @@ from botocore.config import Config
 from local.processes import held_port, listens, server, tool
 
 REGION = "eu-central-1"
+# It must not look for the profile in AWS_PROFILE, which may be in no configuration file here.
+SESSION = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
 # As root, `python -m ministack` also listens on port 443, for which emulators compete.
 # It takes the lines that a function has written 5 ms after its reply for all lines of the invocation. On a busy machine
 # the others would come with the next invocation, or never. Here the function's process marks the last line.
@@ -50,13 +50,13 @@ class Emulator:
 
     Attributes:
         state: a directory for everything that the emulator and SAM write.
-        port: the emulator's loopback port; 0: any free one, which is here once it runs.
         say: takes a line for each step, for the person who waits.
+        port: the emulator's loopback port, once it runs.
     """
 
     state: Path
-    port: int = 0
     say: Callable[[str], None] = lambda _line: None
+    port: int = field(default=0, init=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
 
@@ -103,7 +103,7 @@ class Emulator:
         authority.cert_pem.write_to_path(str(self.ca_bundle))
         certificate.private_key_pem.write_to_path(str(self.state / "key.pem"))
         (self.state / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        self.port = self.port or self._ending.enter_context(held_port())
+        self.port = self._ending.enter_context(held_port())
         self.say(f"starting the emulator on {self.url}")
         command = [
             *(str(python), "-c", SERVE, "ministack.app:app", "--workers", "0", "--keep-alive", "75"),
@@ -132,20 +132,12 @@ class Emulator:
 
     def __exit__(self, *_: object) -> None:
         """Close the clients; end the emulator and the functions' workers, which are its children."""
-        for client in self._clients.values():
-            client.close()
         self._ending.close()
 
-    @cached_property
-    def _session(self) -> Any:
-        # botocore must not look for the profile in AWS_PROFILE: the configuration file here does not exist.
-        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
-        return cast("Any", boto3).Session(botocore_session=session)
-
     def client(self, service: str) -> Any:
-        """Return the boto3 client of a service of the emulator."""
+        """Return the client of a service of the emulator."""
         if service not in self._clients:
-            self._clients[service] = self._session.client(
+            self._clients[service] = SESSION.create_client(
                 service,
                 endpoint_url=self.url,
                 verify=str(self.ca_bundle),
@@ -154,4 +146,5 @@ class Emulator:
                 aws_secret_access_key="test",  # noqa: S106 - the emulator's
                 config=Config(proxies={}, max_pool_connections=20, retries={"total_max_attempts": 3}),
             )
+            self._ending.callback(self._clients[service].close)
         return self._clients[service]

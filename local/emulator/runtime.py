@@ -68,21 +68,20 @@ class Environment:
 
     Attributes:
         number: counts the environments, from 0.
-        invocations: the number of invocations that have begun.
         log: the file it writes to.
-        lost: the function has crashed, or it was killed here or at its time-out.
+        invocations: the number of invocations that have begun.
+        end: ends its processes.
+        lost: it has not replied: it is at work, it has crashed, or it was killed here or at its time-out.
     """
 
-    def __init__(self, number: int, log: Path) -> None:
-        self.number, self.log = number, log
-        self.log.touch()  # another thread may read it before the start
-        self.invocations, self.lost = 0, False
-        self._ending = contextlib.ExitStack()
-
-    def start(self, package: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, number: int, log: Path, package: Path, variables: Mapping[str, str]) -> None:
         """Start the runtime emulator, which starts the function of this package with the first event."""
+        self.number, self.log = number, log
+        self.invocations, self.lost = 0, False
+        ending = contextlib.ExitStack()
+        self.end = ending.close
         self._limit_s = int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"]) + GRACE_S
-        port, api_port = (self._ending.enter_context(held_port()) for _ in range(2))
+        port, api_port = (ending.enter_context(held_port()) for _ in range(2))
         self._url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
         architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
         emulator = tool(f"sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}")
@@ -97,11 +96,11 @@ class Environment:
         environment = {**variables, "PYTHONPATH": f"{package}:{client}", "PYTHONDONTWRITEBYTECODE": "1"}
         how: dict[str, Any] = {"env": environment, "cwd": package}
         running = server("runtime emulator", command, self.log, lambda: listens(port), **how)
-        self._emulator = self._ending.enter_context(running)
+        self._emulator = ending.enter_context(running)
 
     def invoke(self, event: bytes) -> Invocation:
         """Run the function with an event."""
-        began, self.lost = time.time(), True  # unless it replies
+        began, self.lost = time.time(), True
         self.invocations += 1
         once: dict[str, Any] = {"headers": {"Connection": "close"}, "retries": False, "timeout": self._limit_s}
         response = urllib3.request("POST", self._url, body=event, **once)
@@ -113,7 +112,12 @@ class Environment:
         reply = said if isinstance(said, dict) and not self.lost and "errorType" not in said else None
         error = "" if reply is not None else response.data.decode(errors="replace").strip()
         records = tuple(json.loads(event).get("Records", ()))
-        return Invocation(self.number, self.invocations - 1, records, began, time.time(), reply, error)
+        return Invocation(*self.invocation, records, began, time.time(), reply, error)
+
+    @property
+    def invocation(self) -> tuple[int, int]:
+        """The number of the environment, and that of its last invocation."""
+        return self.number, self.invocations - 1
 
     @property
     def init_ms(self) -> float:
@@ -129,10 +133,6 @@ class Environment:
                 for child in (thread / "children").read_text().split():
                     os.kill(int(child), number)
 
-    def end(self) -> None:
-        """End the environment's processes."""
-        self._ending.close()
-
 
 class Runtime:
     """The execution environments of one deployed function; it runs the function while the context is entered.
@@ -142,29 +142,26 @@ class Runtime:
         package: the function's package, made by `sam build`.
         logs: a directory for the environments' logs.
         concurrency: the most invocations at a time.
-        timeout_s: the function's time-out in seconds; by default the deployed one.
-        aws_url: the URL that the function uses for AWS; by default the emulator's.
         on_event: handles an event in place of `invoke`.
+        variables: environment variables that the function has instead of, or beside, the deployed ones and Lambda's.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         deployment: Deployment,
         package: Path,
         logs: Path,
         *,
         concurrency: int = 2,
-        timeout_s: int | None = None,
-        aws_url: str | None = None,
         on_event: "Callable[[Runtime, bytes], Invocation] | None" = None,
+        **variables: str,
     ) -> None:
         self.invocations: list[Invocation] = []
-        self.identities: dict[str, int] = {}  # access key id of a role session → environment
+        self.environments: list[Environment] = []
+        self.identities: dict[str, Environment] = {}  # by the access key id of its role session
         self._deployment, self._package, self._logs = deployment, package, logs
-        self._concurrency, self._timeout_s, self._aws_url = concurrency, timeout_s, aws_url
-        self._on_event = on_event or Runtime.invoke
+        self._concurrency, self._on_event, self._base = concurrency, on_event or Runtime.invoke, variables
         self._free: list[Environment] = []
-        self._all: list[Environment] = []
         self._under_way, self._stopped = 0, False
         self._first = 0  # `restart` retired the environments before this one
         self._lock = threading.Lock()
@@ -176,7 +173,7 @@ class Runtime:
         self._name = self._deployment.outputs["FunctionName"]
         configuration = self._function.get_function_configuration(FunctionName=self._name)
         self._before: dict[str, str] = configuration["Environment"]["Variables"]
-        self._base = self._variables(configuration)
+        self._base = self._variables(configuration) | self._base
         self._let_the_account_assume_the_role()
         self._server = Server(self._respond).__enter__()
         self.resume()
@@ -194,7 +191,7 @@ class Runtime:
             self._configure(self._before)
             self._function.delete_function_concurrency(FunctionName=self._name)
         finally:
-            for environment in self._all:
+            for environment in self.environments:
                 environment.end()
             self._server.__exit__()
 
@@ -211,16 +208,14 @@ class Runtime:
             "TZ": ":UTC",
             "_HANDLER": configuration["Handler"],
             "LAMBDA_TASK_ROOT": str(self._package),
-            "AWS_LAMBDA_FUNCTION_HANDLER": configuration["Handler"],
             "AWS_LAMBDA_FUNCTION_NAME": self._name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(configuration["MemorySize"]),
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self._timeout_s or configuration["Timeout"]),
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(configuration["Timeout"]),
             "AWS_LAMBDA_LOG_FORMAT": logging.get("LogFormat", "Text"),
             "AWS_LAMBDA_LOG_LEVEL": logging.get("ApplicationLogLevel", "INFO"),
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ENDPOINT_URL": self._aws_url or self._deployment.emulator.url,
+            "AWS_ENDPOINT_URL": self._deployment.emulator.url,
             "AWS_CA_BUNDLE": str(self._deployment.emulator.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
         }
@@ -255,38 +250,25 @@ class Runtime:
         return Reply(200, json.dumps(invocation.reply).encode())
 
     def invoke(self, event: bytes) -> Invocation:
-        """Run the function with an event, in a free environment."""
-        with self.environment() as environment:
-            return self.run(environment, event)
-
-    def run(self, environment: Environment, event: bytes) -> Invocation:
-        """Run the function with an event in this environment, and record the invocation."""
+        """Run the function with an event, in a warm environment if one is free, else in a new one; record it."""
+        with self._lock:
+            environment = self._free.pop() if self._free else self._start()
         invocation = environment.invoke(event)
         with self._lock:
             self.invocations.append(invocation)
+            # The runtime emulator restarts a lost function, but fails an invocation during the restart.
+            retired = environment.lost or environment.number < self._first
+            if not retired:
+                self._free.append(environment)
+        if retired:
+            environment.end()
         return invocation
-
-    @contextlib.contextmanager
-    def environment(self) -> Iterator[Environment]:
-        """Reserve an environment for a `with` block: a warm one if one is free, else a new one."""
-        with self._lock:
-            environment = self._free.pop() if self._free else self._start()
-        try:
-            yield environment
-        finally:
-            with self._lock:
-                # The runtime emulator restarts a lost function, but fails an invocation during the restart.
-                retired = environment.lost or environment.number < self._first
-                if not retired:
-                    self._free.append(environment)
-            if retired:
-                environment.end()
 
     def restart(self, **variables: str) -> None:
         """Replace all environments, as a deployment does, with these environment variables changed."""
         with self._lock:
             self._base |= variables
-            self._first, retired, self._free = len(self._all), self._free, []
+            self._first, retired, self._free = len(self.environments), self._free, []
         for environment in retired:
             environment.end()
 
@@ -304,11 +286,10 @@ class Runtime:
         self._deployment.limit_environments(self._concurrency)
 
     def _start(self) -> Environment:
-        number = len(self._all)
+        number = len(self.environments)
         session = self._deployment.client("sts").assume_role(
             RoleArn=self._role, RoleSessionName=f"environment-{number}"
         )["Credentials"]
-        self.identities[session["AccessKeyId"]] = number
         variables = {
             **self._base,
             "AWS_LAMBDA_LOG_STREAM_NAME": f"environment-{number}",
@@ -316,23 +297,23 @@ class Runtime:
             "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
             "AWS_SESSION_TOKEN": session["SessionToken"],
         }
-        environment = Environment(number, self._logs / f"environment-{number}.log")
-        self._all.append(environment)
-        environment.start(self._package, variables)
+        environment = Environment(number, self._logs / f"environment-{number}.log", self._package, variables)
+        self.environments.append(environment)
+        self.identities[session["AccessKeyId"]] = environment
         return environment
 
     # ---- logs ----
 
     def raw_log(self) -> list[str]:
         """Return all lines that the function and its runtime wrote, one environment after the other."""
-        return [line for one in [*self._all] for line in one.log.read_text(errors="replace").splitlines()]
+        return [line for one in [*self.environments] for line in one.log.read_text(errors="replace").splitlines()]
 
     def log(self) -> list[dict[str, Any]]:
         """Return the function's JSON log lines in the order of their timestamps.
 
         Each line has the `environment` that wrote it, and the number of the `invocation` there, or None.
         """
-        lines = [line for one in [*self._all] for line in _read_log(one.number, one.log)]
+        lines = [line for one in [*self.environments] for line in _read_log(one.number, one.log)]
         return sorted(lines, key=lambda line: str(line.get("timestamp")))
 
 

@@ -5,7 +5,6 @@ ever); an `Act` accepts the result or ends the connection. After a script the co
 A script ends early if its client closes the connection.
 """
 
-import gzip
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,14 +65,12 @@ class Behaviour:
     """One way to answer a request.
 
     Attributes:
-        name: the request's `answer` in the stand-in's list of requests, unless there is a `status`.
+        name: the request's `answer` in the stand-in's list of requests: the HTTP status, or what happens instead.
         script: takes the proper reply and the request's headers, and returns the steps that replace the reply.
-        status: the HTTP status that the client gets; None if it may get none.
     """
 
-    name: str
+    name: int | str
     script: Callable[[Reply, Headers], Iterator[Step]] = field(repr=False)
-    status: int | None = None
 
 
 def answer(
@@ -94,7 +91,7 @@ def answer(
     elif body is not None:
         payload, content_type = json.dumps(body).encode(), _JSON
     reply = Reply(status, payload, tuple((content_type | dict(headers or {})).items()))
-    return _scripted(f"answer {status}", lambda _: (reply.wire(),), status)
+    return _scripted(status, lambda _: (reply.wire(),))
 
 
 def error(status: int, *, html: bool = False, retry_after: int | str | None = None) -> Behaviour:
@@ -108,11 +105,6 @@ def error(status: int, *, html: bool = False, retry_after: int | str | None = No
     return answer(status, page if html else {"message": phrase}, headers)
 
 
-def named(behaviour: Behaviour, name: str) -> Behaviour:
-    """Return a behaviour that the stand-in lists under a name instead of its HTTP status."""
-    return replace(behaviour, name=name, status=None)
-
-
 def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
     """Behave so once a condition holds; until then, do not answer."""
 
@@ -124,18 +116,13 @@ def after(condition: Callable[[], object], behaviour: Behaviour) -> Behaviour:
     return replace(behaviour, script=script)
 
 
-def redirect(status: int, location: str) -> Behaviour:
-    """Answer with a redirect. A client that follows it takes the credentials to `location`."""
-    return answer(status, None, {"Location": location})
-
-
 def echo_headers(status: int = 400) -> Behaviour:
     """Answer with an error that quotes the request's headers, credentials included."""
 
-    def quoting(headers: Headers) -> Reply:
-        return json_reply(status, {"message": "Bad headers", "headers": dict(headers)})
+    def script(_proper: Reply, headers: Headers) -> Iterator[Step]:
+        yield json_reply(status, {"message": "Bad headers", "headers": dict(headers)}).wire()
 
-    return Behaviour("echo_headers", lambda _proper, headers: iter((quoting(headers).wire(),)), status)
+    return Behaviour(status, script)
 
 
 def hang() -> Behaviour:
@@ -153,9 +140,9 @@ def lost() -> Behaviour:
     return _scripted("lost", lambda _: (Act.ACCEPT, Act.CLOSE))
 
 
-def close_early() -> Behaviour:
-    """Close the connection (TCP FIN) without a reply, and accept nothing."""
-    return _scripted("close_early", lambda _: (Act.CLOSE,))
+def end(how: Act) -> Behaviour:
+    """End the connection without a reply, and accept nothing."""
+    return _scripted(how.name.lower(), lambda _: (how,))
 
 
 def end_kept(after: float | Act = 0.05, how: Act = Act.CLOSE) -> Behaviour:
@@ -164,48 +151,26 @@ def end_kept(after: float | Act = 0.05, how: Act = Act.CLOSE) -> Behaviour:
     return _scripted(f"{how.name} when {when}".lower(), lambda proper: (Act.ACCEPT, proper.wire(), after, how))
 
 
-def reset() -> Behaviour:
-    """Reset the connection (TCP RST) after reading the request."""
-    return _scripted("reset", lambda _: (Act.RESET,))
-
-
 def half_reply() -> Behaviour:
     """Close the connection in the middle of the reply's body."""
     return _scripted("half_reply", lambda proper: (proper.head() + proper.body[: len(proper.body) // 2], Act.CLOSE))
 
 
-def drip_headers(seconds_per_byte: float = 1.0) -> Behaviour:
-    """Answer properly, but send the head byte by byte; accept before the last byte."""
-    return _scripted("drip_headers", lambda proper: _drip(b"", proper.head(), proper.body, seconds_per_byte))
+def drip(part: str, seconds_per_byte: float) -> Behaviour:
+    """Answer properly, but send this part, `head` or `body`, byte by byte; accept before its last byte."""
+
+    def steps(proper: Reply) -> Iterator[Step]:
+        head, body = proper.head(), proper.body
+        before, slow, after = (b"", head, body) if part == "head" else (head, body, b"")
+        yield before
+        for at in range(len(slow) - 1):
+            yield slow[at : at + 1]
+            yield seconds_per_byte
+        yield Act.ACCEPT
+        yield slow[-1:] + after
+
+    return _scripted(f"dripping {part}", steps)
 
 
-def drip_body(seconds_per_byte: float = 1.0) -> Behaviour:
-    """Answer properly, but send the body byte by byte; accept before the last byte."""
-    return _scripted("drip_body", lambda proper: _drip(proper.head(), proper.body, b"", seconds_per_byte))
-
-
-def gzip_bomb() -> Behaviour:
-    """Answer with a small 200 that inflates to 10 MB: a JSON object that would confirm the result."""
-    return answer(200, gzip.compress(_confirmation(10_000_000)), {**_JSON, "Content-Encoding": "gzip"})
-
-
-def huge(size: int = 10_000_000) -> Behaviour:
-    """Answer with a 200 of `size` bytes: a JSON object that would confirm the result."""
-    return answer(200, _confirmation(size), _JSON)
-
-
-def _confirmation(size: int) -> bytes:
-    return b'{"message": "OK"%s}' % (b" " * (size - 17))
-
-
-def _scripted(name: str, steps: Callable[[Reply], Iterable[Step]], status: int | None = None) -> Behaviour:
-    return Behaviour(name, lambda proper, _headers: iter(steps(proper)), status)
-
-
-def _drip(before: bytes, slow: bytes, after: bytes, seconds_per_byte: float) -> Iterator[Step]:
-    yield before
-    for at in range(len(slow) - 1):
-        yield slow[at : at + 1]
-        yield seconds_per_byte
-    yield Act.ACCEPT
-    yield slow[-1:] + after
+def _scripted(name: int | str, steps: Callable[[Reply], Iterable[Step]]) -> Behaviour:
+    return Behaviour(name, lambda proper, _headers: iter(steps(proper)))

@@ -19,7 +19,7 @@ Respond = Callable[[str, str, Headers, bytes], Iterator[Step]]
 
 
 class Server(TCPServer):
-    """The server, which listens from the start, and serves while the context is entered.
+    """The server, which listens and serves while the context is entered.
 
     Args:
         respond: decides the answer to a request.
@@ -28,29 +28,30 @@ class Server(TCPServer):
 
     Attributes:
         connections: how many it has accepted.
-
-    Raises:
-        OSError: the port is taken.
     """
 
     allow_reuse_address = True
     request_queue_size = 512
 
     def __init__(self, respond: Respond, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Connection)
-        self.port: int = self.server_address[1]
-        self.respond, self._tls, self.connections = respond, tls, 0
+        self.respond, self._tls, self.port, self.connections = respond, tls, port, 0
         self._open: dict[socket.socket, threading.Thread] = {}
         self.ends: dict[socket.socket, Act] = {}  # the open connections that are to end, and the way
         self._bug: Exception | None = None
 
     def __enter__(self) -> Self:
-        """Serve."""
+        """Serve.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        super().__init__(("127.0.0.1", self.port), Connection)
+        self.port = self.server_address[1]
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="server", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop, and reset the open connections.
 
         Raises:
@@ -60,7 +61,7 @@ class Server(TCPServer):
         self._thread.join()
         self.server_close()
         self.end_connections(Act.RESET, also_writing=True)
-        if self._bug and (not exc_info or exc_info[0] is None):
+        if self._bug:
             raise RuntimeError("the stand-in itself, or another local server, has failed") from self._bug
 
     def end_connections(self, how: Act, *, also_writing: bool = False) -> None:

@@ -4,23 +4,22 @@ It serves HTTP/1.1 on real sockets from a thread of its own, so synchronous test
 
     with StandIn(api_key="key", user_id="user") as endpoint:
         endpoint.issue("01JV5V54KPYK9GB29265EQRZ2P")
-        endpoint.misbehave("01JV5V54KPYK9GB29265EQRZ2P", error(500), hang())
+        endpoint.misbehave("01JV5V54KPYK9GB29265EQRZ2P", error(500), lost())
         ...                                     # code that POSTs to endpoint.url
-        endpoint.wait_until(lambda e: bool(e.accepted), timeout=10, what="a delivery")
+        assert endpoint.accepted == [("01JV5V54KPYK9GB29265EQRZ2P", "Success")]
 """
 
 import math
+import secrets
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Self
 
 from local.endpoint.behaviour import Act, Behaviour, Headers, Reply, Step
 from local.endpoint.server import Server
-from local.processes import wait_until
 from sandbox.endpoint import contract
 
 WEBHOOK_PATH = contract.WEBHOOK_PATH
@@ -51,113 +50,78 @@ class Request:
     answer: int | str
 
 
-class StandIn:
+class StandIn(Server):
     """The endpoint, which runs while the context is entered. Any thread may call any method.
 
     The first of these that is set answers a request: `override`, the next behaviour that `misbehave` queued for its
     uuid, `always`, the contract. So a request with wrong credentials may get any of these behaviours, too.
 
     Args:
-        api_key: the `x-api-key` that the endpoint accepts.
-        user_id: the `x-user-id` that the endpoint accepts.
+        api_key: the `x-api-key` that the endpoint accepts; made up by default.
+        user_id: the `x-user-id` that the endpoint accepts; made up by default.
         port: the loopback port to listen on; 0 for any free one.
         tls: a server's context, for https.
         every_call_exists: the endpoint knows each call without `issue`.
 
     Attributes:
-        url: where to POST results; empty before the start.
+        credentials: the `x-api-key` and the `x-user-id` that the endpoint accepts.
+        requests: the requests so far, in the order in which the stand-in read them.
+        accepted: the uuid and status of each accepted result, copies too; listed before the reply is sent.
     """
 
     def __init__(
         self,
         *,
-        api_key: str,
-        user_id: str,
+        api_key: str | None = None,
+        user_id: str | None = None,
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         every_call_exists: bool = False,
     ) -> None:
-        self.url = ""
-        self._tls, self._port = tls, port
+        super().__init__(self._respond, tls, port)
         self._every_call_exists = every_call_exists
-        self._credentials = (api_key, user_id)
+        self.rotate(api_key, user_id)
+        self.requests: list[Request] = []
+        self.accepted: list[tuple[str, str]] = []
         self._issued: set[str] = set()
         self._queued: dict[str, deque[Behaviour]] = {}
         self._always: dict[str, Behaviour] = {}
         self._override: Behaviour | None = None
         self._override_ends = 0.0
-        self._requests: list[Request] = []
-        self._accepted: list[tuple[str, str]] = []
-        self._lock = threading.Lock()  # guards all of the above
-
-    def __enter__(self) -> Self:
-        """Listen on the port; raise an OSError if it is taken."""
-        self._server = Server(self._respond, self._tls, self._port).__enter__()
-        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._server.port}{WEBHOOK_PATH}"
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Stop, and reset the open connections; raise a RuntimeError if the stand-in has met a bug of its own."""
-        self._server.__exit__(*exc_info)
+        self._lock = threading.Lock()  # one request after the other is decided and recorded
 
     @property
-    def requests(self) -> list[Request]:
-        """The requests so far, in the order in which the stand-in read them."""
-        with self._lock:
-            return self._requests.copy()
-
-    @property
-    def accepted(self) -> list[tuple[str, str]]:
-        """The uuid and status of each accepted result, copies too; listed before the reply is sent."""
-        with self._lock:
-            return self._accepted.copy()
-
-    @property
-    def connections(self) -> int:
-        """The number of TCP connections so far."""
-        return self._server.connections
+    def url(self) -> str:
+        """Where to POST results."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{WEBHOOK_PATH}"
 
     def issue(self, *uuids: str) -> None:
         """Make these calls known to the endpoint."""
-        with self._lock:
-            self._issued.update(uuids)
+        self._issued.update(uuids)
 
-    def rotate(self, api_key: str, user_id: str) -> None:
-        """Accept only these credentials from now on."""
-        with self._lock:
-            self._credentials = (api_key, user_id)
+    def rotate(self, api_key: str | None = None, user_id: str | None = None) -> tuple[str, str]:
+        """Accept only these credentials from now on, made up by default; return them."""
+        self.credentials = api_key or secrets.token_urlsafe(24), user_id or secrets.token_urlsafe(12)
+        return self.credentials
 
     def misbehave(self, uuid: str, *behaviours: Behaviour) -> None:
         """Queue behaviours for the next requests of this uuid: one for each request, in this order."""
-        with self._lock:
-            self._queued.setdefault(uuid, deque()).extend(behaviours)
+        self._queued.setdefault(uuid, deque()).extend(behaviours)
 
     def always(self, uuid: str, behaviour: Behaviour) -> None:
         """Behave so for each request of this uuid, until `heal`."""
-        with self._lock:
-            self._always[uuid] = behaviour
+        self._always[uuid] = behaviour
 
     def override(self, behaviour: Behaviour, seconds: float | None = None) -> None:
         """Behave so for every request, for some seconds or until `heal`. A new override replaces the old one."""
-        with self._lock:
-            self._override = behaviour
-            self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
+        self._override = behaviour
+        self._override_ends = math.inf if seconds is None else time.monotonic() + seconds
 
     def heal(self) -> None:
         """Keep the contract again. Answers that have begun do not change."""
-        with self._lock:
-            self._override, self._override_ends = None, 0.0
-            self._queued.clear()
-            self._always.clear()
-
-    def end_connections(self, how: Act) -> None:
-        """End the open connections in this way; return when it is done."""
-        self._server.end_connections(how)
-
-    def wait_until(self, condition: Callable[["StandIn"], bool], timeout: float, what: str) -> None:
-        """Wait until a condition, which takes the stand-in, holds; a TimeoutError names it by `what`."""
-        if not wait_until(lambda: condition(self), timeout, every_s=0.01):
-            raise TimeoutError(f"{what}: not within {timeout} s")
+        self._override, self._override_ends = None, 0.0
+        self._queued.clear()
+        self._always.clear()
 
     def _behaviour(self, uuid: str | None) -> Behaviour | None:
         if time.monotonic() < self._override_ends:
@@ -171,21 +135,14 @@ class StandIn:
         result = contract.parse(body) if method == "POST" and path == WEBHOOK_PATH else None
         uuid, status = contract.text(result, "uuid"), contract.text(result, "status")
         with self._lock:
-            answer = contract.answer(method, path, headers, body, credentials=self._credentials, knows=self._knows)
+            knows = (lambda _: True) if self._every_call_exists else self._issued.__contains__
+            answer = contract.answer(method, path, headers, body, credentials=self.credentials, knows=knows)
             proper = Reply(answer.status, answer.body, answer.headers)
-            behaviour = self._behaviour(uuid) or Behaviour("", _keep_contract, proper.status)
-            name = behaviour.status or behaviour.name
-            self._requests.append(Request(time.time(), method, path, headers, body, uuid, status, name))
+            kept = Behaviour(proper.status, lambda *_: iter((Act.ACCEPT, proper.wire())))
+            behaviour = self._behaviour(uuid) or kept
+            self.requests.append(Request(time.time(), method, path, headers, body, uuid, status, behaviour.name))
         for step in behaviour.script(proper, headers):
             if step is not Act.ACCEPT:
                 yield step
             elif answer.accepted:
-                with self._lock:
-                    self._accepted.append(answer.accepted)
-
-    def _knows(self, uuid: str) -> bool:
-        return self._every_call_exists or uuid in self._issued
-
-
-def _keep_contract(proper: Reply, _headers: Headers) -> Iterator[Step]:
-    return iter((Act.ACCEPT, proper.wire()))
+                self.accepted.append(answer.accepted)

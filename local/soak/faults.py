@@ -7,13 +7,11 @@ results meet the fault, because the relay works in parallel.
 import random
 import re
 import signal
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
 
 import urllib3
 
@@ -49,10 +47,10 @@ TWICE, SIDE_BY_SIDE = "delivered twice, one after the other", "delivered twice, 
 FUNCTION_FAULTS = (*KILLS, TWICE, SIDE_BY_SIDE)
 
 
-class Faults:
+class Faults(Server):
     """Runs the invocations, and is a proxy for the function's AWS calls while the context is entered.
 
-    It forwards the calls to the emulator, and uses the emulator's certificate. A fault that needs a certain AWS call
+    It forwards the calls to the emulator. A fault that needs a certain AWS call
     waits for the next invocation that makes it.
 
     Args:
@@ -67,8 +65,9 @@ class Faults:
         interrupted: as in `Facts`, like the next two.
     """
 
-    def __init__(self, emulator: Emulator, seed: str, rate: float | None, credentials: set[str]) -> None:
-        self.identities: Mapping[str, int] = {}
+    def __init__(self, emulator: Emulator, seed: str, rate: float | None, credentials: Sequence[str]) -> None:
+        super().__init__(self._respond)
+        self.identities: Mapping[str, Environment] = {}
         self.counts: Counter[str] = Counter()
         self.interrupted: set[tuple[int, int]] = set()
         self.ledger_faults: set[tuple[int, int]] = set()
@@ -78,21 +77,12 @@ class Faults:
         self._of_calls = {} if rate is None else by_operation
         self._of_invocations = iter(()) if rate is None else schedule(f"{seed} function", FUNCTION_FAULTS, rate)
         self._due: Counter[str] = Counter()
-        self._running: dict[int, tuple[Environment, int]] = {}  # an environment and its invocation, by its number
         self._lock = threading.Lock()
         self._http = urllib3.PoolManager(ca_certs=str(emulator.ca_bundle), retries=False, maxsize=50, timeout=300)
 
-    def __enter__(self) -> Self:
-        """Listen on a loopback port."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._emulator.state / "cert.pem", self._emulator.state / "key.pem")
-        self._server = Server(self._respond, context).__enter__()
-        self.url = f"https://localhost:{self._server.port}"
-        return self
-
     def __exit__(self, *_: object) -> None:
         """Stop. Calls that have begun fail."""
-        self._server.__exit__()
+        super().__exit__()
         self._http.clear()
 
     def on_event(self, runtime: Runtime, event: bytes) -> Invocation:
@@ -104,21 +94,13 @@ class Faults:
             elif fault:
                 self.counts[fault] += 1
         if fault is TWICE:
-            self._run(runtime, event)
+            runtime.invoke(event)
         if fault is not SIDE_BY_SIDE:
-            return self._run(runtime, event)
+            return runtime.invoke(event)
         with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(self._run, runtime, event)
-            self._run(runtime, event)
+            beside = pool.submit(runtime.invoke, event)
+            runtime.invoke(event)
         return beside.result()
-
-    def _run(self, runtime: Runtime, event: bytes) -> Invocation:
-        with runtime.environment() as environment:
-            self._running[environment.number] = environment, environment.invocations
-            try:
-                return runtime.run(environment, event)
-            finally:
-                del self._running[environment.number]
 
     def _respond(self, _method: str, path: str, sent: Headers, body: bytes) -> Iterator[Step]:
         yield self._answer(path, dict(sent), body)
@@ -126,36 +108,33 @@ class Faults:
     def _answer(self, path: str, headers: dict[str, str], body: bytes) -> Step:
         """Make a call with the fault that is due; return its reply."""
         key = re.search("Credential=([^/]+)", headers.get("Authorization", ""))
-        running = self._running.get(self.identities.get(key[1] if key else "", -1))
+        environment = self.identities.get(key[1] if key else "")
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
         with self._lock:
             self.leaks += [operation] if any(secret.encode() in body for secret in self._credentials) else []
-            if running and self._interrupts(*running, operation):
+            if environment and environment.lost and self._interrupts(environment, operation):
                 return Act.CLOSE
             if fault := next(self._of_calls[operation]) if operation in self._of_calls else None:
                 self.counts[f"{operation}: {fault}"] += 1
-                if running and operation in LEDGER:
-                    self.ledger_faults.add((running[0].number, running[1]))
+                if environment and operation in LEDGER:
+                    self.ledger_faults.add(environment.invocation)
         if fault in ERRORS:
             return ERRORS[fault].wire()
         if fault is SLOW:
             time.sleep(SLOW_S)
-        reply = self._forward(path, headers, body)
+        made = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=headers, redirect=False)
+        reply = Reply(made.status, made.data, (("Content-Type", made.headers["Content-Type"]),))
         return Act.CLOSE if fault is LOST else reply.wire()
 
-    def _interrupts(self, environment: Environment, invocation: int, operation: str) -> bool:
+    def _interrupts(self, environment: Environment, operation: str) -> bool:
         """Kill or freeze the invocation if that is due before this call; return whether it was, now or earlier."""
         due = [fault for fault, count in self._due.items() if count and KILLS[fault] == operation]
-        if due and (environment.number, invocation) not in self.interrupted:
+        if due and environment.invocation not in self.interrupted:
             self._due[due[0]] -= 1
             self.counts[due[0]] += 1
-            self.interrupted.add((environment.number, invocation))
+            self.interrupted.add(environment.invocation)
             environment.signal(signal.SIGSTOP if due[0] is TIMED_OUT else signal.SIGKILL)
-        return (environment.number, invocation) in self.interrupted
-
-    def _forward(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        response = self._http.request("POST", f"{self._emulator.url}{path}", body=body, headers=headers, redirect=False)
-        return Reply(response.status, response.data, (("Content-Type", response.headers["Content-Type"]),))
+        return environment.invocation in self.interrupted
 
 
 def schedule(seed: str, kinds: Sequence[str], rate: float, most: int = 1) -> Iterator[str | None]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from local.endpoint import behaviour
-from local.endpoint.behaviour import Act, Behaviour, answer, error, named
+from local.endpoint.behaviour import Act, Behaviour, answer, error
 from local.endpoint.standin import StandIn
 from local.soak.facts import DELIVERED, OTHER, Pair
 
@@ -40,11 +40,6 @@ class Item:
         """The result's uuid; empty if it is no valid result."""
         return self.pair[0] if self.pair else ""
 
-    @property
-    def end(self) -> str:
-        """The only end that it may have; empty if there are several."""
-        return "".join(self.ends) if len(self.ends) == 1 else ""
-
 
 def made_up(rng: random.Random, *ends: str, **fields: Any) -> Item:
     """Return a new result, which is delivered unless other ends are allowed."""
@@ -56,7 +51,7 @@ def _item(pair: Pair, *ends: str, **fields: Any) -> Item:
     return Item(json.dumps({"uuid": pair[0], "status": pair[1]}), pair, frozenset(ends or {DELIVERED}), **fields)
 
 
-def _contradicting(item: Item) -> Item:
+def contradicting(item: Item) -> Item:
     """Return the other status of the same call. The relay parks it, unless a fault hides the ledger's entry."""
     return _item((item.uuid, OTHER[item.pair[1] if item.pair else ""]), DELIVERED, "conflicting_status")
 
@@ -78,7 +73,7 @@ INVALID_DETAILS = _invalid(json.dumps({"uuid": 7, "status": "Success"}), json.du
 def prepare(endpoint: StandIn, items: Iterable[Item]) -> None:
     """Tell the endpoint which calls exist, and how to behave for each."""
     for item in items:
-        if item.pair and item.end != "unknown_call":
+        if item.pair and "unknown_call" not in item.ends:
             endpoint.issue(item.uuid)
         endpoint.misbehave(item.uuid, *item.behaviours)
         if item.always:
@@ -93,17 +88,17 @@ def failures(other_host_url: str) -> Sequence[Behaviour]:
         error(500),
         error(503, html=True),
         error(429, retry_after=2),
-        named(answer(200, page), "a web page with 200"),
-        named(answer(200, {"uuid": "01ANOTHERCALL", "status": "Success"}), "a reply about another call"),
-        named(behaviour.echo_headers(500), "an error that echoes the credentials"),
-        behaviour.redirect(302, other_host_url),
-        behaviour.redirect(307, other_host_url),
-        behaviour.drip_headers(0.5),
-        behaviour.drip_body(0.5),
+        replace(answer(200, page), name="a web page with 200"),
+        replace(answer(200, {"uuid": "01ANOTHERCALL", "status": "Success"}), name="a reply about another call"),
+        replace(behaviour.echo_headers(500), name="an error that echoes the credentials"),
+        answer(302, None, {"Location": other_host_url}),
+        answer(307, None, {"Location": other_host_url}),
+        behaviour.drip("head", 0.5),
+        behaviour.drip("body", 0.5),
         behaviour.hang(),
-        behaviour.reset(),
+        behaviour.end(Act.RESET),
         behaviour.lost(),
-        behaviour.close_early(),
+        behaviour.end(Act.CLOSE),
         behaviour.half_reply(),
         behaviour.end_kept(),
         behaviour.end_kept(Act.REQUEST),
@@ -128,7 +123,7 @@ class Plan:
     Attributes:
         seed: repeats the plan.
         first: the messages, in order.
-        late: the copies and contradictions to send once the rest is delivered.
+        late: the copies and contradictions to send once the rest is delivered, and the calls that stay unknown.
     """
 
     seed: str
@@ -143,27 +138,16 @@ class Plan:
         few, some = max(2, count // 1000), max(4, count // 100)
         items = [result(behaviours=(kind,)) for kind in kinds for _ in range(few)]
         items += [result(behaviours=tuple(rng.sample(kinds, 3))) for _ in range(few)]
-        items += [result("unknown_call") for _ in range(min(few, 20))]  # few: the relay tries them until the end
         items += [result("rejected", always=error(status)) for status in (400, 409, 422) for _ in range(few)]
         items += [*INVALID_BODIES, *map(_as_event, INVALID_DETAILS)] * few
         # Contradictions in flight at the same time.
         for first in [result(DELIVERED, "conflicting_status") for _ in range(some)]:
-            items += [first, _contradicting(first)]
+            items += [first, contradicting(first)]
         items += [result() for _ in range(some)] * 2  # copies in flight at the same time
-        plain = [result() for _ in range(max(0, count - len(items) - 2 * some))]
-        late = [*rng.sample(plain, some), *map(_contradicting, rng.sample(plain, some))]
+        unknown = [result("unknown_call") for _ in range(few)]
+        plain = [result() for _ in range(max(0, count - len(items) - 2 * some - few))]
+        late = [*rng.sample(plain, some), *map(contradicting, rng.sample(plain, some)), *unknown]
         half = len(plain) // 2
         items += [*plain[:half], *map(_as_event, plain[half:])]
         rng.shuffle(items)
         return cls(seed, items, late)
-
-    @classmethod
-    def short(cls, seed: str, other_host_url: str) -> "Plan":
-        """Return a plan of a few dozen results, which takes seconds."""
-        result = partial(made_up, random.Random(f"{seed} plan"))  # noqa: S311 - the seed repeats it
-        plain = [result() for _ in range(10)]
-        items = [*plain, *INVALID_BODIES]
-        for failure in failures(other_host_url):
-            # A plain result after each, because five failures in a row make the relay spare the endpoint for 30 s.
-            items += [result(behaviours=(failure,)), result()]
-        return cls(seed, items, [*plain[:3], *map(_contradicting, plain[3:6])])

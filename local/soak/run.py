@@ -2,24 +2,20 @@
 
 import contextlib
 import math
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import urllib3
-
 from flash_call_relay import budget
 from local.command import watch
-from local.emulator.deployment import Deployment, sam_deploy
-from local.emulator.emulator import Emulator
+from local.emulator.deployment import Deployment
 from local.emulator.runtime import Runtime
 from local.endpoint.behaviour import error
-from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.endpoint.standin import StandIn
 from local.processes import held_port, wait_until
 from local.soak.facts import Facts, QueueMessage
 from local.soak.faults import AWS_FAULTS, FUNCTION_FAULTS, Faults
@@ -29,10 +25,10 @@ from local.soak.report import SoakReport
 
 TIMEOUT_S = math.ceil(budget.SETTLE_S) + 4  # the function keeps `SETTLE_S` of it for settling
 VISIBILITY_S = TIMEOUT_S + 4
-RECEIVES = 1000
 FINAL_GRACE_S = 5  # at the end, for the calls that the endpoint never knows
 CONCURRENCY = 3  # the most invocations at a time
 PARAMETERS: dict[str, str | int] = {
+    "WebhookUrl": "http://127.0.0.1:1/",  # no endpoint, until a soak runs the function
     "RequestTimeoutSeconds": 2,
     "RetryBaseSeconds": 1,
     "FreshRetryCapSeconds": 4,
@@ -46,18 +42,10 @@ OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "en
 EVERY_FAULT: Sequence[str] = [
     *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
     *FUNCTION_FAULTS,
-    *(f"endpoint: {failure.status or failure.name}" for failure in failures("")),
+    *(f"endpoint: {failure.name}" for failure in failures("")),
     *(f"endpoint: {status}" for status in (400, 401, 409, 422)),
     *OUTAGE,
 ]
-
-
-@contextlib.contextmanager
-def deployed(emulator: Emulator, template: Path) -> Iterator[Deployment]:
-    """Deploy the relay with a `WebhookUrl` on a port that is held for the endpoint."""
-    with held_port() as port:
-        url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
-        yield sam_deploy(emulator, "soak", template, {**PARAMETERS, "WebhookUrl": url})
 
 
 @dataclass
@@ -65,11 +53,10 @@ class Soak:
     """A deployed relay under a plan's faults, which runs while the context is entered.
 
     Attributes:
-        deployment: the stack, from `deployed`.
+        deployment: the stack, deployed with `PARAMETERS`.
         package: the function's package, made by `sam build`.
         logs: a directory for the environments' logs.
         make_plan: takes the URL of a host that must not get the credentials, and returns the plan.
-        say: takes a line for each step, for the person who waits.
         fault_rate: the share of AWS calls and invocations with a fault, once each fault has occurred; None for no
             faults.
         limit_s: the limit for each part of the run, in seconds.
@@ -79,34 +66,31 @@ class Soak:
     package: Path
     logs: Path
     make_plan: Callable[[str], Plan]
-    say: Callable[[str], None] = lambda _line: None
     fault_rate: float | None = 0.02
     limit_s: float = 900
 
     def __enter__(self) -> Self:
         """Start the endpoint, the AWS proxy and the function's environments."""
         self._sent: list[Item] = []
-        self._secrets: set[str] = set()
         self.deployment.purge_queues()  # of the messages of a soak before
         self.deployment.shorten_visibility(VISIBILITY_S)
-        api_key, user_id = self._new_credentials()
-        port = urllib3.util.parse_url(self.deployment.parameters["WebhookUrl"]).port
-        self.endpoint = StandIn(api_key=api_key, user_id=user_id, port=port or 0)
         with contextlib.ExitStack() as ending:
-            self._other_host = ending.enter_context(StandIn(api_key="none", user_id="none"))
+            self.endpoint = StandIn(port=ending.enter_context(held_port()))  # held while it refuses connections
+            self._secrets = [*self.endpoint.credentials]
+            self._other_host = ending.enter_context(StandIn())
             self.plan = self.make_plan(self._other_host.url)
             prepare(self.endpoint, [*self.plan.first, *self.plan.late])
             self._faults = Faults(self.deployment.emulator, self.plan.seed, self.fault_rate, self._secrets)
             ending.enter_context(self.endpoint)
-            self.deployment.fill_secret(api_key, user_id)
-            ending.enter_context(self.deployment.receives_limited(RECEIVES))
+            self.deployment.fill_secret(*self.endpoint.credentials)
             ending.enter_context(self._faults)
             self.runtime = Runtime(
                 *(self.deployment, self.package, self.logs),
                 concurrency=CONCURRENCY,
-                timeout_s=TIMEOUT_S,
-                aws_url=self._faults.url,
                 on_event=self._faults.on_event,
+                AWS_LAMBDA_FUNCTION_TIMEOUT=str(TIMEOUT_S),
+                AWS_ENDPOINT_URL=f"http://127.0.0.1:{self._faults.port}",
+                WEBHOOK_URL=self.endpoint.url,
             )
             self._faults.identities = self.runtime.identities
             ending.enter_context(self.runtime)
@@ -123,26 +107,24 @@ class Soak:
         Args:
             outages: how often the whole endpoint fails.
         """
-        began = time.time()
+        began, say = time.time(), self.deployment.emulator.say
         first, late = self.plan.first, self.plan.late
-        unknown = sum(item.end == "unknown_call" for item in first)
-        self.say(f"sending {len(first)} messages")
+        say(f"sending {len(first)} messages")
         with ThreadPoolExecutor() as pool:
             sending = pool.submit(self.send, first)
             for number in range(outages):
                 due = len(first) * (number + 0.3) / (outages + 1)
                 self.watch(lambda: len(self.endpoint.accepted) >= due)  # noqa: B023 - it waits here
                 self._fail()
-            settled = self.watch(lambda: sending.done() and self.queued() <= unknown)
+            settled = self.watch(lambda: sending.done() and not self.queued())
             sending.result()
-        self.say(f"sending {len(late)} copies and contradictions of confirmed results")
-        self.send(late)
-        settled &= self.watch(lambda: self.queued() <= unknown)
-        self.say(f"a new deployment with an unknown-call grace of {FINAL_GRACE_S} s")
+        say(f"a new deployment with an unknown-call grace of {FINAL_GRACE_S} s")
         self.runtime.restart(UNKNOWN_CALL_GRACE_SECONDS=str(FINAL_GRACE_S))
+        say(f"sending {len(late)} copies and contradictions of confirmed results, and unknown calls")
+        self.send(late)
         settled &= self.watch(lambda: not self.queued())
         seconds = time.time() - began
-        self.say("checking the promises")
+        say("checking the promises")
         facts = self.facts()
         answers = Counter(f"endpoint: {request.answer}" for request in facts.requests)
         counts = self._faults.counts + Counter(OUTAGE * outages) + answers
@@ -156,19 +138,13 @@ class Soak:
             ids = self.deployment.send([item.text for item in part])
             self._sent += [replace(one, message_id=message_id) for message_id, one in zip(ids, part, strict=True)]
 
-    def _new_credentials(self) -> tuple[str, str]:
-        api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
-        self._secrets |= {api_key, user_id}
-        return api_key, user_id
-
     def _fail(self) -> None:
         """Let the endpoint rotate its key, refuse connections, and answer 500 to all."""
-        self.say("the endpoint rotates its key, refuses connections, and answers 500")
-        api_key, user_id = self._new_credentials()
+        self.deployment.emulator.say("the endpoint rotates its key, refuses connections, and answers 500")
         began = len(self.endpoint.requests)
-        self.endpoint.rotate(api_key, user_id)
+        self._secrets += self.endpoint.rotate()
         wait_until(lambda: any(one.answer == 401 for one in self.endpoint.requests[began:]), NOTICED_S)
-        self.deployment.fill_secret(api_key, user_id)
+        self.deployment.fill_secret(*self.endpoint.credentials)
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
@@ -184,7 +160,7 @@ class Soak:
         def progress() -> str:
             return f"{len(self.endpoint.accepted)} accepted, {self.queued()} on the queue"
 
-        return watch(until, self.limit_s, self.say, progress, every_s=5)
+        return watch(until, self.limit_s, self.deployment.emulator.say, progress, every_s=5)
 
     def facts(self) -> Facts:
         """Return the recorded facts."""
@@ -196,9 +172,9 @@ class Soak:
             sent=self._sent,
             invocations=list(self.runtime.invocations),
             interrupted=frozenset(self._faults.interrupted),
-            requests=self.endpoint.requests,
-            accepted=self.endpoint.accepted,
-            other_host_requests=self._other_host.requests,
+            requests=self.endpoint.requests.copy(),
+            accepted=self.endpoint.accepted.copy(),
+            other_host_requests=self._other_host.requests.copy(),
             ledger_faults=frozenset(self._faults.ledger_faults),
             leaks=list(self._faults.leaks),
             parked=held("ParkedQueueUrl"),

@@ -1,6 +1,5 @@
 """The deployed stack: this template, built and deployed once a run, with the role's policy enforced."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from local.emulator.deployment import Deployment, sam_build, sam_deploy
 from local.emulator.emulator import Emulator
 from local.endpoint.standin import StandIn
-from local.soak.run import deployed
+from local.soak.run import PARAMETERS
 from tests.support.deployed import SENDER_RULES, VISIBILITY_S, DeployedRelay
 from tests.support.operator import Operator
 
@@ -35,10 +34,9 @@ def package(built: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def soaked(emulator: Emulator, built: Path) -> Iterator[Deployment]:
+def soaked(emulator: Emulator, built: Path) -> Deployment:
     """Deploy one relay for all soaks."""
-    with deployed(emulator, built) as deployment:
-        yield deployment
+    return sam_deploy(emulator, "soak", built, PARAMETERS)
 
 
 @pytest.fixture(scope="session")
@@ -98,14 +96,13 @@ def operator(emulator: Emulator) -> Operator:
 def _deployed(
     emulator: Emulator, built: Path, name: str, parameters: dict[str, str], *, fill_secret: bool = True
 ) -> Iterator[DeployedRelay]:
-    api_key, user_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
-    with StandIn(api_key=api_key, user_id=user_id) as endpoint:
+    with StandIn() as endpoint:
         places = {"WebhookUrl": endpoint.url, "EventSource": f"tests.{name}"}
         deployment = sam_deploy(emulator, name, built, {**SHORT, **places, **parameters})
         deployment.shorten_visibility(VISIBILITY_S)
         if fill_secret:
-            deployment.fill_secret(api_key, user_id)
-        relay = DeployedRelay(deployment, endpoint, api_key, user_id)
+            deployment.fill_secret(*endpoint.credentials)
+        relay = DeployedRelay(deployment, endpoint)
         relay.active()
         yield relay
 

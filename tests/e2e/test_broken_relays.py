@@ -1,5 +1,6 @@
 """Relays that each break a promise. The soak must find every one of them."""
 
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local.emulator.deployment import Deployment
-from local.soak.plan import Plan
+from local.soak.plan import INVALID_BODIES, Plan, contradicting, failures, made_up
 from local.soak.promises import PROMISES, check
 from local.soak.run import Soak
 
@@ -106,6 +107,17 @@ OutcomeBus.publish = _publish_and_fail
 }
 
 
+def plan(seed: str, other_host_url: str) -> Plan:
+    """Return a plan of a few dozen results, which takes seconds."""
+    result = partial(made_up, random.Random(seed))
+    plain = [result() for _ in range(10)]
+    items = [*plain, *INVALID_BODIES]
+    for failure in failures(other_host_url):
+        # A plain result after each, because five failures in a row make the relay spare the endpoint for 30 s.
+        items += [result(behaviours=(failure,)), result()]
+    return Plan(seed, items, [*plain[:3], *map(contradicting, plain[3:6])])
+
+
 @pytest.mark.parametrize("name", ["nothing", *BROKEN])
 def test_the_soak_finds_the_promise_that_a_relay_breaks(
     soaked: Deployment, package: Path, tmp_path: Path, name: str
@@ -131,8 +143,8 @@ def test_the_soak_finds_the_promise_that_a_relay_breaks(
             return False
         return True
 
-    soak = Soak(soaked, copy, tmp_path / "logs", partial(Plan.short, name), fault_rate=None, limit_s=DETECTION_LIMIT_S)
-    with soak:
+    made = partial(plan, name)
+    with Soak(soaked, copy, tmp_path / "logs", made, fault_rate=None, limit_s=DETECTION_LIMIT_S) as soak:
         for items in (soak.plan.first, soak.plan.late):
             soak.send(items)
             soak.watch(is_over)

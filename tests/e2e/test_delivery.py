@@ -26,7 +26,7 @@ def test_the_function_writes_only_known_fields_and_metrics_in_the_stacks_name(re
     relay.story(one["uuid"], 1)
     lines = [line for line in relay.deployment.log() if line.get("service") == "relay"]
     assert {field for line in lines for field in line} <= emitted_fields()
-    blobs = relay.deployment.metrics()
+    blobs = relay.deployment.log(metrics=True)
     metrics = [metric for blob in blobs for metric in read_emf(blob)]
     assert {metric.name for metric in metrics} <= emitted_metrics().keys()
     assert {metric.dimensions["service"] for metric in metrics} == {"relay"}
@@ -47,14 +47,16 @@ def test_events_of_another_shape_are_delivered_by_the_documented_rules(relay: De
     cloudformation.get_waiter("stack_create_complete").wait(StackName="acme", WaiterConfig={"Delay": 1})
     common = {"Source": "acme.verification", "DetailType": "Verification Ended"}
     details = [{"callId": one["uuid"], "verified": one["status"] == "Success"} for one in (verified, failed)]
-    relay.deployment.bus.put_events(Entries=[{**common, "Detail": json.dumps(detail)} for detail in details])
+    relay.deployment.client("events").put_events(
+        Entries=[{**common, "Detail": json.dumps(detail)} for detail in details]
+    )
     assert relay.accepted(verified, failed) == pairs(verified, failed)
 
     # EventBridge in the emulator does not ask the queue's policy.
     asked = {"QueueUrl": relay.deployment.outputs["ResultQueueUrl"], "AttributeNames": ["Policy"]}
     policy = json.loads(relay.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["Policy"])
     (allowed,) = [one for one in policy["Statement"] if one["Sid"] == "AcceptEventsOfYourRules"]
-    arns = [relay.deployment.bus.describe_rule(Name=name)["Arn"] for name in SENDER_RULES]
+    arns = [relay.deployment.client("events").describe_rule(Name=name)["Arn"] for name in SENDER_RULES]
     assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": arns}}
 
 
@@ -91,7 +93,7 @@ def test_results_wait_until_the_secret_is_filled_in(without_credentials: Deploye
     assert f"aws secretsmanager put-secret-value --secret-id {arn}" in found.out
     relay.send_known(one)
     assert relay.story(one["uuid"], 1)[0]["reason"] == "credentials_unavailable"
-    relay.deployment.fill_secret(relay.api_key, relay.user_id)
+    relay.deployment.fill_secret(*relay.endpoint.credentials)
     with relay.reconfigured():
         assert relay.accepted(one) == pairs(one)
         relay.settled()

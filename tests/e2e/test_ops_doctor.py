@@ -25,7 +25,7 @@ def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
     checks = ("stack", "intake", "events", "credentials", "result queue", "parked queue")
     assert set(found) == {*checks, "dead-letter queue", "probe"}
     assert {said.split()[0] for said in found.values()} == {"ok"}
-    assert not any(one in str({**found, **others}) for one in (swept.api_key, swept.user_id))
+    assert not any(one in str({**found, **others}) for one in swept.endpoint.credentials)
     probe = swept.endpoint.requests[-1]
     assert re.search(rf" {probe.uuid} \(HTTP 404: ", found["probe"])
     (line,) = [line for line in swept.deployment.log() if line.get("probe") == probe.uuid]
@@ -34,7 +34,7 @@ def test_a_good_stack_is_ok(swept: DeployedRelay, operator: Operator) -> None:
 
 def target(relay: DeployedRelay) -> str:
     """Return the ARN that the rule sends events to."""
-    bus = relay.deployment.bus
+    bus = relay.deployment.client("events")
     (rule,) = bus.list_rules(NamePrefix=f"{relay.deployment.name}-")["Rules"]
     (one,) = bus.list_targets_by_rule(Rule=rule["Name"])["Targets"]
     return str(one["Arn"])
@@ -85,7 +85,7 @@ def test_results_wait_for_the_next_version_if_one_does_not_start(relay: Deployed
         operator("--stack", "relay", "pause")
         relay.send(waiting)
         client.update_function_configuration(FunctionName=function, Handler="flash_call_relay.missing.lambda_handler")
-        assert relay.deployment.invoke(event)["FunctionError"]
+        assert relay.invoke(event)["FunctionError"]
         assert relay.visible("ResultQueueUrl") == 1
         operator("--stack", "relay", "resume")
         wait_for(lambda: relay.visible("ResultQueueUrl") == 0, "the bad version to receive the result")
@@ -93,7 +93,7 @@ def test_results_wait_for_the_next_version_if_one_does_not_start(relay: Deployed
         client.update_function_configuration(FunctionName=function, Handler=handler)
         assert relay.accepted(waiting) == pairs(waiting)
         relay.settled()
-        assert relay.deployment.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
+        assert relay.invoke(event) == {"Payload": {"batchItemFailures": []}, "FunctionError": None}
         assert relay.accepted(one) == pairs(one)
         assert int(str(relay.story(waiting["uuid"], 1)[-1]["receive_count"])) > 1
     finally:

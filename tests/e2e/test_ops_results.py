@@ -84,9 +84,15 @@ def test_dead_letters_are_delivered_after_a_replay(swept: DeployedRelay, operato
     """An operator could not replay a result that was received too often, or an event that the queue can't hold."""
     redriven, undelivered = results = results_of(swept, 2)
     swept.endpoint.misbehave(redriven["uuid"], error(500))
-    with swept.deployment.receives_limited(1):
+    sqs, queue = swept.deployment.sqs, {"QueueUrl": swept.deployment.outputs["ResultQueueUrl"]}
+    before = sqs.get_queue_attributes(**queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    once = json.dumps({**json.loads(before["RedrivePolicy"]), "maxReceiveCount": 1})
+    sqs.set_queue_attributes(**queue, Attributes={"RedrivePolicy": once})
+    try:
         swept.send(redriven)
         wait_for(lambda: swept.visible("DeadLetterQueueUrl") == 1, "the dead letter")
+    finally:
+        sqs.set_queue_attributes(**queue, Attributes=before)
     # A quote takes two bytes in JSON, so an event that fits the bus can be too long for the result queue.
     event = json.dumps({**payload("eventbridge"), "detail": {**undelivered, "note": '"' * 200_000}})
     assert len(event) > 256 * 1024

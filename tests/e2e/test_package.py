@@ -73,7 +73,7 @@ def test_the_runtime_starts_from_the_packages_bytecode(relay: DeployedRelay, pac
     with (other / "flash_call_relay" / "handler.py").open("a") as source:
         source.write("\nraise RuntimeError('compiled from the source')\n")
     with Runtime(relay.deployment, other, tmp_path / "logs"):
-        assert relay.deployment.invoke({"Records": []})["FunctionError"] is None
+        assert relay.invoke({"Records": []})["FunctionError"] is None
 
 
 def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -131,7 +131,7 @@ def signs(relay: DeployedRelay, what: str) -> set[str]:
 
     before = ends()
     with relay.reconfigured() if what.endswith("new environment") else contextlib.nullcontext():
-        relay.deployment.invoke(event(relay, what))
+        relay.invoke(event(relay, what))
         wait_for(lambda: len(ends()) > len(before), "the end of the batch in the log")
     seen = set()
     for line in relay.deployment.log()[max(before, default=0) :]:

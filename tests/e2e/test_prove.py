@@ -59,7 +59,7 @@ def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
     parameters = {name: sandbox.outputs[name] for name in ("WebhookUrl", "CredentialsSecretArn")}
     deployment = sam_deploy(emulator, "proved", built, {**SHORT, **parameters})
     deployment.shorten_visibility(VISIBILITY_S)
-    relay = DeployedRelay(deployment, StandIn(api_key="none", user_id="none"), "none", "none")
+    relay = DeployedRelay(deployment, StandIn())
     relay.active()
     url = re.sub(
         r"//(\w+)\.execute-api\.localhost:\d+",

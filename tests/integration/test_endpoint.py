@@ -21,19 +21,18 @@ import urllib3
 from local.endpoint.behaviour import (
     Act,
     Behaviour,
-    close_early,
-    drip_body,
-    drip_headers,
+    drip,
     echo_headers,
+    end,
     end_kept,
     error,
     half_reply,
     hang,
     late,
     lost,
-    reset,
 )
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
+from local.processes import wait_until
 
 KEY, USER = "key-4f1c", "user-93aa"
 UUID = "01JV5V54KPYK9GB29265EQRZ2P"
@@ -59,12 +58,12 @@ WRONG_REQUESTS: dict[str, tuple[int, object, Headers]] = {
 
 WIRE: list[tuple[Behaviour, int | str, bytes]] = [
     (lost(), "lost", rb""),
-    (close_early(), "close_early", rb""),
+    (end(Act.CLOSE), "close", rb""),
     (half_reply(), "half_reply", rb"HTTP/1.1 200 .*Content-Length: 7\d\r\n\r\n.{20,40}"),
     (late(0.01), "late", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (end_kept(0), "close when idle", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-    (drip_body(0.001), "drip_body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
-    (drip_headers(0.001), "drip_headers", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (drip("body", 0.001), "dripping body", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
+    (drip("head", 0.001), "dripping head", rb"HTTP/1.1 200 .*\r\n\r\n\{.*\}"),
     (echo_headers(), 400, rf"HTTP/1.1 400 .*\"x-api-key\": \"{KEY}\".*".encode()),
 ]
 
@@ -149,14 +148,14 @@ class TestContract:
 class TestMisbehaviour:
     """The failures that the stand-in imitates."""
 
-    @pytest.mark.parametrize(("behaviour", "noted", "pattern"), WIRE, ids=[behaviour.name for behaviour, *_ in WIRE])
+    @pytest.mark.parametrize(("behaviour", "noted", "pattern"), WIRE, ids=[str(noted) for _, noted, _ in WIRE])
     def test_a_behaviour_has_its_bytes_on_the_wire(
         self, endpoint: StandIn, behaviour: Behaviour, noted: int | str, pattern: bytes
     ) -> None:
         """A test of the relay would meet another failure than its name says."""
         assert re.fullmatch(pattern, exchange(endpoint, behaviour), re.DOTALL)
         assert [request.answer for request in endpoint.requests] == [noted]
-        confirms = {"lost", "late", "close when idle", "drip_body", "drip_headers"}
+        confirms = {"lost", "late", "close when idle", "dripping body", "dripping head"}
         assert endpoint.accepted == ([(UUID, "Success")] if noted in confirms else [])
 
     def test_a_behaviour_accepts_no_wrong_request(self, endpoint: StandIn) -> None:
@@ -168,7 +167,7 @@ class TestMisbehaviour:
     def test_reset_sends_a_tcp_reset(self, endpoint: StandIn) -> None:
         """The tests could not tell a reset from a connection closed in good order."""
         with pytest.raises(ConnectionResetError):
-            exchange(endpoint, reset())
+            exchange(endpoint, end(Act.RESET))
         assert [request.answer for request in endpoint.requests] == ["reset"]
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
@@ -203,7 +202,7 @@ class TestMisbehaviour:
 class TestLifecycle:
     """Start, end, TLS and inspection."""
 
-    @pytest.mark.parametrize("behaviour", [hang(), late(3600), drip_body(3600), drip_headers(3600)])
+    @pytest.mark.parametrize("behaviour", [hang(), late(3600), drip("body", 3600), drip("head", 3600)])
     @pytest.mark.parametrize("stays", [True, False], ids=["client stays", "client leaves"])
     def test_a_stand_in_ends_while_a_request_is_under_way(self, behaviour: Behaviour, stays: bool) -> None:  # noqa: FBT001
         """A hanging request would hang the tests, leak its thread or keep the port."""
@@ -213,12 +212,12 @@ class TestLifecycle:
                 endpoint.override(behaviour)
                 connection = clients.enter_context(connected(endpoint.url))
                 connection.sendall(wire())
-                endpoint.wait_until(lambda e: len(e.requests) == 1, PATIENCE, "the request")
+                assert wait_until(lambda: len(endpoint.requests) == 1, PATIENCE)
                 if not stays:
                     connection.close()
             assert endpoint.accepted == []
             assert not {thread.name for thread in set(threading.enumerate()) - before}
-            assert (endpoint._server.fileno(), endpoint._server._open) == (-1, {})
+            assert (endpoint.fileno(), endpoint._open) == (-1, {})
 
     @pytest.mark.parametrize("how", [Act.CLOSE, Act.CUT, Act.RESET], ids=lambda how: how.name)
     def test_a_connection_ends_under_tls_as_asked(self, how: Act) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flash_call_relay import budget, handler
-from local.endpoint.behaviour import Behaviour, error, hang, redirect
+from local.endpoint.behaviour import Behaviour, answer, error, hang
 from tests.support.payloads import result
 from tests.support.relay import PATIENCE_S, Context, InProcessRelay
 
@@ -32,7 +32,10 @@ def test_a_probe_asks_the_endpoint_and_leaves_no_result(relay: InProcessRelay) -
     ("behaviour", "found"),
     [
         (error(404, html=True), {"http_status": 404, "is_json_object": False, "message": ""}),
-        (redirect(302, "https://example.com/"), {"http_status": 302, "is_json_object": False, "message": ""}),
+        (
+            answer(302, None, {"Location": "/"}),
+            {"http_status": 302, "is_json_object": False, "message": ""},
+        ),
         (hang(), {"reason": "timeout", "detail": "no whole answer in time (TimeoutError)"}),
     ],
 )

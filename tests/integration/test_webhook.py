@@ -9,7 +9,7 @@ import pytest
 
 from flash_call_relay import __version__
 from flash_call_relay.models import Reason, Reply
-from local.endpoint.behaviour import Act, Behaviour, redirect
+from local.endpoint.behaviour import Act, Behaviour, answer
 from local.endpoint.standin import WEBHOOK_PATH, StandIn
 from tests.support.relay import CONFIRMED, KEY, USER, UUID, client, post
 
@@ -74,7 +74,7 @@ def test_a_redirect_is_not_followed(standin: StandIn, status: int, location: str
     """The credentials would go to any host that a redirect names, or a broken name would cost a connection."""
     webhook = client(standin.url)
     with StandIn(api_key=KEY, user_id=USER, every_call_exists=True) as other:
-        standin.misbehave(UUID, redirect(status, location or other.url))
+        standin.misbehave(UUID, answer(status, None, {"Location": location or other.url}))
         assert post(webhook) == Reply(status, None)
         assert (other.connections, len(standin.requests)) == (0, 1)
     assert post(webhook) == CONFIRMED

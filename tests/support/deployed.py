@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from local.emulator.deployment import Deployment
@@ -22,8 +22,6 @@ class DeployedRelay:
 
     deployment: Deployment
     endpoint: StandIn
-    api_key: str = field(repr=False)
-    user_id: str = field(repr=False)
 
     @property
     def source(self) -> str:
@@ -43,13 +41,24 @@ class DeployedRelay:
         self.endpoint.issue(*(one["uuid"] for one in results))
         return self.send(*results)
 
+    def invoke(self, event: object) -> dict[str, Any]:
+        """Invoke the function with an event; return its `Payload`, and its `FunctionError` if it raised."""
+        asked = {"FunctionName": self.deployment.outputs["FunctionName"], "Payload": json.dumps(event).encode()}
+        reply = self.deployment.client("lambda").invoke(**asked)
+        return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
+
     def parked(self, count: int) -> dict[str, dict[str, Any]]:
         """Wait for `count` parked messages and take them off the queue; return them by source message id."""
         taken: dict[str, dict[str, Any]] = {}
+        sqs, queue = self.deployment.sqs, {"QueueUrl": self.deployment.outputs["ParkedQueueUrl"]}
 
         def all_there() -> bool:
-            messages = self.deployment.take_all("ParkedQueueUrl")
-            taken.update({message["Reasons"]["source_message_id"]: message for message in messages})
+            asked = {**queue, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
+            for message in sqs.receive_message(**asked).get("Messages", ()):
+                attributes = message["MessageAttributes"]
+                message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
+                sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+                taken[message["Reasons"]["source_message_id"]] = message
             return len(taken) >= count
 
         wait_for(all_there, f"{count} parked messages")
@@ -139,9 +148,7 @@ class DeployedRelay:
     def accepted(self, *results: dict[str, str]) -> list[tuple[str, str]]:
         """Wait until the endpoint has accepted these results; return its acceptances of them, repeated ones too."""
         wanted = {one["uuid"] for one in results}
-        self.endpoint.wait_until(
-            lambda endpoint: wanted <= {uuid for uuid, _ in endpoint.accepted}, timeout=LIMIT_S, what="delivery"
-        )
+        wait_for(lambda: wanted <= {uuid for uuid, _ in self.endpoint.accepted}, "delivery")
         return sorted(pair for pair in self.endpoint.accepted if pair[0] in wanted)
 
     def story(self, uuid: str, least: int = 0) -> list[dict[str, object]]:

@@ -11,7 +11,7 @@ from local.soak.plan import Plan
 EARLY = 60  # the calls of an operation, or the invocations, in a soak of 300 results
 
 
-def planned(seed: str, count: int = 1000) -> list[tuple[str, list[str]]]:
+def planned(seed: str, count: int = 1000) -> list[tuple[str, list[int | str]]]:
     """Return the messages of a plan, and the endpoint's behaviours for each."""
     plan = Plan.of(count, seed, "http://127.0.0.1/")
     return [(item.text, [one.name for one in item.behaviours]) for item in (*plan.first, *plan.late)]
