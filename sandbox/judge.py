@@ -26,7 +26,7 @@ Accepted = Mapping[FlashCallResult, Sequence[float]]  # when the sandbox did
 
 
 class Sent(NamedTuple):
-    """One message or event; `end` is ACCEPTED, COPY, or the reason for which the relay has to park it."""
+    """One message or event; `end` is ACCEPTED, COPY, or that the relay has to park it, with the reason."""
 
     result: FlashCallResult  # of a body that is none, its uuid
     end: str
@@ -56,16 +56,16 @@ def plan(run: str, results: int) -> list[Sent]:
     for number, ask in enumerate([*ASKS, *[""] * plain]):
         uuid = f"test-{ask}-{run}-{number:03}" if ask else f"{run}-{number:03}"
         result = FlashCallResult(uuid, "Failed" if number % 4 == 3 else "Success")
-        end, phase = "rejected" if ask == "400" else ACCEPTED, HEALTH if ask else PHASES[number % 3]
+        end, phase = "parked: rejected" if ask == "400" else ACCEPTED, HEALTH if ask else PHASES[number % 3]
         sent.append(Sent(result, end, phase, result.as_json()))
     for number, body in enumerate(INVALID):
         result = FlashCallResult(f"{run}-invalid-{number}", "Success")
-        sent.append(Sent(result, "invalid_event", HEALTH, body % result.uuid))
+        sent.append(Sent(result, "parked: invalid_event", HEALTH, body % result.uuid))
     confirmed = [one for one in sent if _is_plain(one, HEALTH)]
     sent += [one._replace(end=COPY, phase=ROTATION) for one in confirmed[:copies]]
     for one in confirmed[copies : 2 * copies]:
         other = FlashCallResult(one.result.uuid, OTHER[one.result.status])
-        sent.append(Sent(other, "conflicting_status", ROTATION, other.as_json()))
+        sent.append(Sent(other, "parked: conflicting_status", ROTATION, other.as_json()))
     return sent
 
 
@@ -86,9 +86,8 @@ def judge(
     lost = Counter(line.get("uuid") for line in lines if line.get("reason") in REPLY_LOST)
     deviations, good = list[tuple[str, str]](), Counter[str]()
     for one in sent:
-        wanted = ("confirmed", None) if one.end in {ACCEPTED, COPY} else ("parked", one.end)
-        if (found := fates[one.result][:2]) != wanted:
-            said, expected = (" ".join(filter(None, fate)) for fate in (found, wanted))
+        said = ": ".join(filter(None, fates[one.result][:2]))
+        if said != (expected := "confirmed" if one.end in {ACCEPTED, COPY} else one.end):
             deviations.append((one.result.uuid, f"{said} instead of {expected}"))
         elif one.end == ACCEPTED and one.result not in accepted:
             deviations.append((one.result.uuid, "confirmed, and yet never accepted"))

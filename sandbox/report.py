@@ -22,7 +22,8 @@ td, th { padding: .25rem 1rem .25rem 0; text-align: left; vertical-align: top } 
 def page(proof: Proof, verdict: Verdict) -> str:
     """Return the page: the verdict first, then what it rests on."""
     says = escape(verdict.sentence)
-    facts = f"{timestamp(proof.began)}: {proof.stack.label} got made-up results for {proof.sandbox.label}."
+    got = f"{len(proof.sent)} made-up results for {proof.sandbox.label}"
+    facts = f"{timestamp(proof.began)}: {proof.stack.label} got {got}."
     parts = (
         f"<h1 class={'bad' if verdict.deviations else 'good'}>{says}</h1><p>{escape(facts)}</p>",
         _table("What deviates", ("result", "what is wrong"), verdict.deviations),

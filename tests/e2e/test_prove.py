@@ -100,9 +100,9 @@ def test_all_is_accounted_for(stage: Stage, operator: Operator, quick: pytest.Mo
     assert {name: numbers.split() for name, numbers in rows.items()} == {
         "accepted once": ["17", "17"],
         "nothing: a copy": ["1", "1"],
-        "conflicting_status": ["1", "1"],
-        "invalid_event": ["4", "4"],
-        "rejected": ["1", "1"],
+        "parked: conflicting_status": ["1", "1"],
+        "parked: invalid_event": ["4", "4"],
+        "parked: rejected": ["1", "1"],
     }
     assert stage.key != before
     text = report.read_text()

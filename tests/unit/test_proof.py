@@ -53,17 +53,17 @@ def test_a_uuid_asks_for_an_answer(uuid: str, statuses: list[int], accepted: lis
 RUN = "proof-1f2e3d4c"
 SENT = [one._replace(at=100.0) for one in plan(RUN, 60)]
 FIRST = next(one.result for one in SENT if one.result.uuid.startswith(RUN))
-CONTRADICTION = next(one.result for one in SENT if one.end == "conflicting_status")
+CONTRADICTION = next(one.result for one in SENT if one.end == "parked: conflicting_status")
 LINE = '{"timestamp": "2026-11-28T12:00:00Z", "message": "result.%s", "uuid": "%s", "reason": "%s"}'
 LOST = LINE % ("deferred", FIRST.uuid, "timeout")
 
 
 def test_the_plan_has_what_it_says() -> None:
     """A proof would show less than its page: no copy, no contradiction, or a body that is a result after all."""
-    ends = {ACCEPTED: 51, COPY: 2, "conflicting_status": 2, "rejected": 1, "invalid_event": 4}
-    assert Counter(one.end for one in SENT) == ends
+    parked = {"parked: conflicting_status": 2, "parked: rejected": 1, "parked: invalid_event": 4}
+    assert Counter(one.end for one in SENT) == {ACCEPTED: 51, COPY: 2, **parked}
     for one in SENT:
-        assert isinstance(parse_body(one.body), NoResult) == (one.end == "invalid_event")
+        assert isinstance(parse_body(one.body), NoResult) == (one.end == "parked: invalid_event")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_the_plan_has_what_it_says() -> None:
         (lambda a, _f, _l: a.pop(FIRST), "confirmed, and yet never accepted"),
         (lambda a, _f, _l: a.update({CONTRADICTION: [102.0]}), "accepted, and it was not to be"),
         (lambda _a, f, _l: f.update({FIRST: Fate("unknown")}), "unknown instead of confirmed"),
-        (lambda _a, f, _l: f.update({FIRST: Fate("confirmed", "other_status")}), "confirmed other_status instead"),
-        (lambda _a, f, _l: f.update({CONTRADICTION: Fate("confirmed")}), "instead of parked conflicting_status"),
+        (lambda _a, f, _l: f.update({FIRST: Fate("confirmed", "other_status")}), "confirmed: other_status instead"),
+        (lambda _a, f, _l: f.update({CONTRADICTION: Fate("confirmed")}), "instead of parked: conflicting_status"),
         (lambda _a, _f, log: log.append(f"a key {KEY}"), "1 log lines have a credential"),
         (lambda _a, _f, log: log.pop(0), "the log has no line about the delivery of 1"),
     ],
@@ -86,7 +86,7 @@ def test_the_plan_has_what_it_says() -> None:
 def test_the_verdict_is_on_what_happened(happens: Callable[..., object], says: str) -> None:
     """A relay that loses, repeats or leaks would be proved, or a good one would not."""
     accepted = {one.result: [101.0] for one in SENT if one.end == ACCEPTED}
-    fates = {one.result: Fate("parked", one.end) for one in SENT} | {one: Fate("confirmed") for one in accepted}
+    fates = {one.result: Fate(*one.end.split(": ")) for one in SENT} | {one: Fate("confirmed") for one in accepted}
     log = [LINE % ("delivered", one.uuid, "") for one in accepted] + ["no JSON"]
     happens(accepted, fates, log)
     found = judge(SENT, accepted, fates, log, [KEY, USER])
