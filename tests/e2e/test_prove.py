@@ -19,7 +19,7 @@ from tests.support.deployed import VISIBILITY_S, DeployedRelay, wait_for
 from tests.support.operator import Operator, ended
 
 SHORT: dict[str, str | int] = {"RetryBaseSeconds": 1, "RetryCapSeconds": 3, "UnknownCallGraceSeconds": 60}
-# Too few results to close the gate for 30 s.
+# So few that one execution environment meets fewer than five failures or refusals in a row, which would take 30 s.
 PROVE = ("--stack", "proved", "prove", "--sandbox", "sandbox", "--results", "24", "--outage")
 
 
@@ -62,14 +62,14 @@ def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
     # No name server knows the host of the API. The emulator serves it below a path of its own, too.
     served = rf"//localhost:{emulator.port}/_aws/execute-api/\1/$default"
     url = re.sub(r"//(\w+)\.execute-api\.localhost:\d+", served, parameters["WebhookUrl"])
-    with relay.reconfigured(WEBHOOK_URL=url, SSL_CERT_FILE=str(emulator.ca_bundle)):
+    with relay.reconfigured(WEBHOOK_URL=url, SSL_CERT_FILE=str(emulator.ca_bundle)), relay.concurrency(1):
         yield Stage(sandbox, relay, url)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Wait less for what AWS needs longer for."""
-    monkeypatch.setattr(prove, "LAG_S", 0)  # after a refusal the relay would spare the sandbox for 30 s
+    monkeypatch.setattr(prove, "LAG_S", 0)
     monkeypatch.setattr(prove, "POLL_S", 0.5)
     return monkeypatch
 
