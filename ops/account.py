@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
@@ -64,21 +64,41 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
     The command counts them, and shows those that you choose. It reads the ledger and the queues, and changes no
     message. Exit status 1 unless BetaTel has confirmed each result.
     """
+    fates, notes = account_for(stack, list(read(file).values()))
+    if as_json:
+        for one, fate in fates.items():
+            if fate.state in (only or STATES):
+                click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
+    else:
+        rows = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in fates.items()]
+        if shown := [row for row in rows if row[2] in only]:
+            table(("uuid", "status", "state", "reason or time"), shown)
+            click.echo()
+        numbers = sorted(Counter((STATES.index(fate.state), fate.reason or "") for fate in fates.values()).items())
+        counts = [(f"{number:,}", STATES[state], reason) for (state, reason), number in numbers]
+        table(("results", "state", "reason"), counts, right=("results",))
+        click.echo()
+    for note in notes:
+        click.echo(note, err=as_json)
+    return 0 if all(fate.state == "confirmed" and not fate.reason for fate in fates.values()) else 1
+
+
+def account_for(stack: Stack, results: Sequence[FlashCallResult]) -> tuple[dict[FlashCallResult, Fate], list[str]]:
+    """Return what became of each result, and notes about what could not be seen."""
     # In the order in which results move, so that this sees one on its way twice and not never.
     with progress("reading the result queue", None):
         depth = RESULTS.of(stack).depth()
-    results, held, notes = list(read(file).values()), dict[str, tuple[str, str]](), list[str]()
+    held, notes = dict[str, tuple[str, str]](), list[str]()
     for kind, state in ((PARKED, "parked"), (DEAD, "dead-lettered")):
         with progress(f"reading the {kind.title}", None) as tell:
-            queue = kind.of(stack)
-            found = queue.look(tell)
+            found = kind.of(stack).look(tell)
         for message in found:
             held |= dict.fromkeys(message.calls - held.keys(), (state, message.reason))
-        if (unread := queue.depth().total - len(found)) > 0:
+        if (unread := kind.of(stack).depth().total - len(found)) > 0:
             notes.append(f"About {unread:,} messages on the {kind.title} could not be read: repeat the command.")
-    ledger = Ledger(stack)
-    with progress("looked up", len(results) if ledger.table else None) as tell:
-        entries = ledger.entries([one.uuid for one in results], tell) if ledger.table else _from_log(stack)
+    ledger, uuids = Ledger(stack), list({one.uuid for one in results})
+    with progress("looked up", len(uuids) if ledger.table else None) as tell:
+        entries = ledger.entries(uuids, tell) if ledger.table else _from_log(stack)
     if not ledger.table:
         notes.append(f"{stack.label} has no ledger: the log of the last {duration(LOG_S)} says what is confirmed.")
     if nowhere := sum(one.uuid not in held and one.uuid not in entries for one in results):
@@ -87,16 +107,7 @@ def account(stack: Stack, *, file: str, only: list[str], as_json: bool) -> int:
             f"messages can't be read, has about {depth.total:,}, with {depth.in_flight:,} deferred or in progress."
         )
     waits = nowhere <= depth.total
-    fates = {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}
-    if as_json:
-        for one, fate in fates.items():
-            if fate.state in (only or STATES):
-                click.echo(json.dumps({"uuid": one.uuid, "status": one.status, **fate._asdict()}))
-    else:
-        _show(fates, only)
-    for note in notes:
-        click.echo(note, err=as_json)
-    return 0 if all(fate.state == "confirmed" and not fate.reason for fate in fates.values()) else 1
+    return {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}, notes
 
 
 def _from_log(stack: Stack) -> dict[str, Confirmed]:
@@ -107,15 +118,3 @@ def _from_log(stack: Stack) -> dict[str, Confirmed]:
         if len(lines) < logs.MAX_LINES:
             return entries
         since = max(logs.at_of(lines[-1]), since + 1)
-
-
-def _show(fates: Mapping[FlashCallResult, Fate], only: Collection[str]) -> None:
-    """Print the chosen results, then the numbers of all."""
-    rows = [(one.uuid, one.status, fate.state, fate.reason or fate.confirmed_at) for one, fate in fates.items()]
-    if shown := [row for row in rows if row[2] in only]:
-        table(("uuid", "status", "state", "reason or time"), shown)
-        click.echo()
-    numbers = sorted(Counter((STATES.index(fate.state), fate.reason or "") for fate in fates.values()).items())
-    counts = [(f"{number:,}", STATES[state], reason) for (state, reason), number in numbers]
-    table(("results", "state", "reason"), counts, right=("results",))
-    click.echo()

@@ -10,15 +10,9 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 WEBHOOK_PATH = "/api/v1/connect-hub/call/flash/webhook"
-STATUSES = {"Success": "Failed", "Failed": "Success"}  # each with the other one
-TYPE_JSON = "application/json"
-TYPE_HTML = "text/html; charset=utf-8"
-MAX_SLOW_S = 25  # an HTTP API waits for 30 s
-# test-404-..., test-500x3-..., test-429-30-..., test-slow-5-..., test-page-..., test-other-status-...
+TYPE_HTML = (("Content-Type", "text/html; charset=utf-8"),)
 ASKS = re.compile(r"test-([45]\d\d|page|other-status|slow)(?:x(\d{1,3}))?(?:-(\d{1,2}))?-.+", re.ASCII)
 OF_THE_RECORD = {"400", "404", "409", "413", "422"}  # refusals that another try does not change
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +21,14 @@ class Answer:
 
     status: int
     body: bytes
-    headers: Headers
+    headers: tuple[tuple[str, str], ...]
     accepted: tuple[str, str] | None = None
     wait_s: int = 0  # before it is sent
 
 
 def json_answer(status: int, value: object, *headers: tuple[str, str]) -> Answer:
     """Return an answer whose body is `value` as JSON."""
-    return Answer(status, json.dumps(value).encode(), (("Content-Type", TYPE_JSON), *headers))
+    return Answer(status, json.dumps(value).encode(), (("Content-Type", "application/json"), *headers))
 
 
 def answer(  # noqa: PLR0913 - a request, and what the endpoint knows
@@ -47,14 +41,12 @@ def answer(  # noqa: PLR0913 - a request, and what the endpoint knows
     knows: Callable[[str], bool],
 ) -> Answer:
     """Return the documented answer to a request; `credentials` are the `x-api-key` and the `x-user-id` it accepts."""
-    if path != WEBHOOK_PATH:
-        return Answer(404, b"<html><body><h1>404 Not Found</h1></body></html>", (("Content-Type", TYPE_HTML),))
-    if method != "POST":
-        return json_answer(405, {"message": "Method Not Allowed"}, ("Allow", "POST"))
+    if (method, path) != ("POST", WEBHOOK_PATH):
+        return Answer(404, b"<html><body><h1>404 Not Found</h1></body></html>", TYPE_HTML)
     sent = {name.lower(): value for name, value in headers}
     if (sent.get("x-api-key"), sent.get("x-user-id")) != credentials:
         return json_answer(401, {"message": "Unauthorized"})
-    is_json = sent.get("content-type", "").partition(";")[0].strip().lower() == TYPE_JSON
+    is_json = sent.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     match parse(body):
         case {"uuid": str(uuid), "status": "Success" | "Failed" as status, **rest} if is_json and not rest:
             if not knows(uuid):
@@ -73,15 +65,14 @@ def misbehave(proper: Answer, earlier: Callable[[str], int]) -> Answer:
         return proper
     (uuid, status), (kind, times, seconds) = proper.accepted, ask.groups()
     if kind == "slow":
-        return replace(proper, wait_s=min(int(seconds or 1), MAX_SLOW_S))
-    for_ever = not times and kind in OF_THE_RECORD
-    if not for_ever and earlier(uuid) >= int(times or 1):
+        return replace(proper, wait_s=min(int(seconds or 1), 25))  # an HTTP API waits for 30 s
+    if (times or kind not in OF_THE_RECORD) and earlier(uuid) >= int(times or 1):
         return proper
     if kind == "page":
-        page = b"<html><head><title>We'll be back soon</title></head></html>"
-        return Answer(200, page, (("Content-Type", TYPE_HTML),))
+        return Answer(200, b"<html><head><title>We'll be back soon</title></head></html>", TYPE_HTML)
     if kind == "other-status":
-        return json_answer(200, {"uuid": uuid, "status": STATUSES[status], "message": "OK"})
+        other = "Failed" if status == "Success" else "Success"
+        return json_answer(200, {"uuid": uuid, "status": other, "message": "OK"})
     headers = [("Retry-After", seconds)] if seconds else []
     return json_answer(int(kind), {"message": f"The uuid asks for {kind}"}, *headers)
 
