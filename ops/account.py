@@ -34,7 +34,7 @@ def judge(result: FlashCallResult, entry: Confirmed | None, held: tuple[str, str
     """Say what became of a result.
 
     `held` is the state and the reason of a message about its call that needs a person. A message in flight can't be
-    read: `waits` says whether the result queue has room for all results of which nothing is known.
+    read: `waits` says whether the queues have room for all results of which nothing is known.
     """
     confirmed = (entry.status, timestamp(entry.at)) if entry else (None, None)
     if entry and entry.status == result.status:
@@ -88,7 +88,7 @@ def account_for(stack: Stack, results: Sequence[FlashCallResult]) -> tuple[dict[
     # In the order in which results move, so that this sees one on its way twice and not never.
     with progress("reading the result queue", None):
         depth = RESULTS.of(stack).depth()
-    held, notes = dict[str, tuple[str, str]](), list[str]()
+    held, notes, room = dict[str, tuple[str, str]](), list[str](), depth.total
     for kind, state in ((PARKED, "parked"), (DEAD, "dead-lettered")):
         with progress(f"reading the {kind.title}", None) as tell:
             found = kind.of(stack).look(tell)
@@ -96,6 +96,7 @@ def account_for(stack: Stack, results: Sequence[FlashCallResult]) -> tuple[dict[
             held |= dict.fromkeys(message.calls - held.keys(), (state, message.reason))
         if (unread := kind.of(stack).depth().total - len(found)) > 0:
             notes.append(f"About {unread:,} messages on the {kind.title} could not be read: repeat the command.")
+            room += unread
     ledger, uuids = Ledger(stack), list({one.uuid for one in results})
     with progress("looked up", len(uuids) if ledger.table else None) as tell:
         entries = ledger.entries(uuids, tell) if ledger.table else _from_log(stack)
@@ -106,7 +107,7 @@ def account_for(stack: Stack, results: Sequence[FlashCallResult]) -> tuple[dict[
             f"{count(nowhere, 'result')} of the file: not confirmed, parked or dead-lettered. The result queue, whose "
             f"messages can't be read, has about {depth.total:,}, with {depth.in_flight:,} deferred or in progress."
         )
-    waits = nowhere <= depth.total
+    waits = nowhere <= room
     return {one: judge(one, entries.get(one.uuid), held.get(one.uuid), waits=waits) for one in results}, notes
 
 

@@ -88,8 +88,6 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-# ---- the question before a change ----
-
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 

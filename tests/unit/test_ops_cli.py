@@ -100,7 +100,7 @@ def test_an_unknown_stack_is_named() -> None:
     "words",
     [
         *("parked list", "dead list --json", "parked replay --yes", "parked discard --yes"),
-        *("send --uuid a --status Success", "account --file none", "story a", "watch --count 1", "pause", "resume"),
+        *("send --uuid a --status Success", "story a", "watch --count 1", "pause", "resume"),
     ],
 )
 def test_a_missing_permission_is_named(words: str) -> None:
