@@ -61,7 +61,7 @@ class Run:
         self.items = [*to_queue, *to_bus]
 
     def send_all(self) -> None:
-        """Send all results while the endpoint misbehaves, and wait until each is delivered or parked."""
+        """Send all results while the endpoint misbehaves, and wait until each is settled."""
         prepare(self.endpoint, self.items)
         self.deployment.limit_environments(1)  # each would spare the endpoint by itself
         self.sent_at = time.time()
@@ -102,7 +102,7 @@ class Run:
             nonlocal settled
             before, settled = settled, self._settled()
             why = "" if settled > before else self._why()
-            return f"{settled} of {len(self.items)} delivered or parked{why}"
+            return f"{settled} of {len(self.items)} settled{why}"
 
         console = Console()
         with console.status(progress(), spinner="line", refresh_per_second=4) as status:
