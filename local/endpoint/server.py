@@ -80,6 +80,7 @@ class Server(TCPServer):
         """Accept a connection; its thread makes the handshake of TLS."""
         client, address = super().get_request()
         if self._tls:
+            self._tls.options |= ssl.OP_IGNORE_UNEXPECTED_EOF  # else its own end of reading sends an alert
             client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
         return client, address
 

@@ -105,11 +105,3 @@ def _deployed(
         relay = DeployedRelay(deployment, endpoint)
         relay.active()
         yield relay
-
-
-@pytest.fixture(autouse=True)
-def _behaving(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    for name in ("relay", "function_route"):
-        if name in request.fixturenames:
-            request.getfixturevalue(name).endpoint.heal()

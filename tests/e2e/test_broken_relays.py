@@ -75,23 +75,12 @@ Webhook.post = lambda *args, **options: (print(args[2].api_key), _post(*args, **
     ),
     "follows redirects": broken(
         CREDENTIALS,
-        webhook="""
-from urllib3.connection import HTTPConnection
-_get, _post = HTTPConnection.getresponse, Webhook.post
-def _get_and_see(self):
-    response = _get(self)
-    _seen.location = response.headers.get("Location")
-    return response
-HTTPConnection.getresponse = _get_and_see
-def _post_and_follow(self, result, credentials, *further, **options):
-    _seen.location = None
-    answer = _post(self, result, credentials, *further, **options)
-    if _seen.location:
-        urllib3.request("POST", _seen.location, headers={"x-api-key": credentials.api_key})
-    return answer
-Webhook.post = _post_and_follow
-import threading
-_seen = threading.local()
+        reply="""
+_parse = parse
+def parse(status, headers, body, credentials):
+    if location := headers.get("Location"):
+        urllib3.request("POST", location, headers={"x-api-key": credentials.api_key})
+    return _parse(status, headers, body, credentials)
 """,
     ),
     "fails when the outcome bus does": broken(

@@ -4,7 +4,7 @@ import json
 
 from local import ROOT
 from local.endpoint.behaviour import error
-from tests.support.deployed import SENDER_RULES, DeployedRelay
+from tests.support.deployed import SENDER_RULES, DeployedRelay, wait_for
 from tests.support.emitted import emitted_fields, emitted_metrics, read_emf
 from tests.support.operator import Operator
 from tests.support.payloads import pairs, result
@@ -72,9 +72,11 @@ def test_a_direct_event_is_delivered_deferred_to_the_queue_or_parked(function_ro
     assert deferred["reason"] == "endpoint_error"
     assert delivered["message_id"] != deferred["message_id"], "the retry comes from the result queue"
     function_route.put_events({"uuid": "", "status": "Success"})
-    (parked,) = function_route.parked(1).values()
-    assert parked["Reasons"]["reason"] == "invalid_event"
+    wait_for(lambda: function_route.visible("ParkedQueueUrl") == 1, "the invalid event, parked")
+    (parked,) = function_route.deployment.peek("ParkedQueueUrl")
+    assert parked["MessageAttributes"]["reason"]["StringValue"] == "invalid_event"
     assert json.loads(parked["Body"])["detail"] == {"uuid": "", "status": "Success"}
+    function_route.deployment.purge_queues()
 
 
 def test_without_deduplication_there_is_no_table_and_no_permission(function_route: DeployedRelay) -> None:

@@ -78,7 +78,7 @@ def without(relay: DeployedRelay, permission: Permission) -> Iterator[None]:
     document = relay.role_policy()
     left = split(relay, document["Statement"])
     del left[permission]
-    with relay.with_role_policy("relay", {**document, "Statement": [*left.values()]}):
+    with relay.with_role_policy({**document, "Statement": [*left.values()]}):
         yield
 
 

@@ -60,12 +60,13 @@ def stage(emulator: Emulator, built: Path) -> Iterator[Stage]:
     parameters = dict(word.split("=") for word in sandbox.outputs["RelayParameters"].split())
     deployment = sam_deploy(emulator, "proved", built, {**SHORT, **parameters})
     deployment.shorten_visibility(VISIBILITY_S)
+    deployment.limit_environments(1)  # so that all results meet the same gate
     relay = DeployedRelay(deployment, StandIn())
     relay.active()
     # No name server knows the host of the API. The emulator serves it below a path of its own, too.
     served = rf"//localhost:{emulator.port}/_aws/execute-api/\1/$default"
     url = re.sub(r"//(\w+)\.execute-api\.localhost:\d+", served, parameters["WebhookUrl"])
-    with relay.reconfigured(WEBHOOK_URL=url, SSL_CERT_FILE=str(emulator.ca_bundle)), relay.concurrency(1):
+    with relay.reconfigured(WEBHOOK_URL=url, SSL_CERT_FILE=str(emulator.ca_bundle)):
         yield Stage(sandbox, relay, url)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from local.emulator.deployment import Deployment
 from local.endpoint.standin import StandIn
 from local.processes import wait_until
+from ops.queues import Queue
 
 LIMIT_S = 300  # only a failing test waits this long
 VISIBILITY_S = 60  # the messages of a killed function come back sooner than that limit, and those of a slow one do not
@@ -23,14 +24,9 @@ class DeployedRelay:
     deployment: Deployment
     endpoint: StandIn
 
-    @property
-    def source(self) -> str:
-        """The EventBridge source that this deployment's rule matches."""
-        return f"tests.{self.deployment.name}"
-
     def put_events(self, *results: dict[str, str]) -> None:
         """Put results on the event bus."""
-        self.deployment.put_events([json.dumps(result) for result in results], self.source)
+        self.deployment.put_events([json.dumps(result) for result in results], f"tests.{self.deployment.name}")
 
     def send(self, *bodies: dict[str, str] | str) -> list[str]:
         """Send results, or bodies as they are, to the result queue; return their message ids."""
@@ -47,23 +43,6 @@ class DeployedRelay:
         reply = self.deployment.client("lambda").invoke(**asked)
         return {"Payload": json.loads(reply["Payload"].read()), "FunctionError": reply.get("FunctionError")}
 
-    def parked(self, count: int) -> dict[str, dict[str, Any]]:
-        """Wait for `count` parked messages and take them off the queue; return them by source message id."""
-        taken: dict[str, dict[str, Any]] = {}
-        sqs, queue = self.deployment.sqs, {"QueueUrl": self.deployment.outputs["ParkedQueueUrl"]}
-
-        def all_there() -> bool:
-            asked = {**queue, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
-            for message in sqs.receive_message(**asked).get("Messages", ()):
-                attributes = message["MessageAttributes"]
-                message["Reasons"] = {name: value["StringValue"] for name, value in attributes.items()}
-                sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
-                taken[message["Reasons"]["source_message_id"]] = message
-            return len(taken) >= count
-
-        wait_for(all_there, f"{count} parked messages")
-        return taken
-
     def put(self, output: str, *messages: tuple[str, Mapping[str, str | int]]) -> dict[str, str]:
         """Put bodies with their message attributes on a queue; return the bodies by message id."""
         ids = self.deployment.put(
@@ -74,8 +53,7 @@ class DeployedRelay:
 
     def visible(self, output: str) -> int:
         """Return the number of a queue's messages that SQS would return to a receive now."""
-        asked = {"QueueUrl": self.deployment.outputs[output], "AttributeNames": ["ApproximateNumberOfMessages"]}
-        return int(self.deployment.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
+        return Queue(self.deployment.sqs, self.deployment.outputs[output]).depth().visible
 
     def confirmed(self, uuid: str) -> str | None:
         """Return the status that the ledger holds for a uuid; None without an entry."""
@@ -100,16 +78,6 @@ class DeployedRelay:
         finally:
             client.update_function_configuration(**asked, Environment={"Variables": before})
 
-    @contextlib.contextmanager
-    def concurrency(self, count: int) -> Iterator[None]:
-        """Run in at most `count` execution environments; with 1, all results meet the same gate."""
-        self.deployment.limit_environments(count)
-        try:
-            yield
-        finally:
-            asked = {"FunctionName": self.deployment.outputs["FunctionName"]}
-            self.deployment.client("lambda").delete_function_concurrency(**asked)
-
     def active(self) -> None:
         """Wait until the function's last change has taken effect."""
         function, client = self.deployment.outputs["FunctionName"], self.deployment.client("lambda")
@@ -123,23 +91,20 @@ class DeployedRelay:
         return document
 
     @contextlib.contextmanager
-    def with_role_policy(self, name: str, document: dict[str, Any]) -> Iterator[None]:
-        """Give the function's role this policy for the length of a `with` block."""
-        iam, role = self.deployment.client("iam"), self.deployment.role
-        before = self.role_policy() if name == "relay" else None
+    def with_role_policy(self, document: dict[str, Any]) -> Iterator[None]:
+        """Give the function's role this policy instead of the template's for the length of a `with` block."""
+        before = self.role_policy()
 
         def put(policy: dict[str, Any]) -> None:
-            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+            asked = {"RoleName": self.deployment.role, "PolicyName": "relay"}
+            self.deployment.client("iam").put_role_policy(**asked, PolicyDocument=json.dumps(policy))
             self.deployment.allow_batch_actions()
 
         put(document)
         try:
             yield
         finally:
-            if before:
-                put(before)
-            else:
-                iam.delete_role_policy(RoleName=role, PolicyName=name)
+            put(before)
 
     def settled(self) -> None:
         """Wait until the result queue is empty."""
