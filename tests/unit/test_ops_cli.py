@@ -160,11 +160,6 @@ def test_a_full_disk_is_named() -> None:
     assert ended == Ended(2, "", "The output can't be written: No space left on device.\n")
 
 
-COLUMNS = ("uuid", "n", "detail")
-ROW = ("01JV5V54KPYK9GB29265EQRZ4C", 7, "HTTP 404 The flash call does not exist")
-WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
@@ -172,19 +167,6 @@ WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
 def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
     """A message would expire before the time that the table shows."""
     assert output.duration(seconds) == text
-
-
-@pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
-def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
-    """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""
-    with terminal("stdout", columns=columns) as screen:
-        output.table(COLUMNS, [ROW])
-        lines = screen.lines
-    assert lines[0] == "uuid                        n  detail"
-    assert max(map(len, lines)) <= max(columns, len(WHOLE) - 18)
-    assert lines[1][:29] == WHOLE[:29]
-    assert " ".join(line[31:] for line in lines[1:]) == ROW[2]
-    assert columns < 69 or len(lines) == 2
 
 
 @pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
