@@ -160,15 +160,6 @@ def test_a_full_disk_is_named() -> None:
     assert ended == Ended(2, "", "The output can't be written: No space left on device.\n")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
-)
-def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
-    """A message would expire before the time that the table shows."""
-    assert output.duration(seconds) == text
-
-
 @pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
 def test_a_command_shows_that_it_works_before_aws_answers(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
