@@ -93,6 +93,7 @@ def test_a_later_failure_does_not_end_the_view() -> None:
     assert ended.status == 0
     assert [line.split()[2] for line in ended.out.splitlines()] == ["1,", "2,"]
     assert ended.err.startswith("2025-11-24T16:00:05Z  AWS refused GetQueueAttributes: Throttling")
+    assert run(stack(refused), "watch", "--count", "1").status == 2, "a first failure is one of the command"
 
 
 def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
