@@ -289,20 +289,6 @@ def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, p
     assert all(sqs.left.values())
 
 
-def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator would read about a failed clean-up, and not about the missing permission."""
-
-    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
-
-    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
-    sqs = Sqs(names(3))
-    sqs.fails_at, sqs.failure = 2, DENIED
-    with pytest.raises(ClientError, match="AnyCall"):
-        look(sqs)
-    assert len(look(Sqs(names(3)))) == 3
-
-
 def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
     """A replay would delete a result that SQS never took."""
     bodies, told = {"a": '{"uuid": "silent"}', "b": '{"uuid": "b"}'}, list[int]()
