@@ -18,13 +18,12 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_call_relay.events import parse_body, read
+from flash_call_relay.events import parse_body
 from flash_call_relay.models import FlashCallResult, Status
 from ops import cli, parked
 from ops.queues import MAX_CALL_BYTES, DeadReason, Message, Queue
 from tests.support.aws import URL, QueueStack, Sqs, received
 from tests.support.operator import Ended, run, terminal
-from tests.support.payloads import payload
 
 LIMIT = 256 * 1024  # of a body, in bytes
 # The attributes that each service adds to its dead letters
@@ -323,16 +322,10 @@ def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool =
     ],
     ids=["of SQS", "of Lambda", "of EventBridge"],
 )
-@pytest.mark.parametrize("event", ["sqs-success", "sqs-eventbridge", "eventbridge"])
-def test_a_dead_letter_has_its_result(attributes: dict[str, str], reason: DeadReason, detail: str, event: str) -> None:
-    """An operator could not replay a result that the relay failed on, or an event that never reached it."""
-    ((record, *_),) = (payload(event).get("Records", [{"body": json.dumps(payload(event))}]),)
-    found = message(record["body"], attributes, dead=True)
+def test_a_dead_letter_has_its_reason(attributes: dict[str, str], reason: DeadReason, detail: str) -> None:
+    """An operator would not know whether the relay failed on a result, or the event never reached it."""
+    found = message("x", attributes, dead=True)
     assert (found.reason, found.detail) == (reason, detail)
-    assert [FlashCallResult(found.uuid or "", found.status or "Failed")] == [
-        one.content for one in read(payload(event), now=0)
-    ]
-    assert found.to_replay(None) == record["body"]
 
 
 @pytest.mark.parametrize("key", ["detail", "ErrorMessage", "ERROR_MESSAGE", "reason"])
