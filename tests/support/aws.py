@@ -85,6 +85,7 @@ class Sqs:
 
     def _message(self, one: str) -> dict[str, Any]:
         usual = received(json.dumps({"uuid": one, "status": "Success"}), {})
+        usual["MessageAttributes"] = {"of the backend": {"DataType": "Binary", "BinaryValue": b"\xff"}}
         return {**usual, **self.fields.get(one, {}), "MessageId": one, "ReceiptHandle": self._newest[one]}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
