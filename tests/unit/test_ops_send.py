@@ -42,12 +42,9 @@ def send(tmp_path_factory: pytest.TempPathFactory) -> Send:
     "text",
     [
         "uuid,status\na,Success\nb,Failed\n",
-        "uuid,status\na,Success\nb,Failed",
         "\ufeffuuid,status\r\na,Success\r\nb,Failed\r\n",
         "uuid,status\ra,Success\rb,Failed\r",
-        "status,uuid\nSuccess,a\nFailed,b\n",
         " UUID , Status \na , Success\nb,\tFailed\n",
-        '"uuid","status"\n"a","Success"\n"b","Failed"\n',
         "call,uuid,at,status\n1,a,3:00,Success\n2,b,4:00,Failed\n",
         "uuid,status,,\na,Success,,\nb,Failed,x,y,z\n",
         'uuid,note,status\na,"x\ny\nz",Success\nb,,Failed\n',
@@ -89,15 +86,10 @@ def test_other_odd_uuids_are_send(send: Send, uuid: str) -> None:
         ("uuid,status\na,Success\na,Failed\n", "line 3: contradicts line 2, which says Success; a call has one status"),
         ('{"uuid": "a", "status": "Success"}\nnonsense\n', "line 2: the line is not valid JSON"),
         ("", "FILE has no results: expected CSV with the header uuid,status, or JSON lines."),
-        ("uuid,status\n\n", "FILE has no results"),
         ("a,Success\n", "FILE has no header: its first line must be uuid,status, or name both among others."),
-        ("uuid;status\na;Success\n", "FILE has no header"),
         ("uuid,status,uuid\na,Success,b\n", "FILE has no header"),
-        ('[{"uuid": "a", "status": "Success"}]', "FILE has no header"),
         ('uuid,status\na,Success\n"b,Failed\n', "FILE is not valid CSV after line 2: check the quotes there."),
-        (f"uuid,status\na,{'x' * 200_000}\n", "FILE is not valid CSV"),
         (b"uuid,status\na,Success\n\xe9,Failed\n", "FILE is not UTF-8 text (line 3): save it as UTF-8."),
-        ("uuid,status\n".encode("utf-16"), "FILE is not UTF-8 text (line 1)"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_to_correct(send: Send, text: str | bytes, said: str) -> None:
