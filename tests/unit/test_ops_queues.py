@@ -223,12 +223,12 @@ def parked_mix(count: int) -> Sqs:
     return sqs
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
-def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
+def test_a_list_fits_80_columns_and_24_lines_of_any_terminal() -> None:
     """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
-    with terminal("stdout", QueueStack(parked_mix(30)), encoding=encoding) as screen:
+    with terminal("stdout", QueueStack(parked_mix(30))) as screen:
         assert cli.main(["parked", "list"]) == 0
         lines = screen.lines
+        assert screen.raw.isascii()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert lines[:3] == [
