@@ -45,7 +45,7 @@ def send(tmp_path_factory: pytest.TempPathFactory) -> Send:
         "\ufeffuuid,status\r\na,Success\r\nb,Failed\r\n",
         "uuid,status\ra,Success\rb,Failed\r",
         " UUID , Status \na , Success\nb,\tFailed\n",
-        "call,uuid,at,status\n1,a,3:00,Success\n2,b,4:00,Failed\n",
+        "call,status,at,uuid\n1,Success,3:00,a\n2,Failed,4:00,b\n",
         "uuid,status,,\na,Success,,\nb,Failed,x,y,z\n",
         'uuid,note,status\na,"x\ny\nz",Success\nb,,Failed\n',
         "uuid,status\n\na,Success\n,\n   \n , \n\nb,Failed\n\n",
