@@ -85,6 +85,7 @@ class Sqs:
 
     def _message(self, one: str) -> dict[str, Any]:
         usual = received(json.dumps({"uuid": one, "status": "Success"}), {})
+        usual["MessageAttributes"] = {"of the backend": {"DataType": "Binary", "BinaryValue": b"\xff"}}
         return {**usual, **self.fields.get(one, {}), "MessageId": one, "ReceiptHandle": self._newest[one]}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
@@ -212,13 +213,12 @@ def log(*lines: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def busy_stack(**replies: Any) -> FakeStack:
-    """Return a stack with a deferred result in its log, and a message on each queue."""
+    """Return a stack with a deferred result in its log, and a message on each queue, which it does not release."""
     message = received(json.dumps({"uuid": CALL, "status": "Success"}), {"reason": "rejected"})
     usual: dict[str, Any] = {
         **log(*({"timestamp": "2026-11-24T12:00:00Z", **line} for line in LINES)),
         "get_queue_attributes": counts(visible=1),
         "receive_message": {"Messages": [message]},
-        "change_message_visibility_batch": {},
         "get_event_source_mapping": {"State": "Enabled"},
     }
     return FakeStack(**{**usual, **replies})

@@ -94,9 +94,9 @@ def in_this_process(*arguments: str) -> Ended:
 class Screen(io.TextIOWrapper):
     """A terminal's standard output or error."""
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self) -> None:
         self._written = io.BytesIO()
-        super().__init__(self._written, encoding, newline="", write_through=True)
+        super().__init__(self._written, "utf-8", newline="", write_through=True)
 
     def isatty(self) -> bool:
         """Return that a person looks at it."""
@@ -105,7 +105,7 @@ class Screen(io.TextIOWrapper):
     @property
     def raw(self) -> str:
         """All that was written, with the sequences that move and colour."""
-        return self._written.getvalue().decode(self.encoding)
+        return self._written.getvalue().decode()
 
     @property
     def lines(self) -> list[str]:
@@ -114,14 +114,12 @@ class Screen(io.TextIOWrapper):
 
 
 @contextlib.contextmanager
-def terminal(
-    stream: str, stack: Any = None, columns: int = 80, encoding: str = "utf-8", **environment: str
-) -> Iterator[Screen]:
+def terminal(stream: str, stack: Any = None, **environment: str) -> Iterator[Screen]:
     """Make a standard stream a terminal; the command works on a stack in memory."""
-    with pytest.MonkeyPatch.context() as patch, Screen(encoding) as screen:
+    with pytest.MonkeyPatch.context() as patch, Screen() as screen:
         for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patch.delenv(name, raising=False)
-        for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40", **environment}.items():
+        for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "40", **environment}.items():
             patch.setenv(name, value)
         patch.setattr(sys, stream, screen)
         patch.setattr(cli, "Stack", lambda *_, **__: stack)

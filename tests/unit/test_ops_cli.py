@@ -38,20 +38,12 @@ def parse(words: list[str]) -> None:
         relay.main(words, "flash-call-relay", standalone_mode=False)
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_every_command_in_the_docs_exists(path: Path) -> None:
+def test_every_command_in_the_docs_exists() -> None:
     """An operator would copy a command from the docs, and the command line would refuse it."""
-    for words in shown(path.read_text()):
+    commands = [words for path in DOCS for words in shown(path.read_text())]
+    for words in commands:
         parse(words)
-
-
-def test_the_docs_show_the_commands() -> None:
-    """The test above would pass without reading any command."""
-    mentioned = {word for path in DOCS for words in shown(path.read_text()) for word in words}
-    assert {"doctor", "watch", "send", "parked", "story", "--probe"} <= mentioned
-    for words in (["parked", "lst"], ["doctor", "--prob"], ["parked", "list", "--reason", "lost"]):
-        with pytest.raises(click.UsageError):
-            parse(words)
+    assert {"doctor", "watch", "send", "parked", "story", "--probe"} <= {word for words in commands for word in words}
 
 
 def failure(ended: Ended) -> str:
@@ -63,20 +55,13 @@ def failure(ended: Ended) -> str:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        # A mistyped command: click's own sentence.
         ("parkd list", "No such command 'parkd'. Did you mean 'parked'?"),
-        # `throttled` is a reason that defers.
-        ("parked list --reason throttled", "Invalid value for '--reason': 'throttled' is not one of 'rejected', "),
         ("parked replay --set-status Failed --yes", "choose the results with --uuid or --reason"),
         ("account --file a --only lost,parked", "'lost' is not one of confirmed, parked, dead-lettered, waiting, unkn"),
-        # A wrong result, or file of results.
-        ("send --uuid a --status success", "Invalid value for '--status': 'success' is not one of 'Success', "),
         ("send --uuid a", "Say what to send: --uuid and --status, or --file"),
         ("send --uuid a --status Failed --file b", "Say what to send: --uuid and --status, or --file"),
         ("send --uuid 'a b' --status Success", "visible ASCII characters"),
         ("send --file .", ". can't be read: Is a directory."),
-        ("send --file none", "none can't be read: No such file or directory."),
-        # A stack of another application, or without a ledger.
         ("parked list", "'a-stack' (CREATE_COMPLETE) has no output ParkedQueueUrl: is it a relay stack"),
         ("forget --uuid a", "a-stack (eu-central-1) has no ledger (Deduplication is false)"),
     ],
@@ -88,25 +73,18 @@ def test_a_mistake_is_one_sentence(words: str, says: str) -> None:
     assert says in failure(run(stack, *shlex.split(words)))
 
 
-def test_an_unknown_stack_is_named() -> None:
-    """An operator who mistypes a stack, or names the wrong region, would not see the mistake."""
-    stack = FakeStack()
-    stack.aws.replies["describe_stacks"] = ClientError({"Error": {"Code": "ValidationError"}}, "DescribeStacks")
-    said = failure(run(stack, "parked", "list"))
-    assert said.startswith("There is no stack 'a-stack' in eu-central-1: name another --stack")
-
-
 @pytest.mark.parametrize(
-    "words",
+    ("code", "says"),
     [
-        *("parked list", "dead list --json", "parked replay --yes", "parked discard --yes"),
-        *("send --uuid a --status Success", "story a", "watch --count 1", "pause", "resume"),
+        ("ValidationError", "There is no stack 'a-stack' in eu-central-1: name another --stack"),
+        ("AccessDenied", "Not allowed to call DescribeStacks: ask for the permissions in docs/operating.md."),
     ],
 )
-def test_a_missing_permission_is_named(words: str) -> None:
-    """An operator without a permission could not tell an administrator what to allow."""
-    said = failure(run(FakeStack(), *words.split()))
-    assert said == "Not allowed to call AnyCall: ask for the permissions in docs/operating.md. AWS says: no\n"
+def test_a_stack_that_is_not_found_or_not_allowed_is_named(code: str, says: str) -> None:
+    """An operator would not see that the stack is mistyped, or could not tell an administrator what to allow."""
+    stack = FakeStack()
+    stack.aws.replies["describe_stacks"] = ClientError({"Error": {"Code": code}}, "DescribeStacks")
+    assert failure(run(stack, "parked", "list")).startswith(says)
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:
@@ -139,18 +117,12 @@ def test_json_has_the_documented_fields(command: str, tmp_path: Path) -> None:
         assert {type(line["next_step"]) for line in lines} == {str, type(None)}
 
 
-ON_A_BUSY_STACK = (
-    "from ops import cli\nfrom tests.support.aws import busy_stack\ncli.Stack = lambda *_, **__: busy_stack()"
-)
-
-
-@pytest.mark.parametrize("words", ["doctor --json", "parked list", f"story {CALL}", "watch"])
-def test_a_closed_pipe_ends_a_command_quietly(words: str) -> None:
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
     """`flash-call-relay doctor | head -1` would end in a traceback."""
     ours, theirs = os.pipe()
     os.close(ours)
     with os.fdopen(theirs, "w") as closed:
-        assert process(*words.split(), before=ON_A_BUSY_STACK, stdout=closed) == Ended(1, "", "")
+        assert process("--help", stdout=closed) == Ended(1, "", "")
 
 
 def test_a_full_disk_is_named() -> None:
@@ -158,33 +130,6 @@ def test_a_full_disk_is_named() -> None:
     with Path("/dev/full").open("w") as full:
         ended = process("--help", stdout=full)
     assert ended == Ended(2, "", "The output can't be written: No space left on device.\n")
-
-
-COLUMNS = ("uuid", "n", "detail")
-ROW = ("01JV5V54KPYK9GB29265EQRZ4C", 7, "HTTP 404 The flash call does not exist")
-WHOLE = "01JV5V54KPYK9GB29265EQRZ4C  7  HTTP 404 The flash call does not exist"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (172_799, "47 h"), (172_800, "2 d")],
-)
-def test_a_duration_is_rounded_down_to_its_unit(seconds: float, text: str) -> None:
-    """A message would expire before the time that the table shows."""
-    assert output.duration(seconds) == text
-
-
-@pytest.mark.parametrize("columns", [1, 40, 55, 69, 200])
-def test_a_table_on_a_terminal_wraps_its_last_column(columns: int) -> None:
-    """On a narrow terminal, the reason of a failure would be cut, or the columns would run into each other."""
-    with terminal("stdout", columns=columns) as screen:
-        output.table(COLUMNS, [ROW])
-        lines = screen.lines
-    assert lines[0] == "uuid                        n  detail"
-    assert max(map(len, lines)) <= max(columns, len(WHOLE) - 18)
-    assert lines[1][:29] == WHOLE[:29]
-    assert " ".join(line[31:] for line in lines[1:]) == ROW[2]
-    assert columns < 69 or len(lines) == 2
 
 
 @pytest.mark.parametrize("words", ["parked list", "parked replay --yes", "parked discard --yes", "account", "send"])
@@ -207,12 +152,9 @@ def test_a_command_shows_that_it_works_before_aws_answers(
         assert capsys.readouterr().out == "No visible messages on the parked queue of a-stack (eu-central-1).\n"
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
-def test_progress_keeps_to_the_terminal(environment: dict[str, str]) -> None:
-    """An editor's shell would be full of control characters, or an operator who set NO_COLOR would see colours."""
-    with terminal("stderr", columns=120, **environment) as screen:
+def test_a_dumb_terminal_gets_no_progress() -> None:
+    """An editor's shell would be full of control characters."""
+    with terminal("stderr", TERM="dumb") as screen:
         with output.progress("to be replayed", 10) as tell:
             tell(3)
-        text = screen.raw
-    assert "3/10" in text if "NO_COLOR" in environment else text == ""
-    assert not re.search(r"\x1b\[[\d;]*\b[349]\dm", text)
+        assert screen.raw == ""

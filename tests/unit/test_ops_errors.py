@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,10 @@ ROLE = "arn:aws:iam::111122223333:role/operator"
 CANONICAL = "does not match. Check your key.\n\nThe Canonical String should have been signed-token"
 
 
-def kinds(of: type[BotoCoreError] = BotoCoreError) -> Iterator[type[BotoCoreError]]:
-    """Yield the exceptions that botocore defines."""
-    yield of
-    for kind in of.__subclasses__():
-        if kind.__module__ == "botocore.exceptions":
-            yield from kinds(kind)
-
-
 def one_of(kind: type[BotoCoreError], **fields: Any) -> BotoCoreError:
     """Return an exception of this kind with a bad value in each other field."""
     names = {name for _, name, _, _ in string.Formatter().parse(kind.fmt) if name}
-    more: dict[str, Any] = {"last_response": {}} if kind is aws.WaiterError else {}
-    return kind(**{**dict.fromkeys(names, VALUE), **more, **fields})
+    return kind(**{**dict.fromkeys(names, VALUE), **fields})
 
 
 def said_of(error: Exception) -> str:
@@ -54,12 +45,6 @@ def said_of(error: Exception) -> str:
     return said
 
 
-@pytest.mark.parametrize("kind", sorted(set(kinds()), key=str))
-def test_every_error_of_botocore_becomes_one_line_without_a_password(kind: type[BotoCoreError]) -> None:
-    """A rare failure would print many lines, or show the password of a proxy."""
-    assert len(said_of(one_of(kind))) > 10
-
-
 def refusal(code: str, message: str = "", call: str = "ReceiveMessage") -> ClientError:
     """Return a refusal of AWS."""
     return ClientError({"Error": {"Code": code, "Message": message}}, call)
@@ -69,34 +54,23 @@ def refusal(code: str, message: str = "", call: str = "ReceiveMessage") -> Clien
     ("error", "wanted"),
     [
         (one_of(aws.UnauthorizedSSOTokenError), "log in again"),
-        (one_of(aws.LoginRefreshRequired), "log in again"),
         (one_of(aws.CredentialRetrievalError, provider="iam-role", error_msg="hunter2"), "credentials can't be read: "),
+        (one_of(aws.InvalidIMDSEndpointError), "https://***@proxy.example:8080/path and {more}: check the AWS"),
+        (one_of(aws.ProxyConnectionError), "network, the region and AWS_ENDPOINT_URL. proxy.example: "),
         (one_of(aws.SSLError), "AWS_CA_BUNDLE. proxy.example: "),
         (one_of(aws.HTTPClientError, error=ValueError("Invalid header value b'hunter2'")), "check the credentials"),
         (ResponseParserError("invalid XML:\n<html>hunter2</html>"), "did not come from AWS: check AWS_ENDPOINT_URL."),
         (LookupError("hunter2"), "Unexpected LookupError: "),
-        (OSError(2, "No such file", "/hunter2"), "Unexpected FileNotFoundError: "),
         # A wrong clock.
-        (
-            refusal("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"),
-            "The clock of this machine is",
-        ),
-        (
-            refusal("InvalidSignatureException", "Signature not yet current: 2"),
-            "The clock of this machine is wrong: set",
-        ),
+        (refusal("SignatureDoesNotMatch", "Signature expired: 1"), "The clock of this machine is wrong: set"),
+        (refusal("InvalidSignatureException", "not yet current: 2"), "The clock of this machine is wrong: set"),
         (refusal("RequestExpired"), "The clock of this machine is wrong, or the AWS session has expired"),
         # Credentials.
         (refusal("ExpiredToken"), "The AWS session has expired: log in again"),
         (refusal("InvalidClientTokenId", "The token is"), "enable the region for the account. AWS says: The token is"),
-        (refusal("UnrecognizedClientException"), "AWS doesn't know these credentials in this region: log in again"),
         (refusal("SignatureDoesNotMatch", CANONICAL), "secret access key and the proxy. AWS says: does not match."),
         (refusal("ExpiredToken", "hunter2", "GetRoleCredentials"), "AWS says: (not shown"),
         # Anything else.
-        (
-            refusal("AccessDenied", "arn:u may not"),
-            "call ReceiveMessage: ask for the permissions in docs/op",
-        ),
         (refusal("AWS.SimpleQueueService.NonExistentQueue"), "AWS refused ReceiveMessage: NonExistentQueue."),
         (refusal("KMS.DisabledException", "two\nlines"), "ReceiveMessage: KMS.DisabledException. AWS says: two lines"),
     ],
@@ -143,13 +117,11 @@ def failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogC
     ("settings", "words", "says"),
     [
         ({"AWS_REGION": ""}, "doctor", "You must specify a region: check the AWS configuration, --region and"),
-        ({}, "--region 'eu west' pause", "check the AWS configuration, --region"),
         ({"AWS_REGION": "eu west"}, "pause", "check the AWS configuration, --region"),
         ({}, "--profile none doctor", "The config profile (none) could not be found: check the AWS"),
         ({"AWS_CONFIG_FILE": str(ROOT / "README.md")}, "doctor", "Unable to parse config file: "),
         ({}, "--stack \udcff parked list", "is not valid text"),
         ({"AWS_ENDPOINT_URL": "operator:hunter2@127.0.0.1"}, "doctor", "is not a URL: check AWS_ENDPOINT_URL"),
-        ({"AWS_ENDPOINT_URL": "http://a:hunter2@[::1"}, "doctor", "is not a URL: check AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL": "http://a:hunter2/3@127.0.0.1:1"}, "doctor", "check AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:hunter2"}, "doctor", "check AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL": "http://a:hunter2@127.0.0.1:1/hunter2?hunter2"}, "doctor", "Can't reach AWS: check the"),
@@ -165,7 +137,6 @@ def test_a_wrong_setting_is_named(failure: Failure, settings: dict[str, str], wo
     [
         ({}, "Unable to locate credentials: log in again"),
         ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token"}, "(No such file or directory: /nowhere/token)"),
-        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/"}, "(Is a directory: /)"),
         ({"credential_process": "/nowhere/program"}, "(No such file or directory: /nowhere/program)"),
         ({"credential_process": "echo hello"}, "(JSONDecodeError): check"),
         ({"credential_process": "sh -c 'echo my own words >&2; exit 3'"}, "custom-process: my own words: check"),

@@ -14,17 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_call_relay.events import parse_body, read
+from flash_call_relay.events import parse_body
 from flash_call_relay.models import FlashCallResult, Status
 from ops import cli, parked
 from ops.queues import MAX_CALL_BYTES, DeadReason, Message, Queue
-from tests.support.aws import URL, QueueStack, Sqs, received
+from tests.support.aws import REFUSED, URL, QueueStack, Sqs, received
 from tests.support.operator import Ended, run, terminal
-from tests.support.payloads import payload
 
 LIMIT = 256 * 1024  # of a body, in bytes
 # The attributes that each service adds to its dead letters
@@ -32,7 +30,6 @@ OF_LAMBDA = {"RequestID": "1f2e", "ErrorCode": "200", "ErrorMessage": "Task time
 OF_EVENTBRIDGE = {"RULE_ARN": "arn:rule", "TARGET_ARN": "arn:t", "ERROR_CODE": "NO_PERMISSIONS", "ERROR_MESSAGE": "no"}
 
 UUIDS = st.sampled_from("abc") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
-DENIED = ClientError({"Error": {"Code": "AccessDenied"}}, "AnyCall")
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +66,7 @@ def test_only_chosen_and_sent_messages_are_deleted(data: st.DataObject) -> None:
     chosen, undeletable, sqs = data.draw(some), data.draw(some), Sqs(ids, seed=data.draw(st.integers(0, 2**32)))
     sqs.refused, sqs.undeletable = data.draw(some), undeletable
     sqs.premature, sqs.fails_at = data.draw(st.sampled_from([0, 0, 20])), data.draw(st.just(0) | st.integers(1, 30))
-    sqs.failure = data.draw(st.sampled_from([KeyboardInterrupt(), DENIED]))
+    sqs.failure = data.draw(st.sampled_from([KeyboardInterrupt(), REFUSED]))
     premature = bool(sqs.premature)
 
     ended = on_parked(sqs, "replay --yes --rate 1000", *(word for one in chosen for word in ("--message-id", one)))
@@ -226,12 +223,12 @@ def parked_mix(count: int) -> Sqs:
     return sqs
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "ascii", "utf-8"])
-def test_a_list_fits_80_columns_and_24_lines_of_any_terminal(encoding: str) -> None:
+def test_a_list_fits_80_columns_and_24_lines_of_any_terminal() -> None:
     """On a terminal of 80x24 the counts would scroll away, and without Unicode the table would stop midway."""
-    with terminal("stdout", QueueStack(parked_mix(30)), encoding=encoding) as screen:
+    with terminal("stdout", QueueStack(parked_mix(30))) as screen:
         assert cli.main(["parked", "list"]) == 0
         lines = screen.lines
+        assert screen.raw.isascii()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert lines[:3] == [
@@ -289,20 +286,6 @@ def test_a_look_finds_each_message_once_and_hides_none(number: int, seed: int, p
     assert all(sqs.left.values())
 
 
-def test_a_failed_release_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator would read about a failed clean-up, and not about the missing permission."""
-
-    def refuse(*_: Any, **__: Any) -> dict[str, Any]:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
-
-    monkeypatch.setattr(Sqs, "change_message_visibility_batch", refuse)
-    sqs = Sqs(names(3))
-    sqs.fails_at, sqs.failure = 2, DENIED
-    with pytest.raises(ClientError, match="AnyCall"):
-        look(sqs)
-    assert len(look(Sqs(names(3)))) == 3
-
-
 def test_a_body_without_an_acknowledgement_counts_as_refused() -> None:
     """A replay would delete a result that SQS never took."""
     bodies, told = {"a": '{"uuid": "silent"}', "b": '{"uuid": "b"}'}, list[int]()
@@ -315,12 +298,6 @@ def test_a_call_has_at_most_one_mebibyte() -> None:
     sqs, bodies = Sqs([]), {str(number): "\u20ac" * (MAX_CALL_BYTES // 12 + 1) for number in range(4)}
     Queue(sqs, "ResultQueueUrl").send(bodies)
     assert (len(sqs.log), sqs._calls) == (4, 4)
-
-
-def body_of(uuid: object, status: object, padding: int = 0, *, envelope: bool = False) -> str:
-    """Return a body, longer by a number of bytes."""
-    said: dict[str, Any] = {"uuid": uuid, "status": status, "more": "\u20ac" * (padding // 3)}
-    return json.dumps({"detail-type": "any", "detail": said} if envelope else said, ensure_ascii=False)
 
 
 def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool = False) -> Message:
@@ -337,36 +314,24 @@ def message(body: str, attributes: dict[str, str] | None = None, *, dead: bool =
     ],
     ids=["of SQS", "of Lambda", "of EventBridge"],
 )
-@pytest.mark.parametrize("event", ["sqs-success", "sqs-eventbridge", "eventbridge"])
-def test_a_dead_letter_has_its_result(attributes: dict[str, str], reason: DeadReason, detail: str, event: str) -> None:
-    """An operator could not replay a result that the relay failed on, or an event that never reached it."""
-    ((record, *_),) = (payload(event).get("Records", [{"body": json.dumps(payload(event))}]),)
-    found = message(record["body"], attributes, dead=True)
+def test_a_dead_letter_has_its_reason(attributes: dict[str, str], reason: DeadReason, detail: str) -> None:
+    """An operator would not know whether the relay failed on a result, or the event never reached it."""
+    found = message("x", attributes, dead=True)
     assert (found.reason, found.detail) == (reason, detail)
-    assert [FlashCallResult(found.uuid or "", found.status or "Failed")] == [
-        one.content for one in read(payload(event), now=0)
-    ]
-    assert found.to_replay(None) == record["body"]
 
 
 @pytest.mark.parametrize("key", ["detail", "ErrorMessage", "ERROR_MESSAGE", "reason"])
 def test_texts_are_safe_to_print_on_a_terminal(key: str) -> None:
     """A line break would break the table, and an escape sequence could rewrite the screen."""
-    found = message("x", {key: "a\nb\x1b[2J\u202e" + "x" * 5000})
+    found = message("x", {key: "a\nb\x1b[2J\u202e" + "x" * 5000, "http_status": "\u00b2"})
     said = found.reason if key == "reason" else found.detail
     assert said.startswith("a b [2J\\u202e")
     assert said.isascii()
     assert said.isprintable()
     assert len(said) <= 256
     line = json.loads(found.as_json())
-    assert line["attributes"] == dict(found.attributes)  # in full
+    assert (line["attributes"], line["http_status"]) == (dict(found.attributes), None)  # in full
     assert line["sent_at"] == "2025-11-22T08:26:40.123+00:00"
-
-
-def test_a_binary_attribute_is_ignored() -> None:
-    """A message with a binary attribute would end the command with a traceback."""
-    binary = {"MessageAttributes": {"reason": {"DataType": "Binary", "BinaryValue": b"\xff"}}}
-    assert not Message.of({**received("x", {}), **binary}, dead=False).reason.strip("-")
 
 
 @given(
@@ -380,9 +345,11 @@ def test_a_replay_keeps_the_call_and_sets_the_status(
     *, uuid: str | None, status: str | None, padding: int, new: Status | None, envelope: bool
 ) -> None:
     """A replay would report another call or status, be refused by SQS, or not repair thousands of wrong statuses."""
-    found = message(body_of(uuid, status, padding, envelope=envelope))
+    said: dict[str, Any] = {"uuid": uuid, "status": status, "more": "\u20ac" * (padding // 3)}
+    found = message(json.dumps({"detail-type": "any", "detail": said} if envelope else said, ensure_ascii=False))
     again, good = found.to_replay(new), status in ("Success", "Failed")
     assert (found.uuid, found.status) == (uuid, status if good and uuid else None)
+    assert not uuid or found.calls == {uuid}
     if uuid and (new or good):
         assert parse_body(again) == FlashCallResult(uuid, new or found.status or "Failed")
         assert len(again.encode()) <= LIMIT  # of SQS
@@ -391,33 +358,20 @@ def test_a_replay_keeps_the_call_and_sets_the_status(
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", "[]", "null", '"a"', "[" * 100_000, '{"uuid": 1}', '{"uuid": "a b"}', '{"uuid":"a","uuid":"a"}']
-)
-def test_a_body_without_a_valid_uuid_keeps_its_text(body: str) -> None:
-    """One odd message would end the command with a traceback, or a replay would report a call that it guessed."""
-    found = message(body)
-    assert (found.uuid, found.status, found.to_replay("Success")) == (None, None, body)
-    assert json.loads(found.as_json())["body"] == body
-
-
-@pytest.mark.parametrize(
     ("body", "found"),
     [
-        ('{"uuid": "a", "state": "Success"}', True),
         ('{"uuid": "a", "uuid": "b"}', True),
         ('{"Message": "{\\"uuid\\": \\"a\\"}"}', True),
-        ('{"uuid": "abc", "state": "Success"}', False),
+        ('["a"]', True),
+        ('{"uuid": "a b"}', False),
+        ('{"uuid": 1}', False),
         ("a", False),
-        ('{"uuid": "b", "status": "Success", "note": "a"}', False),
+        ("[" * 100_000, False),
     ],
 )
-def test_an_invalid_message_is_found_by_the_uuid_in_its_text(body: str, *, found: bool) -> None:
-    """An operator would believe that the backend never sent a result that is parked as invalid."""
-    assert ("a" in message(body).calls) == found
-
-
-@pytest.mark.parametrize("value", ["", "-1", "4e2", "\u00b2", "\u0664\u0660\u0664", "9" * 5000, "40", "4040", "404\n"])
-def test_an_odd_http_status_is_ignored(value: str) -> None:
-    """One odd message would prevent the listing of all others."""
-    assert message("x", {"http_status": value}).http_status is None
-    assert message("x", {"http_status": "404"}).http_status == 404
+def test_a_message_without_a_valid_uuid_is_found_by_its_text_and_keeps_it(body: str, *, found: bool) -> None:
+    """A result would seem never to have been sent, or a replay would report a call that it guessed."""
+    parked = message(body)
+    assert ("a" in parked.calls) == found
+    assert (parked.uuid, parked.status, parked.to_replay("Success")) == (None, None, body)
+    assert json.loads(parked.as_json())["body"] == body

@@ -148,7 +148,6 @@ def stack_of(history: str, *more: dict[str, Any]) -> FakeStack:
         **log(*lines),
         batch_get_item={"Responses": {"ledger": [item] if item else []}},
         receive_message=lambda QueueUrl, **_: {"Messages": [queues[QueueUrl]] if QueueUrl in queues else []},  # noqa: N803
-        change_message_visibility_batch={},
         get_queue_attributes=counts(),
     )
     if ledger:

@@ -93,6 +93,7 @@ def test_a_later_failure_does_not_end_the_view() -> None:
     assert ended.status == 0
     assert [line.split()[2] for line in ended.out.splitlines()] == ["1,", "2,"]
     assert ended.err.startswith("2025-11-24T16:00:05Z  AWS refused GetQueueAttributes: Throttling")
+    assert run(stack(refused), "watch", "--count", "1").status == 2, "a first failure is one of the command"
 
 
 def test_ctrl_c_ends_it_with_status_0(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
@@ -126,16 +127,6 @@ def test_a_query_without_rows_ends_the_command(status: str, says: str) -> None:
         logs.find(FakeStack(**{**log(), "get_query_results": {"status": status}}), "uuid", "a", 0)
 
 
-def test_recent_outcomes_are_found_oldest_first() -> None:
-    """An operator would look at a cause that is over, or at results that are no recent outcomes."""
-    held = line(AT - 20, "result.deferred", reason="timeout", uuid="held")
-    tried = line(AT - 40, "result.deferred", reason="timeout", uuid="tried", duration_ms=1.5, age_s=12)
-    old = line(AT - 50, "result.deferred", reason="timeout", uuid="old", duration_ms=1.5, age_s=84.2)
-    others = line(AT - 30, "result.delivered", uuid="c"), line(AT - 30, "result.parked", reason="rejected", uuid="d")
-    found = logs.recent(FakeStack(**log(held, tried, old, *others)))
-    assert [one["uuid"] for one in found] == ["old", "tried", "c", "held"]
-
-
 STARTED, LATER = (line(AT - ago_s, "endpoint.throttling") for ago_s in (3, 1))
 ENDED = line(AT - 2, "endpoint.throttling_ended")
 HELD, TIMEOUT = (line(AT - 3, "result.deferred", reason=reason) for reason in ("throttled", "timeout"))
@@ -155,4 +146,5 @@ HELD, TIMEOUT = (line(AT - 3, "result.deferred", reason=reason) for reason in ("
 )
 def test_throttling_is_told_until_it_ends(lines: list[dict[str, Any]], *, throttled: bool) -> None:
     """An operator would take a queue that drains at BetaTel's limit for one that does not drain."""
-    assert logs.throttled(logs.recent(FakeStack(**log(*lines)))) == throttled
+    newest_first = log(*reversed(lines))
+    assert logs.throttled(logs.recent(FakeStack(**newest_first))) == throttled
