@@ -47,7 +47,7 @@ REQUESTS: dict[str, tuple[int, object, dict[str, str]]] = {
 PROPER = rb'HTTP/1.1 200 .*\r\n\r\n\{.*"OK"\}'
 ENDS: dict[Act, tuple[type, type]] = {  # the error that a client meets, over http and over https
     Act.CLOSE: (type(None), type(None)),
-    Act.CUT: (type(None), ssl.SSLEOFError),
+    Act.CUT: (type(None), ssl.SSLError),
     Act.RESET: (ConnectionResetError, OSError),
 }
 WIRE: list[tuple[Behaviour, bytes, Act]] = [
@@ -76,6 +76,7 @@ def connected(endpoint: StandIn) -> Iterator[socket.socket]:
             yield plain
             return
         trusting = ssl.create_default_context()
+        trusting.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # some versions of Python set it
         with trusting.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as client:
             yield client
 
