@@ -36,9 +36,12 @@ PARAMETERS: dict[str, str | int] = {
     "EventRoute": "none",
     "OutcomeBusName": "default",
 }
-REFUSED_S, ERRORS_S, NOTICED_S = 1.0, 3.0, 120.0
+REFUSED_S, THROTTLES_S, ERRORS_S, NOTICED_S = 1.0, 2.0, 3.0, 120.0
 MOST_QUEUED = 3000  # the emulator is slow with more
-OUTAGE = ("endpoint: connections refused", "endpoint: 500 to every request", "endpoint: the key rotated")
+OUTAGE = tuple(
+    f"endpoint: {what}"
+    for what in ("the key rotated", "connections refused", "429 to every request", "500 to every request")
+)
 EVERY_FAULT: Sequence[str] = [
     *(f"{operation}: {fault}" for operation, faults in AWS_FAULTS.items() for fault in faults),
     *FUNCTION_FAULTS,
@@ -139,8 +142,8 @@ class Soak:
             self._sent += [replace(one, message_id=message_id) for message_id, one in zip(ids, part, strict=True)]
 
     def _fail(self) -> None:
-        """Let the endpoint rotate its key, refuse connections, and answer 500 to all."""
-        self.deployment.emulator.say("the endpoint rotates its key, refuses connections, and answers 500")
+        """Let the endpoint rotate its key, refuse connections, throttle, and answer 500 to all."""
+        self.deployment.emulator.say("the endpoint rotates its key, refuses connections, throttles, and answers 500")
         began = len(self.endpoint.requests)
         self._secrets += self.endpoint.rotate()
         wait_until(lambda: any(one.answer == 401 for one in self.endpoint.requests[began:]), NOTICED_S)
@@ -148,6 +151,8 @@ class Soak:
         self.endpoint.__exit__(None, None, None)
         time.sleep(REFUSED_S)
         self.endpoint.__enter__()
+        self.endpoint.override(error(429, retry_after=1))
+        time.sleep(THROTTLES_S)
         self.endpoint.override(error(500), ERRORS_S)
 
     def queued(self) -> int:
