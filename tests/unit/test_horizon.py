@@ -48,6 +48,14 @@ def test_the_horizon_is_24_hours_and_receives_do_not_run_out_before_it() -> None
     assert RESULT_QUEUE["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
 
 
+def test_a_day_of_outage_uses_192_receives_77_of_them_in_the_first_hour() -> None:
+    """docs/delivery.md would give wrong figures."""
+    ages_s = [0]
+    while ages_s[-1] < SETTINGS.retry_horizon_seconds:
+        ages_s.append(ages_s[-1] + policy.schedule_s(SETTINGS, len(ages_s), ages_s[-1], policy.JITTER[0]))
+    assert (len(ages_s) - 1, sum(age_s < SETTINGS.fresh_seconds for age_s in ages_s)) == (192, 77)
+
+
 @given(
     settings=STACKS,
     jitters=st.lists(st.sampled_from([*policy.JITTER, 1.0]), min_size=1, max_size=7),
