@@ -127,7 +127,9 @@ def _check_function(stack: Stack) -> Iterator[Finding]:
         yield Finding(WRONG, says, "remove it; to stop the relay, use `pause`:", command)
     else:
         yield Finding(OK, f"{name} is {state}, {function.get('Runtime')}, {function.get('MemorySize')} MB")
-    settings = Settings.from_environment(function["Environment"]["Variables"])
+    if not (variables := function["Environment"].get("Variables")):  # they have a key that the operator may not use
+        return
+    settings = Settings.from_environment(variables)
     if ".invalid/" in settings.webhook_url:
         says = f"WebhookUrl is the placeholder of samconfig.toml, which no host answers: {settings.webhook_url}"
         yield Finding(WRONG, says, "deploy a sandbox and name it as WebhookUrl: docs/proving.md")
@@ -180,11 +182,8 @@ def _check_events(stack: Stack) -> Iterator[Finding]:
     wanted = stack.output("FunctionArn" if route == "function" else "ResultQueueArn")
     if described["State"] != "ENABLED":
         command = stack.aws_command("events enable-rule", name=rule, event_bus_name=bus)
-        says, step = (
-            f"the rule {rule} is {described['State']}: events are dropped",
-            "then send those of that time again:",
-        )
-        yield Finding(WRONG, says, step, command)
+        says = f"the rule {rule} is {described['State']}: events are dropped"
+        yield Finding(WRONG, says, "enable it, then send those of that time again:", command)
     elif wanted in arns:
         takes = f"events of source {source}, detail-type {kind}, on bus {bus}"
         yield Finding(OK, f"the rule takes {takes}, and sends them to the {route}; EventBridge drops any other")

@@ -157,6 +157,14 @@ def test_a_check_finds(check: str, stack: FakeStack, level: str, says: str, step
     assert "hunter2" not in found[1]
 
 
+def test_variables_that_the_operator_may_not_read_end_no_check() -> None:
+    """With a key of its own, `doctor` would stop in the middle for an operator who may not use that key."""
+    stack = function()
+    stack.aws.replies["get_function_configuration"]["Environment"] = {"Error": {"ErrorCode": "AccessDeniedException"}}
+    assert [level for level, *_ in findings(stack, "function")] == ["ok"]
+    assert findings(stack, "probe")
+
+
 LIMIT = {"RATE_LIMIT_PER_SECOND": "50"}
 SAMCONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 OVERRIDES = SAMCONFIG["default"]["deploy"]["parameters"]["parameter_overrides"]
